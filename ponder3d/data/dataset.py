@@ -1,0 +1,39 @@
+"""The contract of a dataset, and the configuration that builds one."""
+
+from abc import ABC, abstractmethod
+
+from ponder3d.config import Config
+from ponder3d.types import LabelSet, Scene
+
+
+class DataError(ValueError):
+    """Data that cannot be used. The message names the file, the field and what to do about it."""
+
+
+class SceneDataset(ABC):
+    """Random access to scenes. ``dataset[i]`` is a pure function of ``i``: nothing random happens here.
+
+    Scenes are in metres, z up, with unit normals; views follow ``types.views``. A scene that cannot be used raises
+    ``DataError``; unusable frames of a usable scene are left out and listed.
+    """
+
+    labels: LabelSet | None
+    """The classes of ``Scene.labels`` and of the views' labels; None for unlabelled data."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Scene: ...
+
+
+class DatasetConfig(Config, ABC):
+    """Choices of a dataset."""
+
+    @abstractmethod
+    def build(self) -> SceneDataset:
+        """Open the dataset.
+
+        Raises:
+            DataError: it is not where it should be or cannot be read.
+        """

@@ -1,0 +1,218 @@
+"""Finding posed RGB-D frames in a directory: which file is what. No image is read here."""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ponder3d.data.dataset import DataError
+from ponder3d.types import LabelSet
+
+_IMAGE = (".png", ".jpg", ".jpeg")
+_SEVEN_SCENES = re.compile(r"(frame-\d+)\.color\.(?:png|jpe?g)$")
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One posed RGB-D image."""
+
+    name: str
+    colour: Path
+    depth: Path
+    world_from_cam: np.ndarray
+    """[4 4] float64, OpenCV camera axes to world, metres."""
+    colour_intrinsics: np.ndarray
+    """[3 3] for the colour image at its own size."""
+    depth_intrinsics: np.ndarray
+    """[3 3] for the depth image at its own size."""
+    label: Path | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Sequence:
+    """Frames that share a world."""
+
+    folder: Path
+    frames: tuple[Frame, ...]
+    gravity: np.ndarray | None
+    """Direction of gravity in the world, if a file gives it."""
+    labels: LabelSet | None
+    label_rows: dict[int, int]
+    """From the value of a label pixel to the index of its class."""
+
+
+def find_sequences(root: Path, intrinsics: tuple[float, ...]) -> tuple[list[Sequence], list[str]]:
+    """Every sequence at or below a directory, in the order of their names, and the frames that cannot be used.
+
+    Args:
+        root: where to look.
+        intrinsics: fx fy cx cy for sequences that have none, or empty.
+
+    Raises:
+        DataError: intrinsics are missing or unreadable, or the number of poses does not fit.
+    """
+    sequences, skipped = [], []
+    for folder in [root, *sorted(p for p in root.rglob("*") if p.is_dir())]:
+        candidates = _candidates(folder, intrinsics)
+        if candidates is None:
+            continue
+        frames = []
+        for candidate in candidates:
+            problem = _problem(candidate)
+            if problem is None:
+                frames.append(candidate)
+            else:
+                skipped.append(problem)
+        if frames:
+            labels, rows = _read_label_map(folder)
+            sequences.append(Sequence(folder, tuple(frames), _find_gravity(folder, root), labels, rows))
+    return sequences, skipped
+
+
+def _candidates(folder: Path, intrinsics: tuple[float, ...]) -> list[Frame] | None:
+    """The frames of a folder in whichever layout it has; None if it has none."""
+    if any(_SEVEN_SCENES.match(p.name) for p in folder.iterdir()):
+        return list(_seven_scenes(folder, intrinsics))
+    if (folder / "depth").is_dir() and (folder / "images").is_dir() and (folder / "poses.txt").is_file():
+        return list(_hololens(folder, intrinsics))
+    if (folder / "depth").is_dir() and (folder / "color").is_dir() and (folder / "pose").is_dir():
+        return list(_scannet(folder, intrinsics))
+    return None
+
+
+def _seven_scenes(folder: Path, intrinsics: tuple[float, ...]) -> Iterator[Frame]:
+    matrix = _given_or_found(folder, intrinsics, "camera-intrinsics.txt")
+    for colour in sorted(p for p in folder.iterdir() if _SEVEN_SCENES.match(p.name)):
+        name = colour.name.split(".")[0]
+        pose = read_matrix(folder / f"{name}.pose.txt")
+        yield Frame(name, colour, folder / f"{name}.depth.png", pose, matrix, matrix)
+
+
+def _hololens(folder: Path, intrinsics: tuple[float, ...]) -> Iterator[Frame]:
+    matrix = _given_or_found(folder, intrinsics, "K.txt")
+    images = _images(folder / "images")
+    poses = read_matrix(folder / "poses.txt", shape=None).reshape(-1)
+    if poses.size != 16 * len(images):
+        raise DataError(
+            f"{folder / 'poses.txt'}: {poses.size} numbers for {len(images)} images; each image needs the 16 of a 4x4 matrix"
+        )
+    for colour, pose in zip(images.values(), poses.reshape(-1, 4, 4), strict=True):
+        yield Frame(colour.stem, colour, folder / "depth" / f"{colour.stem}.png", pose, matrix, matrix)
+
+
+def _scannet(folder: Path, intrinsics: tuple[float, ...]) -> Iterator[Frame]:
+    depths, labels = _images(folder / "depth"), _images(folder / "label")
+    for stem, colour in _images(folder / "color").items():
+        own = folder / "intrinsic" / f"{stem}.txt"
+        if own.is_file():
+            colour_matrix = depth_matrix = _square(read_matrix(own, shape=None), own)
+        else:
+            colour_matrix = _given_or_found(folder, intrinsics, "intrinsic/intrinsic_color.txt")
+            depth_file = folder / "intrinsic" / "intrinsic_depth.txt"
+            depth_matrix = _square(read_matrix(depth_file, shape=None), depth_file) if depth_file.is_file() else colour_matrix
+        depth = depths.get(stem, folder / "depth" / f"{stem}.png")
+        pose = read_matrix(folder / "pose" / f"{stem}.txt")
+        yield Frame(stem, colour, depth, pose, colour_matrix, depth_matrix, labels.get(stem))
+
+
+def _images(folder: Path) -> dict[str, Path]:
+    """Images by stem. Frame numbers without leading zeros (ScanNet) sort as numbers."""
+    if not folder.is_dir():
+        return {}
+    found = [p for p in folder.iterdir() if p.suffix.lower() in _IMAGE]
+
+    def order(path: Path) -> tuple[int, str]:
+        return (int(path.stem), path.stem) if path.stem.isdigit() else (-1, path.stem)
+
+    return {p.stem: p for p in sorted(found, key=order)}
+
+
+def _problem(frame: Frame) -> str | None:
+    """Why a frame cannot be used, if it cannot."""
+    pose = frame.world_from_cam
+    if pose.size == 0:
+        return f"{frame.colour}: no pose file, or one that is not 4x4 numbers"
+    if not np.isfinite(pose).all():
+        return f"{frame.colour}: pose is not finite"
+    rotation = pose[:3, :3]
+    if not np.allclose(rotation @ rotation.T, np.eye(3), atol=0.02) or np.linalg.det(rotation) < 0:
+        return f"{frame.colour}: pose is no rotation (its block times its transpose is not the identity, or it mirrors)"
+    if not frame.depth.is_file():
+        return f"{frame.colour}: no depth image {frame.depth.name}"
+    return None
+
+
+def read_matrix(path: Path, shape: tuple[int, int] | None = (4, 4)) -> np.ndarray:
+    """Numbers of a text file as float64; an empty array if a matrix of ``shape`` is not there or not legible.
+
+    Raises:
+        DataError: ``shape`` is None and the file cannot be read as numbers.
+    """
+    try:
+        values = np.array([float(word) for word in path.read_text().replace(",", " ").split()])
+    except (OSError, ValueError) as error:
+        if shape is None:
+            raise DataError(f"{path}: cannot be read as numbers ({error})") from error
+        return np.zeros((0, 0))
+    if shape is None:
+        return values
+    return values.reshape(shape) if values.size == shape[0] * shape[1] else np.zeros((0, 0))
+
+
+def _given_or_found(folder: Path, intrinsics: tuple[float, ...], name: str) -> np.ndarray:
+    if intrinsics:
+        fx, fy, cx, cy = intrinsics
+        return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]])
+    for place in [folder, *list(folder.parents)[:3]]:
+        path = place / name
+        if path.is_file():
+            return _square(read_matrix(path, shape=None), path)
+    raise DataError(f"{folder}: no {name} there or above; give the numbers with --data.intrinsics FX FY CX CY")
+
+
+def _square(values: np.ndarray, path: Path) -> np.ndarray:
+    """The 3x3 block of a 3x3 or 4x4 matrix, or fx fy cx cy."""
+    if values.size == 4:
+        fx, fy, cx, cy = values
+        matrix = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]])
+    elif values.size in (9, 16):
+        side = 3 if values.size == 9 else 4
+        matrix = values.reshape(side, side)[:3, :3]
+    else:
+        raise DataError(f"{path}: {values.size} numbers; intrinsics are a 3x3 or 4x4 matrix or fx fy cx cy")
+    if not (np.isfinite(matrix).all() and matrix[0, 0] > 0 and matrix[1, 1] > 0):
+        raise DataError(f"{path}: focal lengths must be positive numbers")
+    return matrix
+
+
+def _find_gravity(folder: Path, root: Path) -> np.ndarray | None:
+    for place in [folder, *folder.parents]:
+        path = place / "gravity-direction.txt"
+        if path.is_file():
+            values = read_matrix(path, shape=None)
+            if values.size != 3 or not np.linalg.norm(values) > 0:
+                raise DataError(f"{path}: the direction of gravity is three numbers")
+            return values
+        if place == root.parent:
+            break
+    return None
+
+
+def _read_label_map(folder: Path) -> tuple[LabelSet | None, dict[int, int]]:
+    """Classes from ``label_map.json``: ``{"label_id_to_category": {"7": "chair", ...}}``."""
+    path = folder / "label_map.json"
+    if not path.is_file():
+        return None, {}
+    try:
+        names = {int(k): str(v) for k, v in json.loads(path.read_text())["label_id_to_category"].items()}
+    except (ValueError, KeyError, AttributeError) as error:
+        raise DataError(f"{path}: expected {{'label_id_to_category': {{id: name}}}} ({error!r})") from error
+    ids = sorted(names)
+    golden = 0.618033988749895
+    hues = [(i * golden) % 1 for i in range(len(ids))]
+    palette = tuple(tuple(int(255 * (0.35 + 0.6 * abs(((h + s) % 1) * 2 - 1))) for s in (0, 1 / 3, 2 / 3)) for h in hues)
+    labels = LabelSet(tuple(names[i] for i in ids), palette)  # type: ignore[arg-type]
+    return labels, {value: row for row, value in enumerate(ids)}

@@ -1,0 +1,1 @@
+"""Generated scenes: seeded, endless, labelled."""

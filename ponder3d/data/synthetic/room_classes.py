@@ -1,0 +1,22 @@
+"""The classes of generated rooms. ``rooms`` exports them; they are here because the furniture needs their numbers."""
+
+from ponder3d.types import LabelSet
+
+_CLASSES = {
+    "wall": (174, 199, 232), "floor": (152, 223, 138), "ceiling": (225, 225, 225), "door": (214, 39, 40),
+    "window": (197, 176, 213), "picture": (196, 156, 148), "curtain": (219, 219, 141), "bed": (255, 187, 120),
+    "sofa": (140, 86, 75), "armchair": (190, 110, 60), "chair": (188, 189, 34), "stool": (110, 120, 20),
+    "bench": (90, 60, 40), "table": (255, 152, 150), "coffee table": (255, 90, 110), "desk": (247, 182, 210),
+    "nightstand": (150, 100, 160), "bookshelf": (148, 103, 189), "wardrobe": (100, 60, 140), "cabinet": (31, 119, 180),
+    "counter": (23, 190, 207), "refrigerator": (255, 127, 14), "stove": (200, 60, 0), "sink": (112, 128, 144),
+    "toilet": (44, 160, 44), "bathtub": (227, 119, 194), "washing machine": (0, 110, 110), "radiator": (120, 70, 70),
+    "lamp": (255, 235, 60), "television": (20, 20, 90), "monitor": (60, 60, 220), "plant": (0, 200, 60),
+    "bin": (70, 70, 70), "pillow": (255, 200, 230), "rug": (130, 200, 190), "box": (180, 140, 90),
+    "mirror": (140, 230, 255),
+}  # fmt: skip
+
+ROOMS_LABELS = LabelSet(names=tuple(_CLASSES), palette=tuple(_CLASSES.values()))
+"""Classes of generated rooms."""
+
+STRUCTURE = ("wall", "floor", "ceiling")
+"""Classes without instances: their points and pixels have instance -1 and there is no box for them."""

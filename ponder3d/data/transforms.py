@@ -1,0 +1,332 @@
+"""Augmentation T and grid sampling G (eq. 1), corruption, and ray choice: components that turn a Scene into a Scene.
+
+Every transform is a frozen dataclass: its fields are the choices, calling it does the work. All randomness comes from
+the generator it is given. Transforms that move points move cameras, depth, rays, normals and boxes along. Numbers in the
+docstrings are those of PonderV2 (spec 5.2).
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Generator, Tensor
+
+from ponder3d.config import Config
+from ponder3d.geometry import keyed
+from ponder3d.geometry.cameras import pixel_rays, t_from_depth
+from ponder3d.geometry.grid import voxelize
+from ponder3d.geometry.transforms import Similarity, rotation_about, transform_scene
+from ponder3d.types import Rays, RayTargets, Scene
+from ponder3d.types.scene import extent
+
+
+class Transform(Config, ABC):
+    """Turns a scene into a scene; a function of the scene and the generator only."""
+
+    @abstractmethod
+    def __call__(self, scene: Scene, generator: Generator) -> Scene: ...
+
+
+@dataclass(frozen=True)
+class Centre(Transform):
+    """Move the middle of the bounding box to x = y = 0, and its floor to z = 0 if asked for."""
+
+    floor: bool = True
+
+    def __call__(self, scene: Scene, generator: Generator) -> Scene:
+        lo, hi = extent(scene.xyz) if scene.bounds is None else scene.bounds
+        middle = (lo + hi) / 2
+        middle[2] = lo[2] if self.floor else 0.0
+        return transform_scene(Similarity(torch.eye(3), -middle), scene)
+
+
+@dataclass(frozen=True)
+class Rotate(Transform):
+    """Turn by an angle drawn from +-``max_turn`` about an axis through the origin, with some probability."""
+
+    axis: str = "z"
+    max_turn: float = math.pi
+    """Radians; pi about z, pi/64 about x and y."""
+    probability: float = 0.5
+
+    def __call__(self, scene: Scene, generator: Generator) -> Scene:
+        chance, share = torch.rand(2, generator=generator).tolist()
+        if chance >= self.probability:
+            return scene
+        rotation = rotation_about(self.axis, (2 * share - 1) * self.max_turn)
+        return transform_scene(Similarity(rotation, torch.zeros(3)), scene)
+
+
+@dataclass(frozen=True)
+class Scale(Transform):
+    """Scale by a factor drawn from [``smallest``, ``largest``]."""
+
+    smallest: float = 0.9
+    largest: float = 1.1
+
+    def __call__(self, scene: Scene, generator: Generator) -> Scene:
+        factor = self.smallest + float(torch.rand((), generator=generator)) * (self.largest - self.smallest)
+        return transform_scene(Similarity(torch.eye(3), torch.zeros(3), factor), scene)
+
+
+@dataclass(frozen=True)
+class Flip(Transform):
+    """Mirror x and mirror y, each with some probability."""
+
+    probability: float = 0.5
+
+    def __call__(self, scene: Scene, generator: Generator) -> Scene:
+        signs = torch.ones(3)
+        signs[:2] -= 2 * (torch.rand(2, generator=generator) < self.probability)
+        if bool((signs == 1).all()):
+            return scene
+        return transform_scene(Similarity(torch.diag(signs), torch.zeros(3)), scene)
+
+
+@dataclass(frozen=True)
+class Jitter(Transform):
+    """Add clipped Gaussian noise to the coordinates of each point; cameras stay."""
+
+    std: float = 0.005
+    clip: float = 0.02
+
+    def __call__(self, scene: Scene, generator: Generator) -> Scene:
+        noise = torch.randn(scene.xyz.shape, generator=generator) * self.std
+        return replace(scene, xyz=scene.xyz + noise.clamp(-self.clip, self.clip))
+
+
+@dataclass(frozen=True)
+class AutoContrast(Transform):
+    """Stretch each colour channel of the points to [0, 1], blended with the original by a random share."""
+
+    probability: float = 0.2
+
+    def __call__(self, scene: Scene, generator: Generator) -> Scene:
+        chance, blend = torch.rand(2, generator=generator).tolist()
+        if scene.rgb is None or len(scene.rgb) == 0 or chance >= self.probability:
+            return scene
+        lo, hi = scene.rgb.amin(0), scene.rgb.amax(0)
+        stretched = (scene.rgb - lo) / (hi - lo).clamp(min=1e-6)
+        return replace(scene, rgb=(1 - blend) * scene.rgb + blend * stretched)
+
+
+@dataclass(frozen=True)
+class ShiftColour(Transform):
+    """Shift the colour of all points by one random amount per channel."""
+
+    probability: float = 0.95
+    ratio: float = 0.05
+    """Largest shift, as a share of the full range."""
+
+    def __call__(self, scene: Scene, generator: Generator) -> Scene:
+        chance, *shift = torch.rand(4, generator=generator).tolist()
+        if scene.rgb is None or chance >= self.probability:
+            return scene
+        return replace(scene, rgb=(scene.rgb + (torch.tensor(shift) * 2 - 1) * self.ratio).clamp(0, 1))
+
+
+@dataclass(frozen=True)
+class JitterColour(Transform):
+    """Add Gaussian noise to the colour of each point."""
+
+    probability: float = 0.95
+    std: float = 0.05
+
+    def __call__(self, scene: Scene, generator: Generator) -> Scene:
+        if scene.rgb is None or float(torch.rand((), generator=generator)) >= self.probability:
+            return scene
+        noise = torch.randn(scene.rgb.shape, generator=generator) * self.std
+        return replace(scene, rgb=(scene.rgb + noise).clamp(0, 1))
+
+
+@dataclass(frozen=True)
+class DropModality(Transform):
+    """Forget the colour, or the normals, of the whole cloud, so that the encoder learns to live without either.
+
+    The images keep their colour: an encoder that sees bare geometry is still asked to render it.
+    """
+
+    colour: float = 0.2
+    """Probability of losing the colour."""
+    normal: float = 0.2
+    """Probability of losing the normals."""
+
+    def __call__(self, scene: Scene, generator: Generator) -> Scene:
+        colour, normal = (torch.rand(2, generator=generator) < torch.tensor([self.colour, self.normal])).tolist()
+        return replace(scene, rgb=None if colour else scene.rgb, normal=None if normal else scene.normal)
+
+
+@dataclass(frozen=True)
+class DropPoints(Transform):
+    """Keep a random part of the points. With a ratio of 0.8 this is the corruption of PonderV2's indoor pre-training."""
+
+    ratio: float = 0.8
+    """Share that is dropped."""
+    probability: float = 1.0
+
+    def __call__(self, scene: Scene, generator: Generator) -> Scene:
+        if float(torch.rand((), generator=generator)) >= self.probability:
+            return scene
+        num = len(scene.xyz)
+        keep = torch.randperm(num, generator=generator)[: num - int(num * self.ratio)].sort().values
+        return select_points(replace(scene, bounds=whole_bounds(scene)), keep)
+
+
+@dataclass(frozen=True)
+class RemoveBlocks(Transform):
+    """Take the points of random blocks of space away: the encoder must complete what it does not see.
+
+    Unlike hiding features behind a learned token (``tasks.masking``), this takes the geometry away too. The lattice of
+    blocks is shifted at random. The scene remembers its bounds from before.
+    """
+
+    ratio: float = 0.7
+    """Share of the occupied blocks that is removed."""
+    size: float = 0.5
+    """Edge of a block in metres."""
+
+    def __call__(self, scene: Scene, generator: Generator) -> Scene:
+        shift = torch.rand(3, generator=generator) * self.size
+        blocks = voxelize(scene.xyz + shift, torch.zeros(len(scene.xyz), dtype=torch.int64), self.size)
+        num = len(blocks.keys)
+        num_kept = num - round(num * self.ratio)
+        kept = torch.zeros(num, dtype=torch.bool)
+        kept[torch.randperm(num, generator=generator)[:num_kept]] = True
+        keep = kept[blocks.voxel].nonzero()[:, 0]
+        return select_points(replace(scene, bounds=whole_bounds(scene)), keep)
+
+
+@dataclass(frozen=True)
+class GridSample(Transform):
+    """One random point per occupied voxel: G of eq. 1."""
+
+    size: float = 0.02
+    """Edge of a voxel in metres."""
+
+    def __call__(self, scene: Scene, generator: Generator) -> Scene:
+        voxels = voxelize(scene.xyz, torch.zeros(len(scene.xyz), dtype=torch.int64), self.size)
+        by_voxel = torch.argsort(voxels.voxel, stable=True)
+        first = voxels.counts.cumsum(0) - voxels.counts
+        # floor(u * n) is uniform over 0..n-1 for every n, unlike a common random integer modulo n.
+        pick = (torch.rand(len(first), generator=generator) * voxels.counts).to(torch.int64)
+        return select_points(scene, by_voxel[first + torch.minimum(pick, voxels.counts - 1)])
+
+
+@dataclass(frozen=True)
+class PickRays(Transform):
+    """Choose pixels of some views and turn them into rays with targets; the images stay behind.
+
+    About 40 KB a scene travel from here to the task, not megabytes of images. Views are chosen at random, whether or not
+    their pixels made the cloud. A view without usable pixels gives no rays.
+    """
+
+    views: int = 5
+    rays_per_view: int = 256
+    need_depth: bool = True
+    """Choose among pixels with depth only; otherwise among all, and those without depth train colour alone."""
+    edge_share: float = 0.0
+    """Share of the rays that is drawn near depth edges, where objects end, instead of uniformly."""
+    near: float = 0.05
+    """Metres in front of the camera that are taken to be free."""
+    far: float = 20.0
+
+    def __call__(self, scene: Scene, generator: Generator) -> Scene:
+        views = scene.views
+        if views is None:
+            raise ValueError(f"PickRays: {scene.source} has no images")
+        num_views = len(views.cameras)
+        chosen = torch.randperm(num_views, generator=generator)[: self.views].tolist()
+        pixels, owners = [], []
+        for view in chosen:
+            picked = self._pick(None if views.depth is None else views.depth[view], views.cameras.size, generator)
+            pixels.append(picked)
+            owners.append(torch.full_like(picked, view))
+        pixel, view = torch.cat(pixels), torch.cat(owners)
+        width = views.cameras.size[1]
+        v, u = pixel // width, pixel % width
+        uv = torch.stack([u, v], dim=1).to(torch.float32)
+        origins, directions = pixel_rays(views.cameras, uv, view)
+        depth = None if views.depth is None else views.depth[view, v, u]
+        rays = Rays(
+            origins=origins,
+            directions=directions,
+            near=torch.full((len(uv),), self.near),
+            far=torch.full((len(uv),), self.far),
+            scene=torch.zeros(len(uv), dtype=torch.int64),
+        )
+        targets = RayTargets(
+            rgb=views.rgb[view, v, u].to(torch.float32) / 255,
+            t=None if depth is None else t_from_depth(views.cameras, uv, depth, view),
+            label=None if views.labels is None else views.labels[view, v, u].to(torch.int64),
+        )
+        return replace(scene, views=None, rays=rays, targets=targets)
+
+    def _pick(
+        self, depth: Float[Tensor, "H W"] | None, size: tuple[int, int], generator: Generator
+    ) -> Int[Tensor, " P"]:
+        if depth is None:
+            return torch.randint(size[0] * size[1], (self.rays_per_view,), generator=generator)
+        usable = (depth > 0) if self.need_depth else torch.ones_like(depth, dtype=torch.bool)
+        num_edge = round(self.rays_per_view * self.edge_share)
+        near_edge = usable & _near_depth_edge(depth) if num_edge else usable
+        groups = [(usable, self.rays_per_view - num_edge), (near_edge, num_edge)]
+        picked = []
+        for mask, num in groups:
+            candidates = mask.flatten().nonzero()[:, 0]
+            if len(candidates) and num:
+                picked.append(candidates[torch.randint(len(candidates), (num,), generator=generator)])
+        return torch.cat(picked) if picked else torch.zeros(0, dtype=torch.int64)
+
+
+def fragments(scene: Scene, size: float) -> Iterator[tuple[Scene, Int[Tensor, " P"]]]:
+    """Test-time grid sampling: scenes with at most one point per voxel that together show every point at least once.
+
+    Yields:
+        The part of the scene, and the rows of its points in the whole. Fragment i takes point ``i mod n`` of a voxel
+        with n points, so there are as many fragments as the fullest voxel has points.
+    """
+    voxels = voxelize(scene.xyz, torch.zeros(len(scene.xyz), dtype=torch.int64), size)
+    by_voxel = torch.argsort(voxels.voxel, stable=True)
+    first = voxels.counts.cumsum(0) - voxels.counts
+    for number in range(int(voxels.counts.max()) if len(first) else 0):
+        rows = by_voxel[first + number % voxels.counts]
+        yield select_points(scene, rows), rows
+
+
+def select_points(scene: Scene, rows: Int[Tensor, " K"]) -> Scene:
+    """The scene with some of its points, in the given order; everything else stays."""
+    return replace(
+        scene,
+        xyz=scene.xyz[rows],
+        rgb=None if scene.rgb is None else scene.rgb[rows],
+        normal=None if scene.normal is None else scene.normal[rows],
+        labels=None if scene.labels is None else scene.labels[rows],
+        instances=None if scene.instances is None else scene.instances[rows],
+    )
+
+
+def whole_bounds(scene: Scene) -> Float[Tensor, "2 3"]:
+    """The scene's bounds, taken from its points if nobody has set them."""
+    return extent(scene.xyz) if scene.bounds is None else scene.bounds
+
+
+def apply(transforms: tuple[Transform, ...], scene: Scene, *key: int) -> Scene:
+    """Run transforms in order with randomness that is a function of ``key``, and note the key on the scene."""
+    for number, transform in enumerate(transforms):
+        # One generator per transform: changing one step does not change what the others draw.
+        scene = transform(scene, keyed.generator(*key, number))
+    return replace(scene, key=keyed.derive(*key))
+
+
+def _near_depth_edge(depth: Float[Tensor, "H W"], jump: float = 0.05, reach: int = 4) -> Bool[Tensor, "H W"]:
+    """Pixels within ``reach`` of a place where the depth changes by more than a share ``jump`` from pixel to pixel."""
+    edge = torch.zeros_like(depth)
+    for axis in (0, 1):
+        a, b = depth.narrow(axis, 0, depth.shape[axis] - 1), depth.narrow(axis, 1, depth.shape[axis] - 1)
+        jumped = ((a - b).abs() > jump * torch.minimum(a, b)) & (a > 0) & (b > 0)
+        edge.narrow(axis, 0, depth.shape[axis] - 1)[jumped] = 1
+    pooled = torch.nn.functional.max_pool2d(edge[None, None], 2 * reach + 1, stride=1, padding=reach)
+    return pooled[0, 0] > 0

@@ -1,0 +1,106 @@
+"""Features for a point cloud of any size: pool to voxels, cut into tiles with a halo, encode, hand back to the points."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ponder3d.geometry.grid import voxelize
+from ponder3d.types import Batch, Points
+from ponder3d.types.scene import extent, point_feats, to_device
+from ponder3d.volume.convert import Features, sample_at
+
+Array = np.ndarray | Tensor
+
+
+def encode_cloud(
+    encoder: Callable[[Batch], Features],
+    device: torch.device,
+    grid_size: float,
+    inputs: Sequence[str],
+    out_channels: int,
+    cloud: tuple[Array, Array | None, Array | None],
+    max_voxels: int,
+    halo: float,
+) -> Float[Tensor, "N C"]:
+    """See ``Encoder.encode``, which gathers these arguments."""
+    xyz, rgb, normal = as_cloud(*cloud)
+    if len(xyz) == 0:
+        return torch.zeros(0, out_channels)
+    # Coordinates may be large (a map projection); voxel numbers start at 0 at the cloud's own lower corner.
+    local = (xyz - xyz.amin(0)).to(torch.float32)
+    voxels = voxelize(local, torch.zeros(len(local), dtype=torch.int64), grid_size)
+    centre = (voxels.coords[:, 1:].to(torch.float32) + 0.5) * grid_size
+    pooled_rgb = None if rgb is None else _pool(rgb, voxels.voxel, voxels.counts)
+    pooled_normal = None if normal is None else F.normalize(_pool(normal, voxels.voxel, voxels.counts), dim=1)
+    feats = point_feats(centre, pooled_rgb, pooled_normal, inputs)
+    out = torch.empty(len(centre), out_channels)
+    for inner, around in tiles(centre, max_voxels, halo):
+        points = Points(centre[around], feats[around], torch.tensor([len(around)]))
+        key = torch.zeros(1, dtype=torch.int64)
+        batch = to_device(Batch(points, extent(points.xyz)[None], key, ("encode",)), device)
+        at = centre[inner].to(device)
+        scene = torch.zeros(len(at), dtype=torch.int64, device=device)
+        out[inner] = sample_at(encoder(batch), at, scene).float().cpu()
+    return out[voxels.voxel]
+
+
+def as_cloud(
+    xyz: Array, rgb: Array | None, normal: Array | None
+) -> tuple[Float[Tensor, "N 3"], Float[Tensor, "N 3"] | None, Float[Tensor, "N 3"] | None]:
+    """Arrays as tensors: coordinates as float64, colours as float32 in [0, 1], normals as float32.
+
+    Raises:
+        ValueError: a wrong shape, a value that is not finite, or float colours beyond [0, 1].
+    """
+    points = _as_tensor("xyz", xyz, None).to(torch.float64)
+    colour = None
+    if rgb is not None:
+        raw = _as_tensor("rgb", rgb, len(points))
+        colour = raw.to(torch.float32) / 255 if raw.dtype == torch.uint8 else raw.to(torch.float32)
+        if len(colour) and not (0 <= float(colour.min()) and float(colour.max()) <= 1):
+            raise ValueError("rgb: float colours must lie in [0, 1]; pass 0..255 colours as uint8")
+    return points, colour, None if normal is None else _as_tensor("normal", normal, len(points)).to(torch.float32)
+
+
+def tiles(
+    xyz: Float[Tensor, "M 3"], max_points: int, halo: float
+) -> Iterator[tuple[Int[Tensor, " I"], Int[Tensor, " A"]]]:
+    """Cut points into tiles that together cover each of them once.
+
+    Yields:
+        The rows of a tile, and the rows of all points within ``halo`` of its bounding box (the tile's own among them).
+        A tile is halved along its longest side until the latter are at most ``max_points``, or until it is smaller than
+        the halo, where cutting would no longer help.
+    """
+    stack = [torch.arange(len(xyz), device=xyz.device)]
+    while stack:
+        inner = stack.pop()
+        own = xyz[inner]
+        lo, hi = own.amin(0), own.amax(0)
+        around = ((xyz >= lo - halo) & (xyz <= hi + halo)).all(1).nonzero()[:, 0]
+        longest = int((hi - lo).argmax())
+        middle = own[:, longest].median()
+        below = own[:, longest] <= middle
+        if len(around) <= max_points or float((hi - lo)[longest]) <= halo or bool(below.all()):
+            yield inner, around
+        else:
+            stack += [inner[~below], inner[below]]
+
+
+def _as_tensor(name: str, value: Array, length: int | None) -> Tensor:
+    tensor = torch.as_tensor(value).detach().cpu()
+    if tensor.ndim != 2 or tensor.shape[1] != 3:
+        raise ValueError(f"{name}: expected shape [N 3], found {list(tensor.shape)}")
+    if length is not None and len(tensor) != length:
+        raise ValueError(f"{name}: {len(tensor)} rows for {length} points")
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        raise ValueError(f"{name}: row {int((~torch.isfinite(tensor)).any(1).nonzero()[0, 0])} is not finite")
+    return tensor
+
+
+def _pool(values: Float[Tensor, "N 3"], voxel: Int[Tensor, " N"], counts: Int[Tensor, " M"]) -> Float[Tensor, "M 3"]:
+    return values.new_zeros(len(counts), 3).index_add_(0, voxel, values) / counts[:, None]

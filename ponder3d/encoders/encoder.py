@@ -1,0 +1,78 @@
+"""The contract of an encoder."""
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ponder3d.config import Config
+from ponder3d.encoders.encode import encode_cloud
+from ponder3d.types import Batch
+from ponder3d.volume.convert import Features
+
+Array = np.ndarray | Tensor
+
+
+class EncoderConfig(Config, ABC):
+    """Choices of an encoder. Every leaf has the two fields below among its own."""
+
+    inputs: tuple[str, ...]
+    """Point channels it reads, names from ``types.scene.INPUT_CHANNELS``."""
+    grid_size: float
+    """Metres; points closer than this share a feature, and input clouds are thinned to one point per such voxel."""
+
+    @abstractmethod
+    def build(self) -> "Encoder":
+        """A freshly initialised encoder."""
+
+
+class Encoder(nn.Module, ABC):
+    """Turns a batch of point clouds into features.
+
+    The result is ``Points``, a ``SparseTensor`` or a ``Volume`` with ``out_channels`` channels; read it through
+    ``volume.convert.densify`` and ``volume.convert.sample_at``.
+    """
+
+    config: EncoderConfig
+    out_channels: int
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> Features:
+        """Features of a batch whose points carry ``config.inputs``."""
+
+    @torch.no_grad()
+    def encode(
+        self,
+        xyz: Array,
+        rgb: Array | None = None,
+        normal: Array | None = None,
+        max_voxels: int = 200_000,
+        halo: float = 1.0,
+    ) -> Float[Tensor, "N C"]:
+        """One feature row per point, in the order of the points, whatever their density or number.
+
+        Points in one voxel share a feature, made from their mean colour and normal. A cloud with more occupied voxels
+        than ``max_voxels`` is cut into tiles; each is encoded together with the points up to ``halo`` metres around it
+        and keeps its own. Features near a cut then differ a little from those of the whole cloud; a wider halo makes
+        the difference smaller.
+
+        Args:
+            xyz: [N 3] coordinates in metres, z up; numpy or torch, any real type, any distance from the origin.
+            rgb: [N 3] colours, uint8 in 0..255 or float in 0..1. Without it the encoder gets zeros, which it knows to
+                mean "unknown" if it was trained with modality dropout.
+            normal: [N 3] unit normals; as for colour.
+            max_voxels: memory budget per tile, halo included.
+            halo: metres of context around a tile.
+
+        Returns:
+            Features on the CPU, float32. The encoder is left in evaluation mode.
+
+        Raises:
+            ValueError: an argument has the wrong shape, or holds values that are not finite.
+        """
+        self.eval()
+        device = next(self.parameters()).device
+        size, inputs = self.config.grid_size, self.config.inputs
+        return encode_cloud(self, device, size, inputs, self.out_channels, (xyz, rgb, normal), max_voxels, halo)

@@ -1,0 +1,152 @@
+"""Encoders as files: safetensors with a JSON header, no pickle.
+
+The header holds a format version, the encoder's configuration and its fingerprint, a digest of the weights, and a card
+(what it was trained on, under which licence). One file, replaced atomically: weights and configuration never part.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from ponder3d.config import ConfigError, fingerprint, from_json, to_json
+from ponder3d.encoders.encoder import Encoder, EncoderConfig
+
+FILE_NAME = "encoder.safetensors"
+_FORMAT = 1
+_HEADER = "ponder3d"
+
+
+class EncoderFileError(ValueError):
+    """A file that is no encoder of this version; the message says what differs."""
+
+
+def save_encoder(encoder: Encoder, path: Path | str, card: dict[str, Any] | None = None) -> None:
+    """Write an encoder to a file.
+
+    Args:
+        encoder: its weights and ``config``.
+        path: the file; its directory must exist.
+        card: JSON values to travel along, e.g. the experiment's fingerprint.
+
+    Raises:
+        OSError: it could not be written; an older file at ``path`` is as it was.
+    """
+    path = Path(path)
+    weights = {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
+    header = {
+        "format": _FORMAT,
+        "config": to_json(encoder.config),
+        "fingerprint": fingerprint(encoder.config),
+        "sha256": _digest(weights),
+        "card": card or {},
+    }
+    data = save(weights, metadata={_HEADER: json.dumps(header)})
+    temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def load_encoder(path: Path | str, device: torch.device | str = "cpu") -> Encoder:
+    """Read an encoder.
+
+    Args:
+        path: a file written by ``save_encoder``, or a directory (of a run) that holds ``encoder.safetensors``.
+        device: where to put it.
+
+    Returns:
+        The encoder in evaluation mode.
+
+    Raises:
+        OSError: there is no such file.
+        EncoderFileError: it is something else, of another version, or damaged; the message says what differs.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / FILE_NAME
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; a run writes it with its first checkpoint")
+    header, weights = _read(path)
+    try:
+        config = from_json(EncoderConfig, header["config"])
+    except ConfigError as error:
+        raise EncoderFileError(f"{path}: its configuration does not fit this version: {error}") from error
+    encoder = config.build()
+    _check_names(path, set(weights), set(encoder.state_dict()))
+    _load(encoder, weights, str(path))
+    return encoder.to(device).eval()
+
+
+def read_card(path: Path | str) -> dict[str, Any]:
+    """What an encoder's file says about it: ``config``, ``fingerprint``, ``card``.
+
+    Raises:
+        EncoderFileError: the file is no encoder.
+    """
+    path = Path(path)
+    return _read(path / FILE_NAME if path.is_dir() else path)[0]
+
+
+def copy_weights(source: Encoder, target: Encoder, name: str) -> None:
+    """Start ``target`` from the weights of ``source``.
+
+    Raises:
+        EncoderFileError: they differ in structure; the message names the first difference.
+    """
+    _check_names(Path(name), set(source.state_dict()), set(target.state_dict()))
+    _load(target, source.state_dict(), name)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118: not a dict
+    except SafetensorError as error:
+        raise EncoderFileError(f"{path}: no intact safetensors file ({error})") from error
+    if _HEADER not in metadata:
+        raise EncoderFileError(f"{path}: a safetensors file, but not one that ponder3d wrote (no '{_HEADER}' header)")
+    header = json.loads(metadata[_HEADER])
+    if header.get("format") != _FORMAT:
+        raise EncoderFileError(f"{path}: encoder format {header.get('format')}, this version reads {_FORMAT}")
+    if header["sha256"] != _digest(weights):
+        raise EncoderFileError(f"{path}: the weights differ from their digest; the file is damaged")
+    return header, weights
+
+
+def _check_names(path: Path, found: set[str], expected: set[str]) -> None:
+    missing, extra = sorted(expected - found), sorted(found - expected)
+    if missing or extra:
+        parts = [f"{len(names)} {what} (first: {names[0]})" for names, what in ((missing, "missing"), (extra, "unknown")) if names]
+        raise EncoderFileError(f"{path}: weights do not match the encoder: {', '.join(parts)}")
+
+
+def _load(encoder: nn.Module, weights: dict[str, Tensor], name: str) -> None:
+    for key, value in encoder.state_dict().items():
+        if value.shape != weights[key].shape:
+            raise EncoderFileError(
+                f"{name}: {key} has shape {list(weights[key].shape)}, the encoder needs {list(value.shape)}"
+            )
+    encoder.load_state_dict(weights)
+
+
+def _digest(weights: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        value = weights[name]
+        digest.update(f"{name} {value.dtype} {list(value.shape)};".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,149 @@
+"""SparseUNet, the encoder of PonderV2 (eq. 2): a U-Net of submanifold and strided sparse convolutions.
+
+Graham et al. 2018 (submanifold convolution) and Choy et al. 2019 (MinkUNet); numbers as in PonderV2's ``SpUNet-v1m1``.
+With its defaults and six input channels it has 39,155,904 parameters.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ponder3d.encoders.encoder import Encoder, EncoderConfig
+from ponder3d.geometry.grid import voxelize
+from ponder3d.sparse import SparseTensor
+from ponder3d.sparse.nn import BatchNorm, InverseConv3d, StridedConv3d, SubmConv3d
+from ponder3d.sparse.tensor import MapCache
+from ponder3d.types import Batch
+from ponder3d.types.scene import INPUT_CHANNELS
+
+
+@dataclass(frozen=True)
+class SparseUNetConfig(EncoderConfig):
+    """Choices of a SparseUNet; the defaults are the paper's."""
+
+    inputs: tuple[str, ...] = ("rgb", "normal")
+    """Point channels, in order."""
+    grid_size: float = 0.02
+    """Edge of a voxel in metres."""
+    stem_channels: int = 32
+    stem_kernel: int = 5
+    channels: tuple[int, ...] = (32, 64, 128, 256, 256, 128, 96, 96)
+    """Channels of the encoder stages, then of the decoder stages from deep to shallow. Their number sets the depth."""
+    blocks: tuple[int, ...] = (2, 3, 4, 6, 2, 2, 2, 2)
+    """Residual blocks of each stage."""
+    norm_eps: float = 1e-3
+    norm_momentum: float = 0.01
+    """Weight of the new statistics."""
+
+    def __post_init__(self):
+        if len(self.channels) != len(self.blocks) or len(self.channels) % 2:
+            raise ValueError(
+                f"SparseUNetConfig: channels ({len(self.channels)}) and blocks ({len(self.blocks)}) need one entry per "
+                "stage, as many for the decoder as for the encoder"
+            )
+        unknown = [name for name in self.inputs if name not in INPUT_CHANNELS]
+        if unknown or not self.inputs:
+            raise ValueError(f"SparseUNetConfig.inputs: choose from {', '.join(INPUT_CHANNELS)}, not {self.inputs}")
+        if self.grid_size <= 0:
+            raise ValueError("SparseUNetConfig.grid_size must be positive")
+
+    def build(self) -> "SparseUNet":
+        """A freshly initialised encoder."""
+        return SparseUNet(self)
+
+
+class SparseUNet(Encoder):
+    """Features at the occupied voxels; one row per voxel, sorted. ``sample_at`` finds the voxel of each point."""
+
+    def __init__(self, config: SparseUNetConfig):
+        super().__init__()
+        self.config = config
+        half = len(config.channels) // 2
+        widths, deep_to_shallow = config.channels[:half], config.channels[half:]
+        in_channels = sum(INPUT_CHANNELS[name] for name in config.inputs)
+        fine_widths = (config.stem_channels, *widths[:-1])
+        self.stem = _ConvNormReLU(SubmConv3d(in_channels, config.stem_channels, config.stem_kernel), config)
+        self.down = nn.ModuleList(
+            [_ConvNormReLU(StridedConv3d(i, o), config) for i, o in zip(fine_widths, widths, strict=True)]
+        )
+        self.enc = nn.ModuleList(
+            [_stage(width, width, n, config) for width, n in zip(widths, config.blocks[:half], strict=True)]
+        )
+        up_in = (widths[-1], *deep_to_shallow[:-1])
+        self.up = nn.ModuleList(
+            [_ConvNormReLU(InverseConv3d(i, o), config) for i, o in zip(up_in, deep_to_shallow, strict=True)]
+        )
+        self.dec = nn.ModuleList(
+            [
+                _stage(width + skip, width, n, config)
+                for width, skip, n in zip(deep_to_shallow, reversed(fine_widths), config.blocks[half:], strict=True)
+            ]
+        )
+        self.out_channels = deep_to_shallow[-1]
+
+    def forward(self, batch: Batch) -> SparseTensor:
+        """Features at the occupied voxels of the batch; points that share a voxel enter as their mean."""
+        x = self.stem(pool_to_voxels(batch, self.config.grid_size))
+        skips = []
+        for down, stage in zip(self.down, self.enc, strict=True):
+            skips.append(x)
+            x = stage(down(x))
+        for up, stage in zip(self.up, self.dec, strict=True):
+            skip = skips.pop()
+            x = up(x)
+            x = stage(x.with_feats(torch.cat([x.feats, skip.feats], dim=1)))
+        return x
+
+
+def pool_to_voxels(batch: Batch, voxel_size: float) -> SparseTensor:
+    """The points of a batch as a sparse tensor of their mean features.
+
+    Raises:
+        ValueError: see ``geometry.grid.voxelize``.
+    """
+    points = batch.points
+    voxels = voxelize(points.xyz, points.scene, voxel_size)
+    total = points.feats.new_zeros(len(voxels.keys), points.feats.shape[1]).index_add_(0, voxels.voxel, points.feats)
+    maps = MapCache()
+    maps.add_level(1, voxels.coords, voxels.keys)
+    return SparseTensor(voxels.coords, total / voxels.counts[:, None], len(batch), 1, voxel_size, maps)
+
+
+class _ConvNormReLU(nn.Module):
+    def __init__(self, conv: SubmConv3d | StridedConv3d | InverseConv3d, config: SparseUNetConfig):
+        super().__init__()
+        self.conv = conv
+        self.norm = BatchNorm(conv.weight.shape[2], config.norm_eps, config.norm_momentum)
+
+    def forward(self, x: SparseTensor) -> SparseTensor:
+        x = self.conv(x)
+        return x.with_feats(F.relu(self.norm(x.feats)))
+
+
+class _Block(nn.Module):
+    """Residual block of two 3x3x3 submanifold convolutions, activated after the sum."""
+
+    def __init__(self, in_channels: int, out_channels: int, config: SparseUNetConfig):
+        super().__init__()
+        self.conv1 = SubmConv3d(in_channels, out_channels)
+        self.norm1 = BatchNorm(out_channels, config.norm_eps, config.norm_momentum)
+        self.conv2 = SubmConv3d(out_channels, out_channels)
+        self.norm2 = BatchNorm(out_channels, config.norm_eps, config.norm_momentum)
+        self.skip: nn.Module = nn.Identity()
+        if in_channels != out_channels:
+            project = nn.Linear(in_channels, out_channels, bias=False)  # a 1x1x1 convolution
+            nn.init.trunc_normal_(project.weight, std=0.02)
+            norm = BatchNorm(out_channels, config.norm_eps, config.norm_momentum)
+            self.skip = nn.Sequential(project, norm)
+
+    def forward(self, x: SparseTensor) -> SparseTensor:
+        inner = self.conv1(x)
+        inner = self.conv2(inner.with_feats(F.relu(self.norm1(inner.feats))))
+        return x.with_feats(F.relu(self.norm2(inner.feats) + self.skip(x.feats)))
+
+
+def _stage(in_channels: int, out_channels: int, num_blocks: int, config: SparseUNetConfig) -> nn.Sequential:
+    widths = [in_channels, *[out_channels] * num_blocks]
+    return nn.Sequential(*[_Block(i, o, config) for i, o in zip(widths[:-1], widths[1:], strict=True)])

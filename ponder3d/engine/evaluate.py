@@ -1,0 +1,97 @@
+"""Evaluation: every scene of the validation set through the task's prediction and metric."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ponder3d.config import fingerprint, from_json
+from ponder3d.data.loader import Collate, KeyedScenes
+from ponder3d.engine.checkpoint import CheckpointStore
+from ponder3d.engine.experiment import Experiment
+from ponder3d.engine.log import Progress
+from ponder3d.tasks.task import Picture, Task
+from ponder3d.types.scene import to_device
+
+
+def evaluate_scenes(
+    task: Task,
+    experiment: Experiment,
+    device: torch.device,
+    rows: range | None = None,
+    progress: Progress | None = None,
+) -> tuple[torch.Tensor, list[Picture]]:
+    """Run some scenes of the validation set through a task.
+
+    Args:
+        task: is put into evaluation mode.
+        experiment: says which scenes, and what happens to them beforehand; the latter is drawn with the same random
+            numbers in every evaluation.
+        device: where the task is.
+        rows: which scenes; all by default.
+        progress: shown per scene.
+
+    Returns:
+        The state of the task's metric, and pictures of the first of the scenes.
+    """
+    task.eval()
+    dataset = experiment.validation.build()
+    scenes = KeyedScenes(dataset, experiment.validation_transforms, experiment.seed)
+    collate = Collate(experiment.task.encoder.inputs)
+    metric = task.metric()
+    pictures: list[Picture] = []
+    rows = range(len(dataset)) if rows is None else rows
+    for number, index in enumerate(rows):
+        batch = to_device(collate([scenes[0, index]]), device)
+        with torch.no_grad():
+            prediction = task.predict(batch)
+        metric.update(prediction, batch)
+        if number == 0:
+            pictures = task.pictures(prediction, batch)
+        if progress is not None:
+            progress.show(number + 1, {})
+    return metric.state, pictures
+
+
+def load_task(run: Path | str, device: torch.device | str = "cpu") -> tuple[Task, Experiment, int]:
+    """The task of a run with its trained weights, its experiment, and its step.
+
+    Raises:
+        CheckpointError: the run has no checkpoint that verifies.
+        ConfigError: it was written by another version.
+    """
+    loaded = CheckpointStore(Path(run) / "checkpoints").load()
+    experiment = from_json(Experiment, loaded.experiment)
+    task = experiment.task.build(experiment.data.build().labels)
+    task.load_state_dict(loaded.state["model"])
+    return task.to(device).eval(), experiment, loaded.step
+
+
+def evaluate(run: Path | str, quiet: bool = False) -> dict[str, float]:
+    """Evaluate a run on its validation scenes; also written to ``evaluation.json`` in the run.
+
+    Raises:
+        CheckpointError: the run has no checkpoint that verifies.
+        DataError: the validation data are not there.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    task, experiment, step = load_task(run, device)
+    total = len(experiment.validation.build())
+    progress = Progress(total, label="evaluate", quiet=quiet)
+    state, _ = evaluate_scenes(task, experiment, device, progress=progress)
+    progress.close()
+    metric = task.metric()
+    metric.state = state
+    figures = metric.compute()
+    record = {"step": step, "scenes": total, "experiment": fingerprint(experiment), "figures": figures}
+    write_json(Path(run) / "evaluation.json", record)
+    return figures
+
+
+def write_json(path: Path, record: dict[str, Any]) -> None:
+    """Write a JSON file, whole or not at all."""
+    temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
+    temporary.write_text(json.dumps(record, indent=1) + "\n")
+    os.replace(temporary, path)

@@ -1,0 +1,65 @@
+"""An experiment: everything that determines a run, as one value."""
+
+from dataclasses import dataclass
+
+from ponder3d.config import Config
+from ponder3d.data.dataset import DatasetConfig
+from ponder3d.data.transforms import Transform
+from ponder3d.engine.optim import OptimConfig
+from ponder3d.tasks.task import TaskConfig
+
+
+@dataclass(frozen=True)
+class Experiment(Config):
+    """What to train, on what, and how. A recipe is a function that returns one; its JSON travels in every checkpoint."""
+
+    task: TaskConfig
+    """What is learnt."""
+    data: DatasetConfig
+    """Scenes to train on."""
+    transforms: tuple[Transform, ...]
+    """Augmentation, corruption and sampling of a training scene, in order."""
+    validation: DatasetConfig
+    """Scenes to evaluate on."""
+    validation_transforms: tuple[Transform, ...]
+    """What is done to a scene before it is evaluated; drawn with the same numbers every time."""
+    optim: OptimConfig = OptimConfig()
+    """Optimiser and learning rate."""
+    steps: int = 1000
+    """Optimiser steps."""
+    batch_size: int = 4
+    """Scenes per optimiser step, over all ranks and accumulation."""
+    accumulate: int = 1
+    """Passes into which each rank splits its share of the batch, to save memory."""
+    seed: int = 0
+    """Every random number of the run follows from it."""
+    init: str = ""
+    """Encoder file to start from; empty starts from scratch."""
+    precision: str = "32-true"
+    """``32-true`` or ``bf16-mixed``; rendering is always done in float32."""
+    workers: int = 2
+    """Loader processes per rank; the data do not depend on it."""
+    devices: int = 1
+    """Processes (one per GPU) on this machine; ignored under torchrun, which says so itself."""
+    validate_every: int = 0
+    """Steps between evaluations; 0 evaluates at the end only."""
+    validation_scenes: int = 0
+    """Scenes per evaluation while training, from the first on; 0 takes all."""
+    save_every: int = 200
+    """Steps between checkpoints; one is always saved at the end and when asked to stop."""
+    keep: int = 2
+    """Newest checkpoints that are kept."""
+    log_every: int = 10
+    """Steps between rows in the log."""
+    max_bad_steps: int = 10
+    """Steps in a row without a finite loss and gradient before the run gives up."""
+
+    def __post_init__(self):
+        for name in ("steps", "batch_size", "accumulate", "devices", "save_every", "keep", "log_every", "max_bad_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"Experiment.{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("workers", "validate_every", "validation_scenes"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"Experiment.{name} must not be negative")
+        if self.precision not in ("32-true", "bf16-mixed"):
+            raise ValueError(f"Experiment.precision must be 32-true or bf16-mixed, not {self.precision!r}")

@@ -1,0 +1,115 @@
+"""Where the figures of a run go: CSV always, TensorBoard if it is installed, and one line in the terminal."""
+
+import csv
+import importlib.util
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+
+class TableLog:
+    """A CSV file with one row per step, cut back on resume so that no step is in it twice."""
+
+    def __init__(self, path: Path, position: int):
+        self.path = path
+        self._rows: list[dict[str, str]] = []
+        self._columns: list[str] = ["step"]
+        if path.is_file():
+            self._rows = [row for row in read_table(path) if int(row["step"]) <= position]
+            for row in self._rows:
+                self._add_columns(row)
+        self._rewrite()
+
+    def write(self, step: int, figures: dict[str, float]) -> None:
+        """Append a row; a new figure adds a column."""
+        row = {"step": str(step)} | {name: f"{value:.6g}" for name, value in figures.items()}
+        self._rows.append(row)
+        if self._add_columns(row):
+            self._rewrite()
+            return
+        with self.path.open("a", newline="") as file:
+            csv.DictWriter(file, self._columns).writerow(row)
+
+    def _add_columns(self, row: dict[str, str]) -> bool:
+        new = [name for name in row if name not in self._columns]
+        self._columns += new
+        return bool(new)
+
+    def _rewrite(self) -> None:
+        temporary = self.path.with_name(f".tmp-{self.path.name}-{os.getpid()}")
+        with temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self._columns)
+            writer.writeheader()
+            writer.writerows(self._rows)
+        os.replace(temporary, self.path)
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The complete rows of a table; a row that a kill cut short is left out."""
+    with path.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if None not in row.values() and None not in row]
+    return [row for row in rows if (row.get("step") or "").isdigit()]
+
+
+class TensorBoard:
+    """Event files for TensorBoard; silent if tensorboardX is not installed (extra ``tensorboard``)."""
+
+    def __init__(self, folder: Path, position: int):
+        self._writer: Any = None
+        if importlib.util.find_spec("tensorboardX") is not None:
+            from tensorboardX import SummaryWriter  # noqa: PLC0415
+
+            self._writer = SummaryWriter(str(folder), purge_step=position)
+
+    def write(self, step: int, figures: dict[str, float], prefix: str) -> None:
+        """Add scalars."""
+        if self._writer is not None:
+            for name, value in figures.items():
+                self._writer.add_scalar(f"{prefix}/{name}", value, step)
+
+    def close(self) -> None:
+        """Flush to disk."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+class Progress:
+    """One line that is rewritten on a terminal, and a line now and then elsewhere."""
+
+    def __init__(self, total: int, done: int = 0, label: str = "", quiet: bool = False, stream: TextIO | None = None):
+        self.total, self.label, self.quiet = total, label, quiet
+        self._stream = stream or sys.stderr
+        self._start_done, self._start = done, time.monotonic()
+        self._last = -1e9
+        self._interactive = self._stream.isatty()
+
+    def show(self, done: int, figures: dict[str, float], rate: str = "", force: bool = False) -> None:
+        """Show where the work is."""
+        now = time.monotonic()
+        if self.quiet or (not force and now - self._last < (0.2 if self._interactive else 10.0)):
+            return
+        self._last = now
+        elapsed = now - self._start
+        left = elapsed / max(done - self._start_done, 1) * (self.total - done)
+        texts = [f"{name} {value:.4g}" for name, value in figures.items()]
+        parts = [f"{self.label} {done}/{self.total}".strip(), *texts, rate, f"{_clock(elapsed)} left {_clock(left)}"]
+        line = "  ".join(part for part in parts if part)
+        if self._interactive:
+            self._stream.write(f"\r\x1b[2K{line[:160]}")
+        else:
+            self._stream.write(line + "\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        """End the line."""
+        if self._interactive and not self.quiet and self._last > 0:
+            self._stream.write("\n")
+            self._stream.flush()
+
+
+def _clock(seconds: float) -> str:
+    whole = int(seconds + 0.5)
+    hours, minutes = whole // 3600, whole // 60 % 60
+    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"

@@ -1,0 +1,309 @@
+"""The loop: the specification of training.
+
+Batch k is a pure function of (seed, k) and the step's randomness one of (seed, step, rank), so the position of a run is
+one integer. All ranks take every decision together, at a step boundary, from one reduction. A step without a finite loss
+and gradient is skipped and its scenes are named. SIGTERM sets a flag; the loop saves and leaves.
+"""
+
+import contextlib
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ponder3d.config import fingerprint, from_json, to_json
+from ponder3d.data.loader import Collate, KeyedScenes
+from ponder3d.encoders.files import FILE_NAME, copy_weights, load_encoder, save_encoder
+from ponder3d.engine.checkpoint import CheckpointStore
+from ponder3d.engine.evaluate import evaluate_scenes
+from ponder3d.engine.experiment import Experiment
+from ponder3d.engine.log import Progress, TableLog, TensorBoard
+from ponder3d.engine.optim import gradient_norm, lr_factor, set_lr
+from ponder3d.engine.runner import Runner
+from ponder3d.engine.sampler import StepSampler
+from ponder3d.geometry import keyed
+from ponder3d.types import Batch
+from ponder3d.types.scene import to_device
+
+
+class NonFiniteError(ValueError):
+    """Too many steps in a row had no finite loss and gradient; the last finite checkpoint is kept."""
+
+
+class LoaderError(OSError):
+    """A loader process died (killed, out of memory). The run can be resumed."""
+
+
+class PreemptedError(Exception):
+    """The run was asked to stop, and has saved. It can be resumed."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run left behind."""
+
+    out: Path
+    figures: dict[str, float]
+    """The evaluation at the end."""
+    skipped_steps: int
+    """Steps that were left out because they were not finite."""
+
+
+def train(experiment: Experiment, out: Path | str, resume: bool = False, quiet: bool = False) -> TrainResult:
+    """Run an experiment, or continue it.
+
+    Args:
+        experiment: what to run; on resume the one in the checkpoint (see ``resume_experiment``).
+        out: directory of the run. Gets ``checkpoints/``, ``train.csv``, ``validation.csv``, ``tensorboard/`` (if
+            tensorboardX is installed), ``renders/`` and ``encoder.safetensors``.
+        resume: continue from the newest checkpoint that verifies, or start if there is none yet.
+        quiet: no progress line.
+
+    Raises:
+        ValueError: ``out`` holds a run and ``resume`` is off, or data and task do not fit each other.
+        DataError: a scene cannot be used.
+        NonFiniteError: ``Experiment.max_bad_steps`` steps in a row were not finite.
+        PreemptedError: SIGTERM arrived; everything is saved.
+        CheckpointError: storage failed; older checkpoints are as they were.
+    """
+    return _Run(experiment, Path(out), resume, quiet).complete()
+
+
+def resume_experiment(out: Path | str) -> Experiment:
+    """The experiment of a run, from its newest checkpoint that verifies.
+
+    Raises:
+        CheckpointError: there is none.
+        ConfigError: it was written by another version.
+    """
+    return from_json(Experiment, CheckpointStore(Path(out) / "checkpoints").load().experiment)
+
+
+@dataclass
+class _Sums:
+    """Figures since the last row of the log; kept on the device, read when the row is written."""
+
+    total: dict[str, Tensor] = field(default_factory=dict)
+    steps: int = 0
+    started: float = field(default_factory=time.monotonic)
+
+    def add(self, figures: dict[str, Tensor]) -> None:
+        for name, value in figures.items():
+            self.total[name] = self.total.get(name, torch.zeros((), device=value.device)) + value.detach().float()
+        self.steps += 1
+
+    def means(self) -> dict[str, float]:
+        return {name: float(value) / self.steps for name, value in self.total.items()}
+
+
+class _Run:
+    """One process of a run."""
+
+    def __init__(self, experiment: Experiment, out: Path, resume: bool, quiet: bool):
+        self.experiment, self.out = experiment, out
+        self.store = CheckpointStore(out / "checkpoints", experiment.keep)
+        if self.store.steps() and not resume:
+            raise ValueError(f"{out} already holds a run: continue it with --resume {out}, or choose another --out")
+        self.runner = Runner(experiment.devices, experiment.precision)
+        self.leads = self.runner.rank == 0
+        dataset = experiment.data.build()
+        self.scenes = KeyedScenes(dataset, experiment.transforms, experiment.seed)
+        torch.manual_seed(keyed.derive(experiment.seed, 0x1217))  # the same initial weights on every rank
+        self.task = experiment.task.build(dataset.labels)
+        if experiment.init:
+            copy_weights(load_encoder(experiment.init), self.task.encoder, experiment.init)
+        self.optimizer = experiment.optim.build(self.task)
+        self.step_module, self.wrapped_optimizer = self.runner.setup(self.task, self.optimizer)
+        self.position = self.skipped = self.bad_in_a_row = 0
+        if resume and self.store.steps():
+            self._restore()
+        if self.leads:
+            out.mkdir(parents=True, exist_ok=True)
+            self.store.sweep()
+        self.train_log = TableLog(out / "train.csv", self.position) if self.leads else None
+        self.validation_log = TableLog(out / "validation.csv", self.position) if self.leads else None
+        self.board = TensorBoard(out / "tensorboard", self.position) if self.leads else None
+        name = type(self.task).__name__.lower()
+        self.progress = Progress(experiment.steps, self.position, name, quiet or not self.leads)
+
+    def complete(self) -> TrainResult:
+        """Every step that is left, then the final evaluation."""
+        e = self.experiment
+        if self.position == 0 and e.validate_every:
+            self._validate(0, e.validation_scenes)
+        batches = self._batches()
+        sums = _Sums()
+        with _sigterm_sets_flag() as asked_to_stop:
+            for step in range(self.position, e.steps):
+                stop = self._step(step, [next(batches) for _ in range(e.accumulate)], asked_to_stop, sums)
+                self.position = step + 1
+                if self.position % e.log_every == 0 or self.position == e.steps:
+                    self._log(sums)
+                    sums = _Sums()
+                if e.validate_every and self.position % e.validate_every == 0 and self.position < e.steps:
+                    self._validate(self.position, e.validation_scenes)
+                # After the evaluation: a run that is killed in it comes back to this step and evaluates again.
+                if self.position % e.save_every == 0 or self.position == e.steps or stop:
+                    self._save()
+                if stop and self.position < e.steps:
+                    raise PreemptedError(f"stopped after step {self.position}; continue with --resume {self.out}")
+        figures = self._validate(e.steps, 0)
+        self.progress.close()
+        if self.board is not None:
+            self.board.close()
+        return TrainResult(self.out, figures, self.skipped)
+
+    def _step(self, step: int, passes: list[Batch], asked_to_stop: threading.Event, sums: _Sums) -> bool:
+        """One optimiser step; returns whether any rank was asked to stop."""
+        e = self.experiment
+        self.task.train()
+        before = [(b, b.clone()) for b in self.task.buffers() if b.is_floating_point()]
+        total = torch.zeros((), device=self.runner.device)
+        for number, batch in enumerate(passes):
+            torch.manual_seed(keyed.derive(e.seed, step, self.runner.rank, number))
+            moved = to_device(batch, self.runner.device, non_blocking=True)
+            with self.step_module.without_sync(number + 1 < len(passes)):
+                terms, monitors = self.step_module.losses(moved, step)
+                loss = torch.stack(list(terms.values())).sum() / len(passes)
+                self.step_module.backward(loss)
+            total = total + loss.detach()
+        norm = gradient_norm(self.task.parameters())
+        finite = torch.isfinite(norm) & torch.isfinite(total)
+        bad, stop = self.runner.any(~finite, asked_to_stop.is_set())
+        if bad:
+            # Running statistics have already seen the bad batch; the weights have not.
+            for buffer, value in before:
+                buffer.copy_(value)
+            self._note_bad_step(step, passes, bool(torch.isfinite(total)))
+        else:
+            self.bad_in_a_row = 0
+            if e.optim.clip:
+                torch.nn.utils.clip_grads_with_norm_(self.task.parameters(), e.optim.clip, norm)
+            set_lr(self.optimizer, e.optim.lr * lr_factor(step, e.steps, e.optim.warmup, e.optim.final))
+            self.wrapped_optimizer.step()
+            sums.add({"loss": total, **terms, **monitors, "gradient_norm": norm})
+        self.optimizer.zero_grad(set_to_none=True)
+        return stop
+
+    def _note_bad_step(self, step: int, passes: list[Batch], loss_is_finite: bool) -> None:
+        self.skipped += 1
+        self.bad_in_a_row += 1
+        what = "gradient" if loss_is_finite else "loss"
+        names = ", ".join(source for batch in passes for source in batch.sources)
+        line = f"step {step} skipped on all ranks; rank {self.runner.rank}, {what} not finite, scenes: {names}"
+        print(f"ponder3d: {line}", file=sys.stderr)
+        with (self.out / "skipped.log").open("a") as file:
+            file.write(line + "\n")
+        if self.bad_in_a_row >= self.experiment.max_bad_steps:
+            raise NonFiniteError(
+                f"{self.bad_in_a_row} steps in a row were not finite, the last of them step {step}; see "
+                f"{self.out / 'skipped.log'}. The checkpoints hold finite weights: lower the learning rate and resume"
+            )
+
+    def _batches(self) -> Iterator[Batch]:
+        e = self.experiment
+        steps = range(self.position, e.steps)
+        sampler = StepSampler(
+            len(self.scenes), e.batch_size, e.seed, steps, e.accumulate, self.runner.rank, self.runner.world
+        )
+        loader = DataLoader(
+            self.scenes,
+            batch_sampler=sampler,  # type: ignore[arg-type]
+            num_workers=e.workers,
+            collate_fn=Collate(e.task.encoder.inputs),
+            pin_memory=self.runner.device.type == "cuda",
+        )
+        batches = iter(loader)
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except (EOFError, ConnectionError, RuntimeError) as error:
+                # A worker that died shows up as any of these; an error it raised itself comes with its own type.
+                if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+                    raise
+                raise LoaderError(f"a loader process died ({error}); continue with --resume {self.out}") from error
+            yield batch
+
+    def _log(self, sums: _Sums) -> None:
+        means = sums.means() if sums.steps else {}
+        if not self.leads or self.train_log is None or self.board is None:
+            return
+        e = self.experiment
+        rate = e.batch_size * e.log_every / (time.monotonic() - sums.started)
+        lr = e.optim.lr * lr_factor(self.position - 1, e.steps, e.optim.warmup, e.optim.final)
+        figures = {**means, "lr": lr, "scenes_per_second": rate, "skipped_steps": float(self.skipped)}
+        self.train_log.write(self.position, figures)
+        self.board.write(self.position, figures, "train")
+        shown = {name: means[name] for name in ("loss", "psnr", "depth_error", "accuracy") if name in means}
+        self.progress.show(self.position, shown, f"{rate:.1f} scenes/s")
+
+    def _validate(self, step: int, limit: int) -> dict[str, float]:
+        """Evaluate; scenes are dealt out to the ranks and the metric's sums are added."""
+        e = self.experiment
+        total = len(e.validation.build())
+        rows = range(self.runner.rank, min(limit or total, total), self.runner.world)
+        state, pictures = evaluate_scenes(self.task, e, self.runner.device, rows)
+        metric = self.task.metric()
+        metric.state = self.runner.sum(state)
+        figures = metric.compute()
+        if self.validation_log is not None and self.board is not None:
+            self.validation_log.write(step, figures)
+            self.board.write(step, figures, "validation")
+            folder = self.out / "renders" / f"step-{step:08d}"
+            for picture in pictures:
+                folder.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(picture.rgb.cpu().numpy()).save(folder / f"{picture.name}.png")
+        return figures
+
+    def _save(self) -> None:
+        if self.leads:
+            state = {
+                "step": self.position,
+                "skipped": self.skipped,
+                "bad_in_a_row": self.bad_in_a_row,
+                "model": self.task.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+            }
+            self.store.save(self.position, state, to_json(self.experiment))
+            card = {"experiment": fingerprint(self.experiment), "step": self.position}
+            save_encoder(self.task.encoder, self.out / FILE_NAME, card)
+        self.runner.wait()
+
+    def _restore(self) -> None:
+        loaded = self.store.load()
+        if self.leads:
+            for line in loaded.skipped:
+                print(f"ponder3d: a damaged checkpoint was passed over: {line}", file=sys.stderr)
+        self.task.load_state_dict(loaded.state["model"])
+        self.optimizer.load_state_dict(loaded.state["optimizer"])
+        self.position, self.skipped = loaded.state["step"], loaded.state["skipped"]
+        self.bad_in_a_row = loaded.state["bad_in_a_row"]
+
+
+@contextlib.contextmanager
+def _sigterm_sets_flag() -> Iterator[threading.Event]:
+    """Within this context SIGTERM sets the flag it yields. Signals reach the main thread only; elsewhere it stays clear."""
+    flag = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield flag
+        return
+
+    def note(number: int, frame: Any) -> None:
+        flag.set()
+
+    old = signal.signal(signal.SIGTERM, note)
+    try:
+        yield flag
+    finally:
+        signal.signal(signal.SIGTERM, old)

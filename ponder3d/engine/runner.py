@@ -1,0 +1,109 @@
+"""The five things the loop wants from Lightning Fabric: launch, set up, backward, reduce, wait.
+
+Everything Lightning-shaped ends here; a class with the same methods on plain torch would do as well.
+"""
+
+import os
+from contextlib import AbstractContextManager
+from datetime import timedelta
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
+from torch import Tensor, nn
+
+from ponder3d.tasks.task import Task
+from ponder3d.types import Batch
+
+_TIMEOUT = timedelta(seconds=300)
+"""How long a rank waits for the others before it gives up; the default of half an hour hides a dead one for too long."""
+
+
+class Runner:
+    """One process of a run."""
+
+    def __init__(self, devices: int, precision: str):
+        # Under torchrun the environment says how many processes there are; otherwise Fabric starts them.
+        devices = int(os.environ.get("LOCAL_WORLD_SIZE", devices))
+        nodes = int(os.environ.get("GROUP_WORLD_SIZE", 1))
+        strategy = DDPStrategy(timeout=_TIMEOUT) if devices * nodes > 1 else "auto"
+        self._fabric = Fabric(devices=devices, num_nodes=nodes, strategy=strategy, precision=precision)  # type: ignore[arg-type]
+        self._fabric.launch()
+
+    @property
+    def rank(self) -> int:
+        """Number of this process among all."""
+        return self._fabric.global_rank
+
+    @property
+    def world(self) -> int:
+        """Number of processes."""
+        return self._fabric.world_size
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process computes."""
+        return self._fabric.device
+
+    def setup(self, task: Task, optimizer: torch.optim.Optimizer) -> tuple["TrainStep", torch.optim.Optimizer]:
+        """The task, moved to its device and wrapped for this run's ranks and precision, and its optimiser."""
+        module, wrapped = self._fabric.setup(_LossModule(task), optimizer)
+        return TrainStep(self._fabric, module), wrapped
+
+    def any(self, *flags: bool | Tensor) -> list[bool]:
+        """For each flag, whether it is set on any rank. Every rank gets the same answer, in one reduction."""
+        local = torch.stack([torch.as_tensor(flag, device=self.device).to(torch.float32) for flag in flags])
+        total = self._fabric.all_reduce(local, reduce_op="sum") if self.world > 1 else local
+        assert isinstance(total, Tensor)
+        return (total > 0).tolist()
+
+    def sum(self, value: Tensor) -> Tensor:
+        """Sum of a tensor over the ranks."""
+        if self.world == 1:
+            return value
+        total = self._fabric.all_reduce(value.to(self.device), reduce_op="sum")
+        assert isinstance(total, Tensor)
+        return total.to(value.device)
+
+    def wait(self) -> None:
+        """Wait until every rank is here."""
+        self._fabric.barrier()
+
+
+class TrainStep:
+    """The loss of a batch and its gradient, on this run's ranks and in its precision."""
+
+    def __init__(self, fabric: Fabric, module: Any):
+        self._fabric, self._module = fabric, module
+
+    def losses(self, batch: Batch, step: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Weighted terms, and monitors."""
+        return self._module(_Opaque(batch), step)
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of the loss."""
+        self._fabric.backward(loss)
+
+    def without_sync(self, really: bool) -> AbstractContextManager[Any]:
+        """Within this context gradients stay on their rank, for all but the last accumulation pass."""
+        return self._fabric.no_backward_sync(self._module, enabled=really)
+
+
+class _Opaque:
+    """Carries a batch past Fabric, which would otherwise walk into it and round coordinates to the run's precision."""
+
+    def __init__(self, batch: Batch):
+        self.batch = batch
+
+
+class _LossModule(nn.Module):
+    """The task's losses as the ``forward`` that data-parallel wrappers hook into."""
+
+    def __init__(self, task: Task):
+        super().__init__()
+        self.task = task
+
+    def forward(self, carried: _Opaque, step: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        out = self.task.losses(carried.batch, step)
+        return out.terms, out.monitors

@@ -1,0 +1,49 @@
+"""Small pictures of geometry as tensors: depth in colours, points from above. No plotting library."""
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+_STOPS = ((0.19, 0.07, 0.23), (0.27, 0.49, 0.98), (0.16, 0.92, 0.65), (0.81, 0.90, 0.21), (0.98, 0.47, 0.13), (0.48, 0.02, 0.01))
+"""A rainbow whose brightness rises and falls only once, dark at both ends."""
+
+
+def colour_scale(values: Float[Tensor, "H W"], top: float) -> UInt8[Tensor, "H W 3"]:
+    """Values from 0 to ``top`` in colours, near dark blue over green to dark red; 0 and below (nothing) is black."""
+    stops = torch.tensor(_STOPS, device=values.device)
+    place = (values / max(top, 1e-9)).clamp(0, 1) * (len(stops) - 1)
+    low = place.floor().clamp(max=len(stops) - 2).to(torch.int64)
+    share = (place - low)[..., None]
+    rgb = stops[low] * (1 - share) + stops[low + 1] * share
+    return (rgb * 255 * (values > 0)[..., None]).round().to(torch.uint8)
+
+
+def top_view(xyz: Float[Tensor, "N 3"], rgb: UInt8[Tensor, "N 3"], size: int = 400, cut: float = 0.3) -> UInt8[Tensor, "{size} {size} 3"]:
+    """Points seen from above, x to the right and y up, the highest point of a pixel in front.
+
+    Args:
+        xyz: world points, z up.
+        rgb: their colours.
+        size: pixels along each side; the larger extent fills it.
+        cut: metres below the top of the cloud that are left out, so that a ceiling does not hide the room.
+    """
+    image = torch.full((size * size, 3), 255, dtype=torch.uint8)
+    if len(xyz) == 0:
+        return image.view(size, size, 3)
+    xyz, rgb = xyz.cpu(), rgb.cpu()
+    below = xyz[:, 2] <= xyz[:, 2].max() - cut
+    if bool(below.any()):
+        xyz, rgb = xyz[below], rgb[below]
+    lo, hi = xyz.amin(0), xyz.amax(0)
+    scale = (size - 1) / float((hi - lo)[:2].max().clamp(min=1e-6))
+    column = ((xyz[:, 0] - lo[0]) * scale).to(torch.int64)
+    row = size - 1 - ((xyz[:, 1] - lo[1]) * scale).to(torch.int64)
+    order = torch.argsort(xyz[:, 2], stable=True)  # from low to high: later writes win
+    pixel = (row * size + column)[order]
+    # Indexed assignment with repeated indices has no defined winner; keep the last (highest) of each pixel.
+    last = torch.full((size * size,), -1, dtype=torch.int64).scatter_reduce_(
+        0, pixel, torch.arange(len(pixel)), "amax"
+    )
+    seen = last >= 0
+    image[seen] = rgb[order][last[seen]]
+    return image.view(size, size, 3)

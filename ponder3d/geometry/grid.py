@@ -1,0 +1,128 @@
+"""Voxels and grids: exact 64-bit keys, voxelisation, and the one map from the world into a grid.
+
+Keys pack (scene, x, y, z) into 12 + 3 x 17 bits, so that every key is exact (no hash that can collide), scenes sort
+before coordinates, and a neighbour's key is the key plus a constant.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ponder3d.types import Grid
+
+AXIS_BITS = 17
+SCENE_BITS = 12
+MAX_SCENES = 1 << SCENE_BITS
+MAX_COORDINATE = (1 << (AXIS_BITS - 1)) - 64
+"""Coordinates lie in [-MAX_COORDINATE, MAX_COORDINATE]; the 64 left over keep a kernel's offsets inside their field."""
+
+
+@dataclass(frozen=True)
+class Voxels:
+    """Occupied voxels of a batch, sorted by (scene, x, y, z), and which point lies in which."""
+
+    coords: Int[Tensor, "M 4"]
+    """Scene, x, y, z; ``floor(xyz / size)``."""
+    keys: Int[Tensor, " M"]
+    """Sorted, unique."""
+    voxel: Int[Tensor, " N"]
+    """Row of ``coords`` in which each point lies."""
+    counts: Int[Tensor, " M"]
+    """Number of points in each voxel, at least 1."""
+
+
+def pack_keys(coords: Int[Tensor, "M 4"]) -> Int[Tensor, " M"]:
+    """(scene, x, y, z) to int64 keys whose order is the lexicographic order of the rows."""
+    wide = coords.to(torch.int64)
+    half = 1 << (AXIS_BITS - 1)
+    key = wide[:, 0]
+    for axis in (1, 2, 3):
+        key = (key << AXIS_BITS) | (wide[:, axis] + half)
+    return key
+
+
+def unpack_keys(keys: Int[Tensor, " M"]) -> Int[Tensor, "M 4"]:
+    """The inverse of ``pack_keys``."""
+    half, mask = 1 << (AXIS_BITS - 1), (1 << AXIS_BITS) - 1
+    axes = [((keys >> (AXIS_BITS * shift)) & mask) - half for shift in (2, 1, 0)]
+    return torch.stack([keys >> (3 * AXIS_BITS), *axes], dim=1)
+
+
+def key_offset(dx: int, dy: int, dz: int) -> int:
+    """What to add to a key to get that of the voxel shifted by (dx, dy, dz)."""
+    return (dx << (2 * AXIS_BITS)) + (dy << AXIS_BITS) + dz
+
+
+def voxelize(xyz: Float[Tensor, "N 3"], scene: Int[Tensor, " N"], size: float) -> Voxels:
+    """Sort points into cubic voxels of ``size`` metres. Convention: voxel i covers [i*size, (i+1)*size).
+
+    Raises:
+        ValueError: a coordinate is not finite, or too far from the origin for the 17 bits of an axis.
+    """
+    cells = torch.floor(xyz / size)
+    if len(cells):
+        # One reduction, one read: NaN fails the comparison too.
+        if not bool((cells.abs() <= MAX_COORDINATE).all()):
+            reach = MAX_COORDINATE * size
+            raise ValueError(
+                f"voxelize: a coordinate is not finite or beyond {reach:g} m from the origin, the reach of voxels of "
+                f"{size:g} m; centre the scene or use larger voxels"
+            )
+        if int(scene.max()) >= MAX_SCENES:
+            raise ValueError(f"voxelize: more than {MAX_SCENES} scenes in a batch")
+    keys = pack_keys(torch.cat([scene[:, None], cells.to(torch.int64)], dim=1))
+    unique, voxel, counts = torch.unique(keys, sorted=True, return_inverse=True, return_counts=True)
+    return Voxels(coords=unpack_keys(unique), keys=unique, voxel=voxel, counts=counts)
+
+
+def find_keys(table: Int[Tensor, " M"], keys: Int[Tensor, "*N"]) -> Int[Tensor, "*N"]:
+    """Row of each key in a sorted table of unique keys; -1 where it is absent."""
+    if len(table) == 0:
+        return torch.full_like(keys, -1)
+    row = torch.searchsorted(table, keys).clamp_(max=len(table) - 1)
+    return torch.where(table[row] == keys, row, torch.full_like(row, -1))
+
+
+def ravel(cells: Int[Tensor, "N 3"], scene: Int[Tensor, " N"], shape: tuple[int, int, int]) -> Int[Tensor, " N"]:
+    """Row of a cell in a volume stored as [B X Y Z] rows."""
+    return ((scene * shape[0] + cells[:, 0]) * shape[1] + cells[:, 1]) * shape[2] + cells[:, 2]
+
+
+def cells_from_world(grid: Grid, xyz: Float[Tensor, "N 3"], scene: Int[Tensor, " N"]) -> Float[Tensor, "N 3"]:
+    """World points to continuous cell coordinates: the one map used by scatter and by sampling alike.
+
+    Convention: cell i covers [i, i + 1) and its value sits at i + 0.5.
+    """
+    lo, hi = grid.box[:, 0][scene], grid.box[:, 1][scene]
+    shape = torch.tensor(grid.shape, dtype=xyz.dtype, device=xyz.device)
+    return (xyz - lo) / (hi - lo) * shape
+
+
+def cells_per_metre(grid: Grid) -> Float[Tensor, "B 3"]:
+    """Derivative of ``cells_from_world`` along each axis."""
+    shape = torch.tensor(grid.shape, dtype=grid.box.dtype, device=grid.box.device)
+    return shape / (grid.box[:, 1] - grid.box[:, 0])
+
+
+def bounding_boxes(
+    xyz: Float[Tensor, "N 3"], scene: Int[Tensor, " N"], num_scenes: int, margin: float, min_size: float
+) -> Float[Tensor, "B 2 3"]:
+    """Axis-aligned box of each scene's points.
+
+    Args:
+        xyz: world points.
+        scene: scene of each point.
+        num_scenes: B.
+        margin: metres added on every side.
+        min_size: smallest extent of an axis in metres, for flat or empty scenes; an empty scene's box is at the origin.
+    """
+    index = scene[:, None].expand(-1, 3)
+    big = torch.finfo(xyz.dtype).max
+    lo = xyz.new_full((num_scenes, 3), big).scatter_reduce_(0, index, xyz, "amin")
+    hi = xyz.new_full((num_scenes, 3), -big).scatter_reduce_(0, index, xyz, "amax")
+    empty = lo > hi
+    lo, hi = lo.masked_fill(empty, 0.0) - margin, hi.masked_fill(empty, 0.0) + margin
+    short = (min_size - (hi - lo)).clamp(min=0.0) / 2
+    return torch.stack([lo - short, hi + short], dim=1)

@@ -1,0 +1,1 @@
+"""Floor 3: measures of quality. Functions on tensors, and accumulators that can be summed over ranks."""

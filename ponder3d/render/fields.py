@@ -1,0 +1,194 @@
+"""The neural SDF field (eq. 4, 5 and 9): features of a volume, decoded to signed distance, colour and semantics.
+
+The spatial gradient of the SDF is written down in closed form: the decoder's derivative by its features, layer by layer,
+and the derivative of the trilinear weights. It is made of ordinary differentiable operations, so training needs
+first-order autograd only, no double backward.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ponder3d.config import Config
+from ponder3d.geometry.grid import cells_from_world
+from ponder3d.geometry.trilinear import Corners, corners, sample, sample_derivative
+from ponder3d.types import Volume
+
+
+@dataclass(frozen=True)
+class FieldConfig(Config):
+    """Choices of the decoders. PonderV2 indoors: hidden 128, two SDF layers, no hidden colour layer, 64 channels."""
+
+    hidden: int = 128
+    """Width of hidden layers."""
+    sdf_layers: int = 2
+    """Linear layers of the SDF decoder, at least 1; the features enter each of them."""
+    colour_layers: int = 1
+    """Linear layers of the colour decoder, at least 1."""
+    geometry_channels: int = 64
+    """Channels h that the SDF decoder hands to the other decoders."""
+    shared_volume: bool = False
+    """Whether all decoders see all channels; otherwise the first half is geometry, the second appearance."""
+    use_position: bool = False
+    """Whether the decoders also see the position within the volume, in [-1, 1]."""
+    softplus_beta: float = 100.0
+    """Sharpness of the SDF decoder's activation."""
+    sdf_bias: float = 0.1
+    """Initial signed distance in metres, positive: an untrained volume is mostly free space."""
+    inv_std: float = 20.0
+    """Sharpness of the surface, 1/metres; the initial one if it is learned."""
+    learn_inv_std: bool = True
+    """Whether the sharpness is learned, as in NeuS. A corrupted input makes blur pay off; a fixed one prevents that."""
+
+    def build(self, in_channels: int, semantic_channels: int = 0) -> "SDFField":
+        """The field for volumes of ``in_channels``; a semantic head is built when it has channels."""
+        return SDFField(in_channels, semantic_channels, self)
+
+
+@dataclass(frozen=True)
+class FieldSamples:
+    """What the field says at N points."""
+
+    sdf: Float[Tensor, " N"]
+    """Metres, positive outside."""
+    gradient: Float[Tensor, "N 3"]
+    """Gradient of ``sdf`` in the world frame."""
+    geometry: Float[Tensor, "N H"]
+    """The features h of eq. 5 and 9."""
+    appearance: Float[Tensor, "N A"]
+    """The volume features that colour and semantics read."""
+    position: Float[Tensor, "N 3"] | None
+    """Position within the volume's box, in [-1, 1], if the decoders use it."""
+
+    @property
+    def normal(self) -> Float[Tensor, "N 3"]:
+        """Unit normal."""
+        return F.normalize(self.gradient, dim=1)
+
+
+class SDFDecoder(nn.Module):
+    """phi_SDF: features (and position) to signed distance and geometry features, with its derivative.
+
+    ``z_l = W_l softplus(z_{l-1}) + U_l f (+ P q for l = 0)``; the first entry of the last ``z`` is the distance.
+    """
+
+    def __init__(self, in_channels: int, config: FieldConfig):
+        super().__init__()
+        self.beta = config.softplus_beta
+        widths = [config.hidden] * (config.sdf_layers - 1) + [1 + config.geometry_channels]
+        self.feature_layers = nn.ModuleList([nn.Linear(in_channels, width) for width in widths])
+        self.hidden_layers = nn.ModuleList(
+            [nn.Linear(i, o, bias=False) for i, o in zip(widths[:-1], widths[1:], strict=True)]
+        )
+        self.position_layer = nn.Linear(3, widths[0], bias=False) if config.use_position else None
+        with torch.no_grad():
+            last = self.feature_layers[-1]
+            assert isinstance(last, nn.Linear)
+            last.bias[0] = config.sdf_bias
+
+    def forward(self, f: Float[Tensor, "N C"], q: Float[Tensor, "N 3"] | None) -> Float[Tensor, "N D"]:
+        """Distance, then geometry features."""
+        return self._pre_activations(f, q)[-1]
+
+    def with_derivative(
+        self, f: Float[Tensor, "N C"], q: Float[Tensor, "N 3"] | None
+    ) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N C"], Float[Tensor, "N 3"] | None]:
+        """``forward``, and the derivative of the distance by the features and by the position."""
+        z = self._pre_activations(f, q)
+        by_feature = self.feature_layers[-1].weight[0].expand(len(f), -1)
+        by_z = None
+        for level in range(len(z) - 2, -1, -1):
+            weight = self.hidden_layers[level].weight
+            by_x = weight[0].expand(len(f), -1) if by_z is None else by_z @ weight
+            by_z = by_x * torch.sigmoid(self.beta * z[level])
+            by_feature = by_feature + by_z @ self.feature_layers[level].weight
+        if self.position_layer is None:
+            return z[-1], by_feature, None
+        if by_z is None:  # one layer: the position enters the distance directly
+            return z[-1], by_feature, self.position_layer.weight[0].expand(len(f), -1)
+        return z[-1], by_feature, by_z @ self.position_layer.weight
+
+    def _pre_activations(self, f: Tensor, q: Tensor | None) -> list[Tensor]:
+        z = self.feature_layers[0](f)
+        if self.position_layer is not None:
+            assert q is not None
+            z = z + self.position_layer(q)
+        out = [z]
+        for hidden, feature in zip(self.hidden_layers, self.feature_layers[1:], strict=True):
+            out.append(hidden(F.softplus(out[-1], beta=self.beta)) + feature(f))
+        return out
+
+
+class SDFField(nn.Module):
+    """The decoders on top of a feature volume. Runs in float32 whatever the precision around it."""
+
+    def __init__(self, in_channels: int, semantic_channels: int, config: FieldConfig):
+        super().__init__()
+        self.config = config
+        self.split = in_channels if config.shared_volume else in_channels // 2
+        self.appearance_from = 0 if config.shared_volume else self.split
+        appearance = in_channels - self.appearance_from
+        self.sdf = SDFDecoder(self.split, config)
+        seen = 3 + appearance + config.geometry_channels + (3 if config.use_position else 0)
+        widths = [seen + 3] + [config.hidden] * (config.colour_layers - 1)
+        layers: list[nn.Module] = []
+        for i, o in zip(widths[:-1], widths[1:], strict=True):
+            layers += [nn.Linear(i, o), nn.ReLU()]
+        self.colour = nn.Sequential(*layers, nn.Linear(widths[-1], 3), nn.Sigmoid())
+        self.semantic = nn.Linear(seen, semantic_channels) if semantic_channels else None
+        # Stored as a tenth of the logarithm, as NeuS does: the learning rate then moves it by about 10 % per 0.01.
+        self.log_inv_std = nn.Parameter(torch.tensor(math.log(config.inv_std) / 10), config.learn_inv_std)
+
+    @property
+    def inv_std(self) -> Float[Tensor, ""]:
+        """Sharpness s of the surface, 1/metres; bounded so that it can neither vanish nor overflow."""
+        return torch.exp(10 * self.log_inv_std).clamp(1e-3, 1e6)
+
+    def distance(
+        self, volume: Volume, xyz: Float[Tensor, "N 3"], scene: Int[Tensor, " N"]
+    ) -> Float[Tensor, " N"]:
+        """Signed distance alone, for proposals and surface extraction."""
+        f = sample(self._geometry(volume), corners(volume.grid, xyz, scene))
+        return self.sdf(f, self._position(volume, xyz, scene))[:, 0]
+
+    def forward(self, volume: Volume, xyz: Float[Tensor, "N 3"], scene: Int[Tensor, " N"]) -> FieldSamples:
+        """Distance, gradient and features at world points."""
+        at = corners(volume.grid, xyz, scene)
+        geometry_volume, q = self._geometry(volume), self._position(volume, xyz, scene)
+        f = sample(geometry_volume, at)
+        out, by_feature, by_position = self.sdf.with_derivative(f, q)
+        gradient = sample_derivative(geometry_volume, at, by_feature)
+        if by_position is not None:
+            extent = volume.grid.box[:, 1] - volume.grid.box[:, 0]
+            gradient = gradient + by_position * (2 / extent)[scene]
+        return FieldSamples(out[:, 0], gradient, out[:, 1:], self._appearance(volume, f, at), q)
+
+    def colours(self, samples: FieldSamples, directions: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
+        """phi_RGB (eq. 5): colour in [0, 1] seen along the ray directions."""
+        return self.colour(torch.cat([*self._seen(samples), directions], dim=1))
+
+    def semantic_inputs(self, samples: FieldSamples) -> Float[Tensor, "N E"]:
+        """What the semantic decoder reads (eq. 9). It is affine, so it may be applied after compositing."""
+        return torch.cat(self._seen(samples), dim=1)
+
+    def _seen(self, samples: FieldSamples) -> list[Tensor]:
+        parts = [samples.normal, samples.appearance, samples.geometry]
+        return parts if samples.position is None else [*parts, samples.position]
+
+    def _geometry(self, volume: Volume) -> Volume:
+        return Volume(volume.grid, volume.feats[..., : self.split].contiguous().float())
+
+    def _appearance(self, volume: Volume, f: Tensor, at: Corners) -> Tensor:
+        if self.config.shared_volume:
+            return f
+        return sample(Volume(volume.grid, volume.feats[..., self.appearance_from :].contiguous().float()), at)
+
+    def _position(self, volume: Volume, xyz: Tensor, scene: Tensor) -> Tensor | None:
+        if not self.config.use_position:
+            return None
+        shape = torch.tensor(volume.grid.shape, dtype=xyz.dtype, device=xyz.device)
+        return cells_from_world(volume.grid, xyz, scene) / shape * 2 - 1

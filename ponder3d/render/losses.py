@@ -1,0 +1,105 @@
+"""Losses between what was rendered and what the camera saw (eq. 8, and the terms the released code adds: spec 2.11).
+
+Everything is in metres. Rays that miss the volume count in no term, rays without depth in no depth term. Each term is a
+mean over what counts and 0 (with a gradient of 0) where nothing does.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ponder3d.config import Config
+from ponder3d.types import Rays, RayTargets, RenderOutput
+
+
+@dataclass(frozen=True)
+class RenderLossConfig(Config):
+    """Weights of the terms; 0 leaves a term out. The defaults are PonderV2's indoors."""
+
+    colour: float = 10.0
+    depth: float = 1.0
+    sdf: float = 10.0
+    free_space: float = 1.0
+    eikonal: float = 0.01
+    semantic: float = 0.1
+    truncation: float = 0.2
+    """Metres on either side of a surface in which its signed distance is supervised."""
+    temperature: float = 0.1
+    """Of the softmax over classes in the semantic term."""
+
+
+def render_losses(
+    out: RenderOutput,
+    rays: Rays,
+    targets: RayTargets,
+    config: RenderLossConfig,
+    class_vectors: Float[Tensor, "K E"] | None = None,
+) -> dict[str, Float[Tensor, ""]]:
+    """The weighted terms by name; their sum is the loss.
+
+    Args:
+        out: what was rendered along ``rays``.
+        rays: clipped to the volume.
+        targets: what the camera saw.
+        config: weights.
+        class_vectors: unit vector per class, for the semantic term.
+    """
+    hit = rays.hits
+    losses: dict[str, Tensor] = {}
+    if config.colour:
+        losses["colour"] = config.colour * masked_mean((out.rgb - targets.rgb).abs().mean(1), hit)
+    if config.eikonal:
+        stretch = (out.gradient.norm(dim=-1) - 1).square()
+        losses["eikonal"] = config.eikonal * masked_mean(stretch, hit[:, None].expand_as(stretch))
+    if targets.t is not None:
+        # A measured point outside the volume says nothing about the part of the ray inside it, except that it is free.
+        measured = hit & (targets.t > 0)
+        within = measured & (targets.t <= rays.far)
+        if config.depth:
+            losses["depth"] = config.depth * masked_mean((out.t - targets.t).abs(), within)
+        if config.sdf:
+            losses["sdf"] = config.sdf * near_surface_loss(out, targets.t, within, config.truncation)
+        if config.free_space:
+            losses["free_space"] = config.free_space * free_space_loss(out, targets.t, measured, config.truncation)
+    if config.semantic and out.semantic is not None and targets.label is not None:
+        assert class_vectors is not None
+        losses["semantic"] = config.semantic * semantic_loss(
+            out.semantic, targets.label.masked_fill(~hit, -1), class_vectors, config.temperature
+        )
+    return losses
+
+
+def near_surface_loss(
+    out: RenderOutput, t: Float[Tensor, " R"], measured: Bool[Tensor, " R"], truncation: float
+) -> Float[Tensor, ""]:
+    """``|t_j + sdf_j - t|`` over the samples within ``truncation`` of the measured surface: the distance along the ray."""
+    gap = t[:, None] - out.sample_t
+    return masked_mean((out.sdf - gap).abs(), measured[:, None] & (gap.abs() <= truncation))
+
+
+def free_space_loss(
+    out: RenderOutput, t: Float[Tensor, " R"], measured: Bool[Tensor, " R"], truncation: float
+) -> Float[Tensor, ""]:
+    """``relu(truncation - sdf_j)`` over the samples further than ``truncation`` in front of the measured surface."""
+    in_front = measured[:, None] & (out.sample_t < t[:, None] - truncation)
+    return masked_mean(F.relu(truncation - out.sdf), in_front)
+
+
+def semantic_loss(
+    rendered: Float[Tensor, "R E"],
+    label: torch.Tensor,
+    class_vectors: Float[Tensor, "K E"],
+    temperature: float,
+) -> Float[Tensor, ""]:
+    """Cross-entropy of the cosine between rendered features and class vectors; negative labels do not count."""
+    logits = F.normalize(rendered, dim=1) @ class_vectors.T / temperature
+    per_ray = F.cross_entropy(logits, label, ignore_index=-1, reduction="none")
+    return masked_mean(per_ray, label >= 0)
+
+
+def masked_mean(values: Float[Tensor, "*N"], mask: Bool[Tensor, "*N"]) -> Float[Tensor, ""]:
+    """Mean over the true entries; 0 if there are none. Values outside the mask may be anything finite."""
+    return (values * mask).sum() / mask.sum().clamp(min=1)

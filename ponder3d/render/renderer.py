@@ -1,0 +1,134 @@
+"""Volume rendering of an SDF field (eq. 4 to 7 and 9). All rays of all scenes in one call."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ponder3d.config import Config
+from ponder3d.geometry.boxes import ray_box
+from ponder3d.geometry.keyed import hashed, uniform_from
+from ponder3d.render import samplers
+from ponder3d.render.fields import FieldSamples, SDFField
+from ponder3d.render.weights import alpha_from_sdf, alpha_from_slope, composite, weights_from_alpha
+from ponder3d.types import Grid, Rays, RenderOutput, Volume
+
+
+@dataclass(frozen=True)
+class RenderConfig(Config):
+    """Choices of the renderer. PonderV2 indoors: 96 uniform and 36 importance samples, ``slope``."""
+
+    num_uniform: int = 96
+    """Samples spread evenly between near and far, stratified in training."""
+    num_importance: int = 36
+    """Samples drawn around the surface that the field has so far; 0 for none."""
+    proposal_inv_std: float = 64.0
+    """Sharpness with which the field is looked at to place them, 1/metres."""
+    alpha: Literal["paper", "slope"] = "paper"
+    """``paper``: eq. 7, from adjacent samples. ``slope``: extrapolated from one sample, as the released code."""
+
+    def __post_init__(self):
+        if self.num_uniform < 2 or self.num_importance < 0:
+            raise ValueError("RenderConfig: num_uniform must be at least 2 and num_importance at least 0")
+
+
+def clip_rays(rays: Rays, grid: Grid) -> Rays:
+    """Restrict rays to the box of their scene's grid; those that miss it end up with ``far <= near``."""
+    enter, leave = ray_box(rays.origins, rays.directions, grid.box[:, 0][rays.scene], grid.box[:, 1][rays.scene])
+    return replace(rays, near=torch.maximum(rays.near, enter), far=torch.minimum(rays.far, leave))
+
+
+def render(
+    field: SDFField,
+    volume: Volume,
+    rays: Rays,
+    config: RenderConfig,
+    keys: Int[Tensor, " B"] | None = None,
+) -> RenderOutput:
+    """Render colour, distance, normal and, if the field has the head, semantics along rays.
+
+    Args:
+        field: decoders.
+        volume: feature volumes of all scenes.
+        rays: rays of all scenes, clipped to the volume (``clip_rays``). Those that miss give some output, which no loss
+            may use.
+        config: samples and opacity.
+        keys: one key per scene; given, the samples are jittered with numbers that depend on the scene's key and the
+            ray's number within the scene only. None (evaluation) puts them at fixed places.
+
+    Returns:
+        Distances, gradients and weights of all samples come along, for the losses.
+    """
+    # A ray that misses gets the tiny interval behind its near end: finite numbers, no special case further on.
+    far = torch.where(rays.hits, rays.far, rays.near + 1e-3)
+    rays = replace(rays, far=far)
+    t = _place_samples(field, volume, rays, config, keys)
+    shape = t.shape
+    scene = rays.scene[:, None].expand(shape).reshape(-1)
+    directions = rays.directions[:, None].expand(*shape, 3)
+    xyz = rays.origins[:, None] + t[..., None] * directions
+    samples = field(volume, xyz.reshape(-1, 3), scene)
+    sdf, gradient = samples.sdf.view(shape), samples.gradient.view(*shape, 3)
+    weights, seen_at = _weights(field, t, sdf, gradient, rays, config)
+    opacity = weights.sum(1)
+    colours = field.colours(samples, directions.reshape(-1, 3)).view(*shape, 3)
+    return RenderOutput(
+        rgb=composite(weights, colours),
+        # What no sample stops is seen where the volume ends.
+        t=composite(weights, seen_at) + (1 - opacity) * far,
+        normal=composite(weights, samples.normal.view(*shape, 3)),
+        opacity=opacity,
+        semantic=_semantic(field, samples, weights, opacity),
+        sample_t=t,
+        weights=weights,
+        sdf=sdf,
+        gradient=gradient,
+    )
+
+
+def _place_samples(
+    field: SDFField, volume: Volume, rays: Rays, config: RenderConfig, keys: Tensor | None
+) -> Float[Tensor, "R S"]:
+    jitter = None if keys is None else _ray_noise(rays, keys, config.num_uniform, stream=0)
+    t = samplers.uniform(rays.near, rays.far, config.num_uniform, jitter)
+    if config.num_importance == 0:
+        return t
+    with torch.no_grad():
+        xyz = rays.origins[:, None] + t[..., None] * rays.directions[:, None]
+        scene = rays.scene[:, None].expand(t.shape).reshape(-1)
+        sdf = field.distance(volume, xyz.reshape(-1, 3), scene).view(t.shape)
+        weights = weights_from_alpha(alpha_from_sdf(sdf, torch.full_like(field.inv_std, config.proposal_inv_std)))
+    jitter = None if keys is None else _ray_noise(rays, keys, config.num_importance, stream=1)
+    return samplers.merge(t, samplers.importance(t, weights, config.num_importance, jitter))
+
+
+def _weights(
+    field: SDFField, t: Tensor, sdf: Tensor, gradient: Tensor, rays: Rays, config: RenderConfig
+) -> tuple[Float[Tensor, "R S"], Float[Tensor, "R S"]]:
+    """Weights, and the distance at which each of them sits."""
+    delta = samplers.interval_lengths(t, rays.far)
+    if config.alpha == "paper":
+        # An interval's opacity is seen at its middle.
+        return weights_from_alpha(alpha_from_sdf(sdf, field.inv_std)), t + delta / 2
+    cosine = torch.einsum("rsk,rk->rs", gradient, rays.directions)
+    return weights_from_alpha(alpha_from_slope(sdf, cosine, delta, field.inv_std)), t
+
+
+def _semantic(
+    field: SDFField, samples: FieldSamples, weights: Tensor, opacity: Tensor
+) -> Float[Tensor, "R K"] | None:
+    """Decoded after compositing: ``A sum(w f) + b sum(w) = sum(w (A f + b))`` with 1/S of the work (spec 10.3)."""
+    if field.semantic is None:
+        return None
+    inputs = composite(weights, field.semantic_inputs(samples).view(*weights.shape, -1))
+    return inputs @ field.semantic.weight.T + opacity[:, None] * field.semantic.bias
+
+
+def _ray_noise(rays: Rays, keys: Int[Tensor, " B"], num: int, stream: int) -> Float[Tensor, "R {num}"]:
+    """Uniform numbers per ray and sample; a ray is known by its scene's key and its number within the scene."""
+    first = torch.searchsorted(rays.scene, torch.arange(len(keys), device=keys.device))
+    number = torch.arange(len(rays), device=keys.device) - first[rays.scene]
+    of_ray = hashed(keys[rays.scene], number, stream)
+    return uniform_from(hashed(of_ray[:, None], torch.arange(num, device=keys.device)))

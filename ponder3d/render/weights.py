@@ -1,0 +1,50 @@
+"""From signed distances along rays to rendering weights (NeuS, Wang et al. 2021; paper eq. 6 and 7).
+
+``inv_std`` is the sharpness s of the logistic density: its standard deviation is about 1.8 / s metres.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def alpha_from_sdf(sdf: Float[Tensor, "R S"], inv_std: Float[Tensor, ""]) -> Float[Tensor, "R S"]:
+    """Opacity of the interval between each sample and the next, the paper's eq. 7; 0 for the last sample.
+
+    ``alpha_j = max((Phi(s_j) - Phi(s_{j+1})) / Phi(s_j), 0)`` with ``Phi`` the logistic function of ``inv_std * sdf``.
+    """
+    # log Phi keeps the ratio exact where both values underflow, deep behind a surface.
+    log_cdf = torch.nn.functional.logsigmoid(sdf * inv_std)
+    alpha = 1 - torch.exp((log_cdf[:, 1:] - log_cdf[:, :-1]).clamp(max=0.0))
+    return torch.nn.functional.pad(alpha, (0, 1))
+
+
+def alpha_from_slope(
+    sdf: Float[Tensor, "R S"],
+    cosine: Float[Tensor, "R S"],
+    delta: Float[Tensor, "R S"],
+    inv_std: Float[Tensor, ""],
+) -> Float[Tensor, "R S"]:
+    """Opacity of an interval centred on each sample, its two ends extrapolated along the slope (the released code).
+
+    Args:
+        sdf: signed distances at the samples, metres.
+        cosine: inner product of ray direction and SDF gradient; only its negative part (a ray that enters) counts.
+        delta: length of the interval around each sample, metres.
+        inv_std: sharpness.
+    """
+    half = cosine.clamp(max=0.0) * delta / 2
+    log_cdf = torch.nn.functional.logsigmoid
+    return 1 - torch.exp((log_cdf((sdf + half) * inv_std) - log_cdf((sdf - half) * inv_std)).clamp(max=0.0))
+
+
+def weights_from_alpha(alpha: Float[Tensor, "R S"]) -> Float[Tensor, "R S"]:
+    """``w_j = alpha_j * prod_{k<j} (1 - alpha_k)``: what is seen at a sample; the rows sum to at most 1."""
+    # The product as it stands, not exp of a sum of logs: alpha may be exactly 1, and cumprod's gradient handles that.
+    through = torch.cumprod(1 - alpha, dim=1)
+    return alpha * torch.nn.functional.pad(through[:, :-1], (1, 0), value=1.0)
+
+
+def composite(weights: Float[Tensor, "R S"], values: Float[Tensor, "R S *C"]) -> Float[Tensor, "R *C"]:
+    """Weighted sum along each ray (eq. 6)."""
+    return torch.einsum("rs,rs...->r...", weights, values)

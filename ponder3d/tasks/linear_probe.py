@@ -1,0 +1,100 @@
+"""Linear probe: how much a linear classifier can read from frozen features.
+
+Features are computed once per scene, so a probe costs one pass over the data and then a few seconds of logistic
+regression; nothing of the encoder is trained, its batch statistics included.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ponder3d.config import Config
+from ponder3d.encoders.encoder import Encoder
+from ponder3d.geometry import keyed
+from ponder3d.metrics.segmentation import SegmentationMetric
+from ponder3d.types import Batch, LabelSet, Scene
+from ponder3d.types.scene import to_device
+from ponder3d.volume.convert import sample_at
+
+
+@dataclass(frozen=True)
+class LinearProbeConfig(Config):
+    """Choices of the probe."""
+
+    points_per_scene: int = 4000
+    """Labelled points of each training scene that are used, drawn at random."""
+    steps: int = 400
+    batch_size: int = 4096
+    """Points per step."""
+    lr: float = 0.02
+    weight_decay: float = 1e-4
+
+
+@torch.no_grad()
+def features_of(encoder: Encoder, scene: Scene, device: torch.device | str = "cpu") -> Float[Tensor, "N C"]:
+    """Frozen features of every point of a scene."""
+    batch = to_device(Batch.of([scene], encoder.config.inputs), device)
+    points = batch.points
+    return sample_at(encoder(batch), points.xyz, points.scene).float().cpu()
+
+
+def linear_probe(
+    encoder: Encoder,
+    train: Sequence[Scene],
+    test: Sequence[Scene],
+    labels: LabelSet,
+    config: LinearProbeConfig,
+    seed: int,
+    device: torch.device | str = "cpu",
+) -> dict[str, float]:
+    """Fit a linear classifier on frozen features of the training scenes and measure it on the test scenes.
+
+    Features are standardised with the training scenes' mean and deviation. Scenes carry point labels.
+
+    Returns:
+        The figures of ``SegmentationMetric``.
+
+    Raises:
+        ValueError: no labelled point in the training scenes.
+    """
+    encoder.eval().to(device)
+    feats, truth = [], []
+    for number, scene in enumerate(train):
+        assert scene.labels is not None
+        rows = (scene.labels >= 0).nonzero()[:, 0]
+        pick = torch.randperm(len(rows), generator=keyed.generator(seed, number))[: config.points_per_scene]
+        feats.append(features_of(encoder, scene, device)[rows[pick]])
+        truth.append(scene.labels[rows[pick]])
+    x, y = torch.cat(feats), torch.cat(truth)
+    if len(x) == 0:
+        raise ValueError("linear_probe: the training scenes have no labelled points")
+    mean, std = x.mean(0), x.std(0, correction=0).clamp(min=1e-6)
+    head = fit_linear((x - mean) / std, y, len(labels), config, seed)
+    metric = SegmentationMetric(labels)
+    for scene in test:
+        scores = head((features_of(encoder, scene, device) - mean) / std)
+        metric.update(scores.argmax(1), Batch.of([scene], encoder.config.inputs))
+    return metric.compute()
+
+
+def fit_linear(
+    x: Float[Tensor, "N C"], y: Int[Tensor, " N"], num_classes: int, config: LinearProbeConfig, seed: int
+) -> nn.Linear:
+    """Multinomial logistic regression by AdamW with a cosine schedule, from zero weights."""
+    head = nn.Linear(x.shape[1], num_classes)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
+    generator = keyed.generator(seed, 0x9B)
+    for _ in range(config.steps):
+        rows = torch.randint(len(x), (config.batch_size,), generator=generator)
+        optimizer.zero_grad()
+        F.cross_entropy(head(x[rows]), y[rows]).backward()
+        optimizer.step()
+        schedule.step()
+    return head.requires_grad_(False)

@@ -1,0 +1,179 @@
+"""Pre-training by rendering (PonderV2): the paper on one page.
+
+A corrupted point cloud goes through the encoder; its features become a volume; a neural SDF field renders the volume
+along camera rays; the difference from the images trains the encoder (eq. 1 to 9).
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from ponder3d.encoders.encoder import EncoderConfig
+from ponder3d.encoders.sparse_unet import SparseUNetConfig
+from ponder3d.geometry.cameras import depth_from_t, pixel_grid, pixel_rays
+from ponder3d.geometry.drawing import colour_scale
+from ponder3d.metrics.image import depth_l1, psnr
+from ponder3d.metrics.rendering import RenderedViews, RenderingMetric
+from ponder3d.render.fields import FieldConfig
+from ponder3d.render.losses import RenderLossConfig, render_losses
+from ponder3d.render.renderer import RenderConfig, clip_rays, render
+from ponder3d.render.surface import extract_mesh
+from ponder3d.tasks.masking import MaskingConfig, NoMasking
+from ponder3d.tasks.task import Picture, StepLosses, Task, TaskConfig
+from ponder3d.types import Batch, Cameras, Grid, LabelSet, Rays, RenderOutput, Volume
+from ponder3d.types.scene import INPUT_CHANNELS
+from ponder3d.volume.convert import densify
+from ponder3d.volume.unet3d import UNet3DConfig, VolumeNetConfig
+
+
+@dataclass(frozen=True)
+class PonderConfig(TaskConfig):
+    """Choices of the pretext task; the defaults are the paper's indoors, in metres."""
+
+    encoder: EncoderConfig = SparseUNetConfig()
+    masking: MaskingConfig = NoMasking()
+    volume_shape: tuple[int, int, int] = (128, 128, 32)
+    """Cells along x, y and z of each scene's box."""
+    volume_margin: float = 0.1
+    """Metres by which the volume reaches beyond the scene's bounds."""
+    volume_net: VolumeNetConfig = UNet3DConfig()
+    field: FieldConfig = FieldConfig()
+    render: RenderConfig = RenderConfig()
+    losses: RenderLossConfig = RenderLossConfig()
+    semantic_channels: int = 0
+    """Width of the rendered semantic feature (eq. 9); 0 pre-trains without labels. At least the number of classes."""
+    mesh_cell: float = 0.05
+    """Metres between the lattice points on which the field is evaluated to extract its surface."""
+
+    def build(self, labels: LabelSet | None) -> Task:
+        """The task; ``labels`` are needed with semantics only."""
+        return Ponder(self, labels)
+
+
+class Ponder(Task):
+    """Encoder, dense network and field, trained together."""
+
+    def __init__(self, config: PonderConfig, labels: LabelSet | None):
+        super().__init__()
+        if config.semantic_channels and labels is None:
+            raise ValueError("PonderConfig.semantic_channels: the dataset has no labels to render; set it to 0")
+        self.config = config
+        self.mask = config.masking.build(sum(INPUT_CHANNELS[name] for name in config.encoder.inputs))
+        self.encoder = config.encoder.build()
+        self.unet = config.volume_net.build(self.encoder.out_channels)
+        self.field = config.field.build(self.unet.out_channels, config.semantic_channels)
+        vectors = None
+        if config.semantic_channels:
+            assert labels is not None
+            vectors = class_codes(len(labels), config.semantic_channels)
+        self.register_buffer("class_vectors", vectors)
+
+    def losses(self, batch: Batch, step: int) -> StepLosses:
+        """Eq. 8 and the terms beside it; PSNR and distance error of the rendered rays as monitors.
+
+        Raises:
+            ValueError: the batch has no rays (see ``data.transforms.PickRays``).
+        """
+        if batch.rays is None or batch.targets is None:
+            raise ValueError(f"Ponder.losses: no rays for {batch.sources[0]}; end the transforms with PickRays")
+        volume = self.volume(batch)
+        with torch.autocast(batch.rays.origins.device.type, enabled=False):
+            rays = clip_rays(batch.rays, volume.grid)
+            out = render(self.field, volume, rays, self.config.render, batch.keys if self.training else None)
+            terms = render_losses(out, rays, batch.targets, self.config.losses, self.class_vectors)
+        with torch.no_grad():
+            monitors = {"psnr": psnr(out.rgb, batch.targets.rgb, rays.hits), "inv_std": self.field.inv_std}
+            if batch.targets.t is not None:
+                monitors["depth_error"] = depth_l1(out.t, batch.targets.t, rays.hits & (batch.targets.t > 0))
+        return StepLosses(terms, monitors)
+
+    def volume(self, batch: Batch) -> Volume:
+        """The feature volume of a batch (eq. 1 to 3), in float32."""
+        features = self.encoder(self.mask(batch))
+        volume = self.unet(densify(features, self.grid(batch)))
+        return replace(volume, feats=volume.feats.float())
+
+    def grid(self, batch: Batch) -> Grid:
+        """One box per scene, filled along each axis: a room of 6 x 5 x 2.7 m uses all of its volume."""
+        margin = self.config.volume_margin
+        lo, hi = batch.bounds[:, 0] - margin, batch.bounds[:, 1] + margin
+        return Grid(torch.stack([lo, hi], dim=1), self.config.volume_shape)
+
+    @torch.no_grad()
+    def predict(self, batch: Batch) -> RenderedViews:
+        """Render the views of a batch of one scene, and extract its surface.
+
+        Raises:
+            ValueError: the batch has no views, or more than one scene.
+        """
+        if batch.views is None or len(batch) != 1:
+            raise ValueError("Ponder.predict: needs a batch of one scene with the views to render")
+        volume = self.volume(batch)
+        return self.render_views(volume, batch.views.cameras)
+
+    @torch.no_grad()
+    def render_views(self, volume: Volume, cameras: Cameras, chunk: int = 4096) -> RenderedViews:
+        """Render every pixel of cameras that look at the volume's first scene, ``chunk`` rays at a time."""
+        height, width = cameras.size
+        uv = pixel_grid(cameras.size, volume.feats.device).repeat(len(cameras), 1)
+        view = torch.arange(len(cameras), device=uv.device).repeat_interleave(height * width)
+        origins, directions = pixel_rays(cameras, uv, view)
+        parts = []
+        for o, d in zip(origins.split(chunk), directions.split(chunk), strict=True):
+            zeros = torch.zeros(len(o), device=o.device)
+            rays = Rays(o, d, near=zeros + 0.05, far=zeros + 1e3, scene=zeros.to(torch.int64))
+            out = render(self.field, volume, clip_rays(rays, volume.grid), self.config.render)
+            parts.append((out.rgb, out.t, out.normal, self.class_scores(out)))
+        rgb, t, normal = (torch.cat([p[i] for p in parts]) for i in range(3))
+        scores = [p[3] for p in parts if p[3] is not None]
+        size = (len(cameras), height, width)
+        return RenderedViews(
+            rgb=rgb.view(*size, 3),
+            depth=depth_from_t(cameras, uv, t, view).view(size),
+            normal=normal.view(*size, 3),
+            semantic=torch.cat(scores).view(*size, -1) if scores else None,
+            mesh=extract_mesh(self.field, volume, scene=0, cell=self.config.mesh_cell),
+        )
+
+    def class_scores(self, out: RenderOutput) -> Float[Tensor, "R K"] | None:
+        """Cosine between the rendered semantic feature and each class vector; None without semantics."""
+        if out.semantic is None:
+            return None
+        return F.normalize(out.semantic, dim=1) @ self.class_vectors.T
+
+    def metric(self) -> RenderingMetric:
+        """PSNR, SSIM, depth error and distance to the TSDF surface."""
+        return RenderingMetric()
+
+    def pictures(self, prediction: RenderedViews, batch: Batch) -> list[Picture]:
+        """Per view: true colour and depth above rendered colour, depth and normals."""
+        views = batch.views
+        assert views is not None
+        pictures = []
+        for view in range(min(4, len(views.cameras))):
+            real = torch.zeros_like(prediction.depth[view]) if views.depth is None else views.depth[view]
+            far = float(torch.maximum(real, prediction.depth[view]).max())
+            normal = prediction.normal[view]
+            top = [views.rgb[view], colour_scale(real, far), torch.zeros_like(views.rgb[view])]
+            rendered = (prediction.rgb[view].clamp(0, 1) * 255).round().to(torch.uint8)
+            turned = ((normal + 1) * 127.5).clamp(0, 255).to(torch.uint8)
+            bottom = [rendered, colour_scale(prediction.depth[view], far), turned]
+            image = torch.cat([torch.cat(top, dim=1), torch.cat(bottom, dim=1)])
+            pictures.append(Picture(f"view-{view}", image))
+        return pictures
+
+
+def class_codes(num_classes: int, channels: int) -> Float[Tensor, "{num_classes} {channels}"]:
+    """One fixed vector per class: orthonormal, the same for everyone (drawn with seed 0).
+
+    Raises:
+        ValueError: fewer channels than classes.
+    """
+    if channels < num_classes:
+        raise ValueError(f"semantic_channels is {channels}, but {num_classes} classes need at least as many")
+    generator = torch.Generator().manual_seed(0)
+    random = torch.randn(channels, num_classes, generator=generator, dtype=torch.float64)
+    return torch.linalg.qr(random).Q.T.to(torch.float32).contiguous()

@@ -1,0 +1,110 @@
+"""Semantic segmentation of points (spec 7.1): cross-entropy and Lovasz-softmax on a linear head."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+
+from ponder3d.encoders.encoder import EncoderConfig
+from ponder3d.encoders.sparse_unet import SparseUNetConfig
+from ponder3d.geometry.drawing import top_view
+from ponder3d.metrics.segmentation import SegmentationMetric, confusion
+from ponder3d.tasks.task import Picture, StepLosses, Task, TaskConfig
+from ponder3d.types import Batch, LabelSet
+from ponder3d.volume.convert import sample_at
+
+
+@dataclass(frozen=True)
+class SemSegConfig(TaskConfig):
+    """Choices of the task."""
+
+    encoder: EncoderConfig = SparseUNetConfig()
+    cross_entropy: float = 1.0
+    """Weight of the cross-entropy."""
+    lovasz: float = 1.0
+    """Weight of the Lovasz-softmax loss."""
+
+    def build(self, labels: LabelSet | None) -> Task:
+        """The task for a dataset with labels."""
+        if labels is None:
+            raise ValueError("SemSeg: the dataset has no labels")
+        return SemSeg(self, labels)
+
+
+class SemSeg(Task):
+    """An encoder and a linear classifier of its point features."""
+
+    def __init__(self, config: SemSegConfig, labels: LabelSet):
+        super().__init__()
+        self.config, self.labels = config, labels
+        self.encoder = config.encoder.build()
+        self.head = nn.Linear(self.encoder.out_channels, len(labels))
+
+    def losses(self, batch: Batch, step: int) -> StepLosses:
+        """Cross-entropy and Lovasz-softmax over the labelled points.
+
+        Raises:
+            ValueError: the batch has no labels.
+        """
+        if batch.labels is None:
+            raise ValueError(f"SemSeg.losses: no point labels in {batch.sources[0]}")
+        logits = self.logits(batch).float()
+        terms = {}
+        if self.config.cross_entropy:
+            per_point = F.cross_entropy(logits, batch.labels, ignore_index=self.labels.ignore, reduction="none")
+            labelled = batch.labels != self.labels.ignore
+            terms["cross_entropy"] = self.config.cross_entropy * per_point.sum() / labelled.sum().clamp(min=1)
+        if self.config.lovasz:
+            terms["lovasz"] = self.config.lovasz * lovasz_softmax(logits.softmax(1), batch.labels)
+        with torch.no_grad():
+            right = confusion(logits.argmax(1), batch.labels, len(self.labels))
+            return StepLosses(terms, {"accuracy": right.diagonal().sum() / right.sum().clamp(min=1)})
+
+    def logits(self, batch: Batch) -> Float[Tensor, "N K"]:
+        """Class scores of every point."""
+        points = batch.points
+        return self.head(sample_at(self.encoder(batch), points.xyz, points.scene))
+
+    @torch.no_grad()
+    def predict(self, batch: Batch) -> Int[Tensor, " N"]:
+        """The class of every point."""
+        return self.logits(batch).argmax(1)
+
+    def metric(self) -> SegmentationMetric:
+        """mIoU and accuracies."""
+        return SegmentationMetric(self.labels)
+
+    def pictures(self, prediction: Int[Tensor, " N"], batch: Batch) -> list[Picture]:
+        """The points from above: predicted and true classes side by side."""
+        assert batch.labels is not None
+        columns = [top_view(batch.points.xyz, self._colours(labels)) for labels in (prediction, batch.labels)]
+        return [Picture("classes", torch.cat(columns, dim=1))]
+
+    def _colours(self, labels: Int[Tensor, " N"]) -> UInt8[Tensor, "N 3"]:
+        palette = torch.tensor([*self.labels.palette, (90, 90, 90)], dtype=torch.uint8)
+        return palette[labels.cpu()]  # -1 reads the last row
+
+
+def lovasz_softmax(probabilities: Float[Tensor, "N K"], labels: Int[Tensor, " N"]) -> Float[Tensor, ""]:
+    """Lovasz-softmax loss (Berman et al. 2018) over the classes present; negative labels do not count.
+
+    For each class, the errors sorted from large to small are weighted by how much each step lowers the Jaccard index. All
+    classes are sorted in one call.
+    """
+    num_classes = probabilities.shape[1]
+    labelled = labels >= 0
+    truth = F.one_hot(labels.clamp(min=0), num_classes).to(probabilities.dtype) * labelled[:, None]
+    # An unlabelled point has error 0: it sorts last and adds nothing.
+    errors = (truth - probabilities).abs() * labelled[:, None]
+    sorted_errors, order = errors.sort(dim=0, descending=True)
+    sorted_truth = truth.gather(0, order)
+    total = truth.sum(0)
+    intersection = total - sorted_truth.cumsum(0)
+    union = total + (1 - sorted_truth).cumsum(0)
+    jaccard = 1 - intersection / union
+    steps = torch.diff(jaccard, dim=0, prepend=torch.zeros_like(jaccard[:1]))
+    per_class = (sorted_errors * steps).sum(0)
+    present = total > 0
+    return (per_class * present).sum() / present.sum().clamp(min=1)

@@ -1,0 +1,68 @@
+"""The contract of a task."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any
+
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from ponder3d.config import Config
+from ponder3d.encoders.encoder import Encoder, EncoderConfig
+from ponder3d.metrics.metric import Metric
+from ponder3d.types import Batch, LabelSet
+
+
+@dataclass(frozen=True)
+class StepLosses:
+    """What a task makes of a batch."""
+
+    terms: dict[str, Float[Tensor, ""]]
+    """Weighted terms; the loss is their sum."""
+    monitors: dict[str, Float[Tensor, ""]] = field(default_factory=dict)
+    """Figures worth logging that are not minimised; without gradient."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Something to look at."""
+
+    name: str
+    """File name without ending."""
+    rgb: UInt8[Tensor, "H W 3"]
+
+
+class TaskConfig(Config, ABC):
+    """Choices of a task. Every leaf has an ``encoder`` among its own fields."""
+
+    encoder: EncoderConfig
+
+    @abstractmethod
+    def build(self, labels: LabelSet | None) -> "Task":
+        """The task for a dataset with these classes.
+
+        Raises:
+            ValueError: the task needs labels and there are none.
+        """
+
+
+class Task(nn.Module, ABC):
+    """Owns its networks, its loss, its prediction and its metric. The engine knows none of them."""
+
+    encoder: Encoder
+
+    @abstractmethod
+    def losses(self, batch: Batch, step: int) -> StepLosses:
+        """Loss terms of a batch at a step; schedules are functions of ``step``."""
+
+    @abstractmethod
+    def predict(self, batch: Batch) -> Any:
+        """What the task's metric takes. Call under ``torch.no_grad`` in evaluation mode."""
+
+    @abstractmethod
+    def metric(self) -> Metric[Any]:
+        """A fresh accumulator of the task's figures."""
+
+    @abstractmethod
+    def pictures(self, prediction: Any, batch: Batch) -> list[Picture]:
+        """Pictures of a prediction beside the truth; may be none."""

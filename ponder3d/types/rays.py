@@ -1,0 +1,65 @@
+"""Rays, what they should see, and what was rendered along them."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Rays:
+    """Rays of all scenes of a batch. ``scene`` travels with each ray, so no loop over scenes is needed."""
+
+    origins: Float[Tensor, "R 3"]
+    """World coordinates, metres."""
+    directions: Float[Tensor, "R 3"]
+    """Unit vectors in the world frame."""
+    near: Float[Tensor, " R"]
+    """Where sampling starts, metres along the ray."""
+    far: Float[Tensor, " R"]
+    """Where sampling ends; ``far <= near`` marks a ray that misses the volume and must not count in any loss."""
+    scene: Int[Tensor, " R"]
+    """Scene index of each ray."""
+
+    @property
+    def hits(self) -> Bool[Tensor, " R"]:
+        """True for the rays that cross the volume."""
+        return self.far > self.near
+
+    def __len__(self) -> int:
+        return len(self.origins)
+
+
+@dataclass(frozen=True)
+class RayTargets:
+    """What the camera saw along each ray."""
+
+    rgb: Float[Tensor, "R 3"]
+    """Colour in [0, 1]."""
+    t: Float[Tensor, " R"] | None
+    """Distance along the unit ray to the surface in metres; 0 where the depth camera saw nothing."""
+    label: Int[Tensor, " R"] | None = None
+    """Class; negative where there is none."""
+    feature: Float[Tensor, "R K"] | None = None
+    """A feature of some 2D model."""
+
+
+@dataclass(frozen=True)
+class RenderOutput:
+    """Rendered quantities per ray, and the samples they were made of."""
+
+    rgb: Float[Tensor, "R 3"]
+    t: Float[Tensor, " R"]
+    """Expected distance along the ray, metres."""
+    normal: Float[Tensor, "R 3"]
+    """Weighted mean of the unit SDF gradients; points out of the surface, shorter than 1 where samples disagree."""
+    opacity: Float[Tensor, " R"]
+    """Sum of the weights, in [0, 1]."""
+    semantic: Float[Tensor, "R K"] | None
+    """Decoded from the composited features."""
+    sample_t: Float[Tensor, "R S"]
+    weights: Float[Tensor, "R S"]
+    sdf: Float[Tensor, "R S"]
+    """Signed distance in metres, positive outside."""
+    gradient: Float[Tensor, "R S 3"]
+    """Spatial gradient of ``sdf`` in the world frame; length 1 for a true distance."""

@@ -1,0 +1,28 @@
+"""Regular grids over a metric box, and features on them."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A regular grid over one axis-aligned box per scene; the box may have a different extent along each axis.
+
+    Convention: cell ``i`` of an axis with ``n`` cells covers ``[lo + i*s, lo + (i+1)*s)`` with ``s = (hi - lo) / n`` and
+    holds the value at its centre. ``geometry.grid.cells_from_world`` is the only map from the world into it.
+    """
+
+    box: Float[Tensor, "B 2 3"]
+    """Lower and upper corner in metres."""
+    shape: tuple[int, int, int]
+    """Number of cells along x, y and z."""
+
+
+@dataclass(frozen=True)
+class Volume:
+    """Features on a grid, channels last: the eight corners of a query are eight contiguous reads."""
+
+    grid: Grid
+    feats: Float[Tensor, "B X Y Z C"]

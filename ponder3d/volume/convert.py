@@ -1,0 +1,81 @@
+"""The two doors out of every encoder: ``densify`` onto a grid, ``sample_at`` at points.
+
+Whatever an encoder returns (points, a sparse tensor, a volume), everything downstream uses only these two, hence any
+encoder works with any task.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ponder3d.geometry.grid import cells_from_world, find_keys, pack_keys, ravel
+from ponder3d.geometry.trilinear import corners, sample
+from ponder3d.sparse import SparseTensor
+from ponder3d.types import Grid, Points, Volume
+
+Features = Points | SparseTensor | Volume
+
+
+def densify(features: Features, grid: Grid) -> Volume:
+    """Mean-pool features into the cells of a grid (the step before eq. 3); empty cells are zero.
+
+    Points and voxel centres outside the grid's box are dropped. A volume is resampled trilinearly at the cell centres.
+    """
+    if isinstance(features, Volume):
+        return _resample(features, grid)
+    if isinstance(features, SparseTensor):
+        xyz, scene, feats = voxel_centres(features), features.coords[:, 0], features.feats
+    else:
+        xyz, scene, feats = features.xyz, features.scene, features.feats
+    num_scenes = len(grid.box)
+    cell = torch.floor(cells_from_world(grid, xyz, scene)).to(torch.int64)
+    shape = torch.tensor(grid.shape, device=cell.device)
+    inside = ((cell >= 0) & (cell < shape)).all(1)
+    # What lies outside goes to one extra row, which is cut off: no data-dependent size, so nothing waits for the GPU.
+    num_cells = num_scenes * grid.shape[0] * grid.shape[1] * grid.shape[2]
+    row = torch.where(inside, ravel(cell, scene, grid.shape), num_cells)
+    total = feats.new_zeros(num_cells + 1, feats.shape[1]).index_add_(0, row, feats)
+    count = torch.zeros(num_cells + 1, dtype=feats.dtype, device=feats.device)
+    count = count.index_add_(0, row, torch.ones_like(row, dtype=feats.dtype))
+    mean = total[:-1] / count[:-1].clamp(min=1)[:, None]
+    return Volume(grid, mean.view(num_scenes, *grid.shape, feats.shape[1]))
+
+
+def sample_at(
+    features: Features, xyz: Float[Tensor, "N 3"], scene: Int[Tensor, " N"]
+) -> Float[Tensor, "N C"]:
+    """Features at world points.
+
+    A sparse tensor gives the voxel that contains the point, zero where there is none; a volume is sampled trilinearly;
+    packed points give their own rows, so the points asked for must be the points they were made from.
+
+    Raises:
+        ValueError: packed points asked for at another number of points.
+    """
+    if isinstance(features, Volume):
+        return sample(features, corners(features.grid, xyz, scene))
+    if isinstance(features, SparseTensor):
+        size = features.stride * features.voxel_size
+        cells = torch.floor(xyz / size).to(torch.int64)
+        row = find_keys(features.keys, pack_keys(torch.cat([scene[:, None], cells], dim=1)))
+        # One zero row behind the last: absent voxels (-1) read it, and so does a tensor without any voxel.
+        return F.pad(features.feats, (0, 0, 0, 1))[row]
+    if len(features.xyz) != len(xyz):
+        raise ValueError(f"sample_at: features of {len(features.xyz)} points asked for at {len(xyz)} points")
+    return features.feats
+
+
+def voxel_centres(features: SparseTensor) -> Float[Tensor, "M 3"]:
+    """World coordinates of the centres of the voxels."""
+    size = features.stride * features.voxel_size
+    return (features.coords[:, 1:].to(features.feats.dtype) + 0.5) * size
+
+
+def _resample(volume: Volume, grid: Grid) -> Volume:
+    steps = [(torch.arange(n, device=grid.box.device) + 0.5) / n for n in grid.shape]
+    unit = torch.stack(torch.meshgrid(*steps, indexing="ij"), dim=-1).reshape(1, -1, 3)
+    xyz = grid.box[:, :1] + unit * (grid.box[:, 1:] - grid.box[:, :1])
+    scene = torch.arange(len(grid.box), device=xyz.device).repeat_interleave(xyz.shape[1])
+    feats = sample(volume, corners(volume.grid, xyz.flatten(0, 1), scene))
+    return Volume(grid, feats.view(len(grid.box), *grid.shape, -1))

@@ -1,0 +1,126 @@
+"""Dense 3D networks that turn pooled features into the feature volume (eq. 3).
+
+Both take and return channels-last volumes; inside, the same memory is seen as [B C X Y Z] in ``channels_last_3d``, so no
+copy is made at either end.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ponder3d.config import Config
+from ponder3d.types import Volume
+
+
+class VolumeNetConfig(Config, ABC):
+    """Choices of a dense network."""
+
+    @abstractmethod
+    def build(self, in_channels: int) -> "VolumeNet":
+        """The network for features of ``in_channels``."""
+
+
+class VolumeNet(nn.Module, ABC):
+    """Volume in, volume with ``out_channels`` on the same grid out."""
+
+    out_channels: int
+
+    @abstractmethod
+    def forward(self, volume: Volume) -> Volume:
+        """The feature volume."""
+
+
+@dataclass(frozen=True)
+class UNet3DConfig(VolumeNetConfig):
+    """The projection network of PonderV2 (spec 2.6): 2,991,520 parameters for 96 channels in and 128 out."""
+
+    channels: tuple[int, ...] = (32, 64, 128, 256)
+    """Channels per level; every level halves the resolution."""
+    out_channels: int = 128
+
+    def build(self, in_channels: int) -> VolumeNet:
+        """The network for features of ``in_channels``."""
+        return UNet3D(in_channels, self)
+
+
+@dataclass(frozen=True)
+class ShallowNet3DConfig(VolumeNetConfig):
+    """A few convolutions at one resolution: the "shallow dense network" of the paper's eq. 3."""
+
+    channels: int = 32
+    depth: int = 2
+    """Number of 3x3x3 convolutions; with 1 it is a single projection."""
+    out_channels: int = 32
+
+    def build(self, in_channels: int) -> VolumeNet:
+        """The network for features of ``in_channels``."""
+        return ShallowNet3D(in_channels, self)
+
+
+class UNet3D(VolumeNet):
+    """A 3D U-Net with one convolution per level, additive skips and transposed-convolution upsampling."""
+
+    def __init__(self, in_channels: int, config: UNet3DConfig):
+        super().__init__()
+        widths = config.channels
+        self.out_channels = config.out_channels
+        self.down = nn.ModuleList(
+            [_NormConv(i, o) for i, o in zip((in_channels, *widths[:-1]), widths, strict=True)]
+        )
+        deep = tuple(reversed(widths))
+        pairs = list(zip(deep[:-1], deep[1:], strict=True))
+        self.up = nn.ModuleList([nn.ConvTranspose3d(i, o, kernel_size=3, stride=2, padding=1) for i, o in pairs])
+        self.fuse = nn.ModuleList([_NormConv(o, o) for _, o in pairs])
+        self.head = nn.Conv3d(widths[0], config.out_channels, kernel_size=1)
+
+    def forward(self, volume: Volume) -> Volume:
+        """Same grid, ``out_channels`` features."""
+        x = _channels_first(volume)
+        skips = []
+        for level, block in enumerate(self.down):
+            x = block(x if level == 0 else F.max_pool3d(x, 2, ceil_mode=True))
+            skips.append(x)
+        for up, fuse, skip in zip(self.up, self.fuse, reversed(skips[:-1]), strict=True):
+            assert isinstance(up, nn.ConvTranspose3d)
+            x = fuse(up(x, output_size=skip.shape[2:]) + skip)
+        return _volume(volume, self.head(x))
+
+
+class ShallowNet3D(VolumeNet):
+    """Convolutions at the full resolution of the volume."""
+
+    def __init__(self, in_channels: int, config: ShallowNet3DConfig):
+        super().__init__()
+        self.out_channels = config.out_channels
+        widths = (in_channels, *[config.channels] * config.depth)
+        self.blocks = nn.Sequential(*[_NormConv(i, o) for i, o in zip(widths[:-1], widths[1:], strict=True)])
+        self.head = nn.Conv3d(widths[-1], config.out_channels, kernel_size=1)
+
+    def forward(self, volume: Volume) -> Volume:
+        """Same grid, ``out_channels`` features."""
+        return _volume(volume, self.head(self.blocks(_channels_first(volume))))
+
+
+class _NormConv(nn.Module):
+    """Batch norm of the input, 3x3x3 convolution, ReLU ("bcr")."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        self.norm = nn.BatchNorm3d(in_channels)
+        self.conv = nn.Conv3d(in_channels, out_channels, kernel_size=3, padding=1, bias=False)
+
+    def forward(self, x: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B D X Y Z"]:
+        return F.relu(self.conv(self.norm(x)))
+
+
+def _channels_first(volume: Volume) -> Float[Tensor, "B C X Y Z"]:
+    return volume.feats.permute(0, 4, 1, 2, 3)
+
+
+def _volume(like: Volume, x: Float[Tensor, "B C X Y Z"]) -> Volume:
+    return Volume(like.grid, x.permute(0, 2, 3, 4, 1).contiguous())

@@ -1,0 +1,67 @@
+import pytest
+import torch
+
+from ponder3d.geometry.neighbors import knn
+
+
+def brute_force(query, query_scene, points, point_scene, k):
+    gap = torch.cdist(query.double(), points.double())
+    gap[query_scene[:, None] != point_scene[None]] = torch.inf
+    return gap.topk(k, dim=1, largest=False)
+
+
+@pytest.mark.parametrize("k", [1, 5])
+@pytest.mark.parametrize("spread", [1.0, 3.0])
+def test_equals_brute_force(k, spread):
+    points, query = torch.rand(2000, 3), torch.rand(300, 3) * spread - (spread - 1) / 2
+    point_scene, query_scene = torch.randint(0, 3, (2000,)).sort().values, torch.randint(0, 3, (300,))
+    index, distance = knn(query, query_scene, points, point_scene, k)
+    expected, expected_index = brute_force(query, query_scene, points, point_scene, k)
+    torch.testing.assert_close(distance.double(), expected, atol=1e-6, rtol=1e-5)
+    assert torch.equal(index, expected_index)
+
+
+def test_surfaces_and_lines():
+    points = torch.rand(3000, 3)
+    points[:, 2] *= 0.01
+    points[:1000, 1] = 0
+    scene = torch.zeros(3000, dtype=torch.int64)
+    index, distance = knn(points, scene, points, scene, 3)
+    assert torch.equal(index[:, 0], torch.arange(3000))
+    torch.testing.assert_close(distance.double(), brute_force(points, scene, points, scene, 3).values, atol=1e-6, rtol=0)
+
+
+def test_fewer_than_k():
+    points, zero = torch.tensor([[0.0, 0, 0], [1.0, 0, 0]]), torch.zeros(2, dtype=torch.int64)
+    index, distance = knn(torch.tensor([[0.2, 0, 0]]), torch.tensor([0]), points, zero, 3)
+    assert index.tolist() == [[0, 1, -1]]
+    torch.testing.assert_close(distance, torch.tensor([[0.2, 0.8, torch.inf]]))
+
+
+def test_a_scene_without_points():
+    index, distance = knn(torch.zeros(1, 3), torch.tensor([1]), torch.zeros(4, 3), torch.zeros(4, dtype=torch.int64), 2)
+    assert index.tolist() == [[-1, -1]]
+    assert bool(distance.isinf().all())
+
+
+def test_nothing_at_all():
+    none = torch.zeros(0, dtype=torch.int64)
+    assert knn(torch.zeros(0, 3), none, torch.zeros(5, 3), torch.zeros(5, dtype=torch.int64), 2)[0].shape == (0, 2)
+    assert knn(torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64), torch.zeros(0, 3), none, 2)[0].tolist() == [
+        [-1, -1],
+        [-1, -1],
+    ]
+
+
+def test_coincident_points():
+    points, scene = torch.zeros(50, 3), torch.zeros(50, dtype=torch.int64)
+    _, distance = knn(points[:3], scene[:3], points, scene, 4)
+    assert float(distance.max()) == 0
+
+
+def test_far_from_the_origin():
+    points = torch.rand(500, 3) + torch.tensor([3000.0, -2000.0, 50.0])
+    scene = torch.zeros(500, dtype=torch.int64)
+    index, _ = knn(points, scene, points, scene, 1)
+    # float32 holds 0.0002 m at 3 km; a point is its own nearest or ties with one it cannot be told from.
+    assert float((points[index[:, 0]] - points).abs().max()) < 5e-4

@@ -1,0 +1,135 @@
+"""The closed-form gradient against automatic differentiation and finite differences, in float64."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ponder3d.geometry.grid import cells_from_world
+from ponder3d.render.fields import FieldConfig, SDFField
+from ponder3d.types import Grid, Volume
+
+CONFIGS = {
+    "paper": FieldConfig(hidden=16, geometry_channels=5, softplus_beta=10.0),
+    "one layer": FieldConfig(hidden=16, sdf_layers=1, geometry_channels=5),
+    "deep, with position": FieldConfig(
+        hidden=12, sdf_layers=4, colour_layers=3, geometry_channels=3, use_position=True, softplus_beta=10.0
+    ),
+    "shared, one layer, with position": FieldConfig(
+        hidden=8, sdf_layers=1, geometry_channels=2, shared_volume=True, use_position=True
+    ),
+}
+
+
+def setup(config: FieldConfig, num=40) -> tuple[SDFField, Volume, torch.Tensor, torch.Tensor]:
+    field = config.build(8, semantic_channels=4).double()
+    lo = torch.tensor([[-1.0, 0, 2], [0, 0, 0]], dtype=torch.float64)
+    grid = Grid(torch.stack([lo, lo + torch.tensor([2.0, 3.0, 1.5])], dim=1), (4, 5, 3))
+    volume = Volume(grid, torch.randn(2, 4, 5, 3, 8, dtype=torch.float64))
+    scene = torch.arange(num) % 2
+    share = torch.rand(num, 3, dtype=torch.float64) * 0.7 + 0.15
+    xyz = grid.box[:, 0][scene] + share * (grid.box[:, 1] - grid.box[:, 0])[scene]
+    return field, volume, xyz, scene
+
+
+@pytest.fixture(params=CONFIGS.values(), ids=CONFIGS.keys())
+def config(request):
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def _keep_float64(monkeypatch):
+    """The field casts volumes to float32 for speed; the oracle needs float64."""
+    monkeypatch.setattr(torch.Tensor, "float", lambda self: self)
+
+
+def oracle_distance(field: SDFField, volume: Volume, xyz, scene) -> torch.Tensor:
+    """The field's distance written with torch's grid_sample, which autograd differentiates twice."""
+    out = []
+    for b in range(len(volume.grid.box)):
+        rows = scene == b
+        share = cells_from_world(volume.grid, xyz[rows], scene[rows]) / torch.tensor(volume.grid.shape)
+        q = share * 2 - 1
+        f = F.grid_sample(
+            volume.feats[b : b + 1, ..., : field.split].permute(0, 4, 1, 2, 3),
+            q.flip(-1).view(1, 1, 1, -1, 3),
+            align_corners=False,
+            padding_mode="border",
+        )[0, :, 0, 0].T
+        out.append(field.sdf(f, q if field.config.use_position else None)[:, 0])
+    order = torch.cat([(scene == b).nonzero()[:, 0] for b in range(len(volume.grid.box))])
+    return torch.cat(out)[torch.argsort(order)]
+
+
+def test_distance_equals_the_oracle(config):
+    field, volume, xyz, scene = setup(config)
+    expected = oracle_distance(field, volume, xyz, scene)
+    torch.testing.assert_close(field(volume, xyz, scene).sdf, expected)
+    torch.testing.assert_close(field.distance(volume, xyz, scene), expected)
+
+
+def test_gradient_equals_autograd(config):
+    field, volume, xyz, scene = setup(config)
+    xyz.requires_grad_()
+    expected = torch.autograd.grad(oracle_distance(field, volume, xyz, scene).sum(), xyz)[0]
+    torch.testing.assert_close(field(volume, xyz.detach(), scene).gradient, expected)
+
+
+def test_gradient_equals_finite_differences(config):
+    field, volume, xyz, scene = setup(config)
+    found = field(volume, xyz, scene).gradient
+    for axis in range(3):
+        step = torch.zeros(3, dtype=torch.float64)
+        step[axis] = 1e-6
+        difference = field.distance(volume, xyz + step, scene) - field.distance(volume, xyz - step, scene)
+        torch.testing.assert_close(found[:, axis], difference / 2e-6, atol=1e-6, rtol=1e-4)
+
+
+def test_parameter_gradients_equal_a_double_backward(config):
+    """A loss of the gradient, differentiated once here, must move the parameters as double backward would."""
+    field, volume, xyz, scene = setup(config)
+    feats = volume.feats.clone().requires_grad_()
+    volume = Volume(volume.grid, feats)
+    parameters = [p for p in field.sdf.parameters()]
+    direction = torch.randn(40, 3, dtype=torch.float64)
+
+    def loss(sdf, gradient):
+        return sdf.square().sum() + (gradient.norm(dim=1) - 1).square().sum() + (gradient * direction).sum().tanh()
+
+    samples = field(volume, xyz, scene)
+    ours = torch.autograd.grad(loss(samples.sdf, samples.gradient), [feats, *parameters])
+    moving = xyz.clone().requires_grad_()
+    sdf = oracle_distance(field, volume, moving, scene)
+    gradient = torch.autograd.grad(sdf.sum(), moving, create_graph=True)[0]
+    theirs = torch.autograd.grad(loss(sdf, gradient), [feats, *parameters])
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_semantics_may_be_decoded_after_compositing(config):
+    field, volume, xyz, scene = setup(config)
+    assert field.semantic is not None
+    inputs = field.semantic_inputs(field(volume, xyz, scene))
+    weights = torch.rand(40, dtype=torch.float64) / 40
+    before = (weights[:, None] * field.semantic(inputs)).sum(0)
+    after = (weights[:, None] * inputs).sum(0) @ field.semantic.weight.T + weights.sum() * field.semantic.bias
+    torch.testing.assert_close(before, after)
+
+
+def test_colours_are_colours(config):
+    field, volume, xyz, scene = setup(config)
+    colours = field.colours(field(volume, xyz, scene), F.normalize(torch.randn_like(xyz), dim=1))
+    assert colours.shape == (40, 3) and 0 <= float(colours.detach().min()) and float(colours.detach().max()) <= 1
+
+
+def test_initial_field_is_mostly_free_space():
+    field, volume, xyz, scene = setup(FieldConfig(hidden=16, geometry_channels=5, sdf_bias=0.1))
+    empty = Volume(volume.grid, torch.zeros_like(volume.feats))
+    first = field.distance(empty, xyz, scene)
+    assert float(first.detach().std()) < 1e-9
+
+
+def test_a_fixed_sharpness_is_not_trained():
+    field = FieldConfig(inv_std=30.0, learn_inv_std=False).build(8)
+    assert not field.log_inv_std.requires_grad
+    torch.testing.assert_close(field.inv_std, torch.tensor(30.0))
+    assert FieldConfig().build(8).log_inv_std.requires_grad

@@ -1,0 +1,36 @@
+import pytest
+import torch
+
+from ponder3d.types import Grid, Volume
+from ponder3d.volume.unet3d import ShallowNet3DConfig, UNet3DConfig
+
+
+def a_volume(shape, channels=5, scenes=2) -> Volume:
+    return Volume(Grid(torch.tensor([[[0.0] * 3, [1.0] * 3]] * scenes), shape), torch.randn(scenes, *shape, channels))
+
+
+def test_parameters_of_the_papers_network():
+    assert sum(p.numel() for p in UNet3DConfig().build(96).parameters()) == 2_991_520
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 8), (9, 7, 5), (16, 12, 6)])
+@pytest.mark.parametrize("config", [UNet3DConfig((4, 8, 12), 6), ShallowNet3DConfig(4, 2, 6)])
+def test_any_shape_goes_in_and_comes_out(config, shape):
+    net = config.build(5)
+    out = net(a_volume(shape))
+    assert out.feats.shape == (2, *shape, 6) and net.out_channels == 6
+    assert out.feats.is_contiguous()
+    out.feats.sum().backward()
+    assert all(p.grad is not None for p in net.parameters())
+
+
+def test_axes_are_not_swapped():
+    """An impulse spreads by one cell along each axis and nowhere else through one 3x3x3 convolution."""
+    net = ShallowNet3DConfig(4, 1, 3).build(1).eval()
+    volume = a_volume((5, 6, 7), channels=1, scenes=1)
+    base = net(volume).feats
+    bumped = volume.feats.clone()
+    bumped[0, 3, 1, 5] += 1
+    changed = (net(Volume(volume.grid, bumped)).feats - base).abs().sum(-1)[0] > 1e-7
+    rows = changed.nonzero()
+    assert rows.amin(0).tolist() == [2, 0, 4] and rows.amax(0).tolist() == [4, 2, 6]
