@@ -1,6 +1,7 @@
 """The contract of a dataset, and the configuration that builds one."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 from ponder3d.config import Config
 from ponder3d.types import LabelSet, Scene
@@ -37,3 +38,24 @@ class DatasetConfig(Config, ABC):
         Raises:
             DataError: it is not where it should be or cannot be read.
         """
+
+    @abstractmethod
+    def held_out(self) -> "DatasetConfig":
+        """The scenes (or frames) that this configuration never trains on, for evaluation."""
+
+
+@dataclass(frozen=True)
+class HeldOut(DatasetConfig):
+    """Stands for the ``held_out`` part of an experiment's training data, whatever these are set to."""
+
+    def build(self) -> SceneDataset:
+        """Not a dataset by itself; ``Experiment.validation_data`` knows which it is.
+
+        Raises:
+            DataError: always.
+        """
+        raise DataError("HeldOut is a part of other data; ask Experiment.validation_data() for the configuration")
+
+    def held_out(self) -> DatasetConfig:
+        """Itself."""
+        return self

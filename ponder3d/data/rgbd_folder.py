@@ -33,6 +33,7 @@ from torch import Tensor
 from ponder3d.data.dataset import DataError, DatasetConfig, SceneDataset
 from ponder3d.data.rgbd_layouts import Frame, Sequence, find_sequences
 from ponder3d.data.rgbd_images import read_colour, read_depth, read_labels
+from ponder3d.data.transforms import select_views
 from ponder3d.geometry.cameras import normals_from_depth, pixel_grid, unproject
 from ponder3d.geometry.grid import voxelize
 from ponder3d.geometry.transforms import Similarity, rotation_between, transform_scene
@@ -85,6 +86,10 @@ class RGBDFolderConfig(DatasetConfig):
         if len(self.intrinsics) not in (0, 4) or len(self.up) not in (0, 3):
             raise DataError("RGBDFolderConfig: intrinsics takes fx fy cx cy, up takes x y z")
         return RGBDFolder(self)
+
+    def held_out(self) -> "RGBDFolderConfig":
+        """The same scenes with their held-out frames as views."""
+        return replace(self, split="held_out")
 
 
 @dataclass(frozen=True)
@@ -245,23 +250,6 @@ def fuse_cloud(views: Views, spacing: float) -> _Cloud:
         last = last.scatter_reduce_(0, voxels.voxel, torch.arange(len(xyz)), "amax")
         labels = views.labels.flatten()[use][last].to(torch.int64)
     return _Cloud(mean[:, :3], mean[:, 3:6], F.normalize(mean[:, 6:], dim=1), labels)
-
-
-def select_views(views: Views, rows: list[int]) -> Views:
-    """Some of the views of one scene."""
-    index = torch.tensor(rows)
-    cameras = views.cameras
-    return replace(
-        views,
-        cameras=replace(
-            cameras, intrinsics=cameras.intrinsics[index], world_from_cam=cameras.world_from_cam[index]
-        ),
-        rgb=views.rgb[index],
-        depth=None if views.depth is None else views.depth[index],
-        labels=None if views.labels is None else views.labels[index],
-        counts=torch.tensor([len(rows)]),
-        names=tuple(views.names[row] for row in rows),
-    )
 
 
 def up_direction(sequence: Sequence, up: tuple[float, ...]) -> Float[Tensor, "3"]:

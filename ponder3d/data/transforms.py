@@ -6,8 +6,9 @@ docstrings are those of PonderV2 (spec 5.2).
 """
 
 import math
+import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,10 +17,10 @@ from torch import Generator, Tensor
 
 from ponder3d.config import Config
 from ponder3d.geometry import keyed
-from ponder3d.geometry.cameras import pixel_rays, t_from_depth
+from ponder3d.geometry.cameras import pixel_rays, select_cameras, t_from_depth
 from ponder3d.geometry.grid import voxelize
 from ponder3d.geometry.transforms import Similarity, rotation_about, transform_scene
-from ponder3d.types import Rays, RayTargets, Scene
+from ponder3d.types import Rays, RayTargets, Scene, Views
 from ponder3d.types.scene import extent
 
 
@@ -183,16 +184,19 @@ class RemoveBlocks(Transform):
     blocks is shifted at random. The scene remembers its bounds from before.
     """
 
-    ratio: float = 0.7
-    """Share of the occupied blocks that is removed."""
+    smallest: float = 0.7
+    """Smallest share of the occupied blocks that is removed; the share is drawn anew for every scene."""
+    largest: float = 0.7
+    """Largest share."""
     size: float = 0.5
     """Edge of a block in metres."""
 
     def __call__(self, scene: Scene, generator: Generator) -> Scene:
+        ratio = self.smallest + float(torch.rand((), generator=generator)) * (self.largest - self.smallest)
         shift = torch.rand(3, generator=generator) * self.size
         blocks = voxelize(scene.xyz + shift, torch.zeros(len(scene.xyz), dtype=torch.int64), self.size)
         num = len(blocks.keys)
-        num_kept = num - round(num * self.ratio)
+        num_kept = num - round(num * ratio)
         kept = torch.zeros(num, dtype=torch.bool)
         kept[torch.randperm(num, generator=generator)[:num_kept]] = True
         keep = kept[blocks.voxel].nonzero()[:, 0]
@@ -201,18 +205,48 @@ class RemoveBlocks(Transform):
 
 @dataclass(frozen=True)
 class GridSample(Transform):
-    """One random point per occupied voxel: G of eq. 1."""
+    """One random point per occupied voxel: G of eq. 1.
+
+    Where some points of a voxel are labelled and others are not, one of the labelled is taken: sparse annotations
+    survive sampling at a coarser grid.
+    """
 
     size: float = 0.02
     """Edge of a voxel in metres."""
 
     def __call__(self, scene: Scene, generator: Generator) -> Scene:
         voxels = voxelize(scene.xyz, torch.zeros(len(scene.xyz), dtype=torch.int64), self.size)
-        by_voxel = torch.argsort(voxels.voxel, stable=True)
+        choices, order = voxels.counts, voxels.voxel
+        if scene.labels is not None:
+            labelled = scene.labels >= 0
+            order = order * 2 + ~labelled  # within a voxel, labelled points first
+            per_voxel = torch.zeros_like(choices).index_add_(0, voxels.voxel, labelled.to(torch.int64))
+            choices = torch.where(per_voxel > 0, per_voxel, choices)
+        by_voxel = torch.argsort(order, stable=True)
         first = voxels.counts.cumsum(0) - voxels.counts
         # floor(u * n) is uniform over 0..n-1 for every n, unlike a common random integer modulo n.
-        pick = (torch.rand(len(first), generator=generator) * voxels.counts).to(torch.int64)
-        return select_points(scene, by_voxel[first + torch.minimum(pick, voxels.counts - 1)])
+        pick = (torch.rand(len(first), generator=generator) * choices).to(torch.int64)
+        return select_points(scene, by_voxel[first + torch.minimum(pick, choices - 1)])
+
+
+@dataclass(frozen=True)
+class LimitLabels(Transform):
+    """Keep the labels of a few random points of each scene, always the same ones: limited annotations."""
+
+    points: int = 20
+    """Labelled points per scene."""
+    seed: int = 0
+    """Draws other points for other seeds."""
+
+    def __call__(self, scene: Scene, generator: Generator) -> Scene:
+        if scene.labels is None:
+            raise ValueError(f"LimitLabels: {scene.source} has no point labels")
+        labelled = (scene.labels >= 0).nonzero()[:, 0]
+        own = keyed.generator(self.seed, zlib.crc32(scene.source.encode()))
+        keep = labelled[torch.randperm(len(labelled), generator=own)[: self.points]]
+        labels = torch.full_like(scene.labels, -1)
+        labels[keep] = scene.labels[keep]
+        return replace(scene, labels=labels)
 
 
 @dataclass(frozen=True)
@@ -281,6 +315,20 @@ class PickRays(Transform):
         return torch.cat(picked) if picked else torch.zeros(0, dtype=torch.int64)
 
 
+@dataclass(frozen=True)
+class KeepViews(Transform):
+    """Keep some of the views, by number; negative numbers count from the end."""
+
+    views: tuple[int, ...] = (0,)
+
+    def __call__(self, scene: Scene, generator: Generator) -> Scene:
+        if scene.views is None:
+            raise ValueError(f"KeepViews: {scene.source} has no images")
+        num = len(scene.views.cameras)
+        rows = [view % num for view in self.views if -num <= view < num]
+        return replace(scene, views=select_views(scene.views, rows))
+
+
 def fragments(scene: Scene, size: float) -> Iterator[tuple[Scene, Int[Tensor, " P"]]]:
     """Test-time grid sampling: scenes with at most one point per voxel that together show every point at least once.
 
@@ -305,6 +353,20 @@ def select_points(scene: Scene, rows: Int[Tensor, " K"]) -> Scene:
         normal=None if scene.normal is None else scene.normal[rows],
         labels=None if scene.labels is None else scene.labels[rows],
         instances=None if scene.instances is None else scene.instances[rows],
+    )
+
+
+def select_views(views: Views, rows: Sequence[int]) -> Views:
+    """Some of the views of one scene, in the given order."""
+    index = torch.tensor(rows, dtype=torch.int64)
+    return Views(
+        cameras=select_cameras(views.cameras, index),
+        rgb=views.rgb[index],
+        depth=None if views.depth is None else views.depth[index],
+        labels=None if views.labels is None else views.labels[index],
+        counts=torch.tensor([len(index)]),
+        instances=None if views.instances is None else views.instances[index],
+        names=tuple(views.names[row] for row in rows) if views.names else (),
     )
 
 

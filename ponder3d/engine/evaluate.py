@@ -37,7 +37,7 @@ def evaluate_scenes(
         The state of the task's metric, and pictures of the first of the scenes.
     """
     task.eval()
-    dataset = experiment.validation.build()
+    dataset = experiment.validation_data().build()
     scenes = KeyedScenes(dataset, experiment.validation_transforms, experiment.seed)
     collate = Collate(experiment.task.encoder.inputs)
     metric = task.metric()
@@ -78,7 +78,7 @@ def evaluate(run: Path | str, quiet: bool = False) -> dict[str, float]:
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     task, experiment, step = load_task(run, device)
-    total = len(experiment.validation.build())
+    total = len(experiment.validation_data().build())
     progress = Progress(total, label="evaluate", quiet=quiet)
     state, _ = evaluate_scenes(task, experiment, device, progress=progress)
     progress.close()
@@ -95,3 +95,12 @@ def write_json(path: Path, record: dict[str, Any]) -> None:
     temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
     temporary.write_text(json.dumps(record, indent=1) + "\n")
     os.replace(temporary, path)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A record written by ``write_json``; None if there is none, or something else."""
+    try:
+        record = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) else None

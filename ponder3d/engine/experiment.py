@@ -1,9 +1,9 @@
 """An experiment: everything that determines a run, as one value."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from ponder3d.config import Config
-from ponder3d.data.dataset import DatasetConfig
+from ponder3d.data.dataset import DatasetConfig, HeldOut
 from ponder3d.data.transforms import Transform
 from ponder3d.engine.optim import OptimConfig
 from ponder3d.tasks.task import TaskConfig
@@ -19,10 +19,10 @@ class Experiment(Config):
     """Scenes to train on."""
     transforms: tuple[Transform, ...]
     """Augmentation, corruption and sampling of a training scene, in order."""
-    validation: DatasetConfig
-    """Scenes to evaluate on."""
     validation_transforms: tuple[Transform, ...]
     """What is done to a scene before it is evaluated; drawn with the same numbers every time."""
+    validation: DatasetConfig = HeldOut()
+    """Scenes to evaluate on; ``HeldOut()`` takes what ``data`` keeps back."""
     optim: OptimConfig = OptimConfig()
     """Optimiser and learning rate."""
     steps: int = 1000
@@ -63,3 +63,19 @@ class Experiment(Config):
                 raise ValueError(f"Experiment.{name} must not be negative")
         if self.precision not in ("32-true", "bf16-mixed"):
             raise ValueError(f"Experiment.precision must be 32-true or bf16-mixed, not {self.precision!r}")
+
+    def validation_data(self) -> DatasetConfig:
+        """The configuration of the scenes to evaluate on."""
+        return self.data.held_out() if isinstance(self.validation, HeldOut) else self.validation
+
+
+_MAY_CHANGE = frozenset({"workers", "devices", "accumulate", "save_every", "keep", "log_every"})
+"""Fields that change neither the samples nor the steps of a run."""
+
+
+def first_difference(a: Experiment, b: Experiment) -> str | None:
+    """Name of the first field in which two experiments would run differently; None if they are the same run."""
+    for f in fields(Experiment):
+        if f.name not in _MAY_CHANGE and getattr(a, f.name) != getattr(b, f.name):
+            return f.name
+    return None

@@ -5,8 +5,13 @@ import importlib.util
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
+
+
+Report = Callable[[int, int, dict[str, float]], None]
+"""Told (steps done, steps in all, figures) now and then."""
 
 
 class TableLog:
@@ -87,15 +92,27 @@ class Progress:
 
     def show(self, done: int, figures: dict[str, float], rate: str = "", force: bool = False) -> None:
         """Show where the work is."""
+        elapsed = time.monotonic() - self._start
+        left = elapsed / max(done - self._start_done, 1) * (self.total - done)
+        texts = [f"{name} {value:.4g}" for name, value in figures.items()]
+        parts = [f"{self.label} {done}/{self.total}".strip(), *texts, rate, f"{_clock(elapsed)} left {_clock(left)}"]
+        self._write("  ".join(part for part in parts if part), force or done == self.total)
+
+    def show_jobs(self, done: int, states: dict[str, tuple[int, int, dict[str, float]]], force: bool = False) -> None:
+        """Show how many jobs are done, and where those that run are."""
+        parts = []
+        for name, (step, total, figures) in states.items():
+            shown = "".join(f" {figure} {value:.3g}" for figure, value in list(figures.items())[:2])
+            parts.append(f"[{name} {step}/{total}{shown}]")
+        elapsed = time.monotonic() - self._start
+        line = "  ".join([f"{self.label}: {done}/{self.total} done", *parts, _clock(elapsed)])
+        self._write(line, force)
+
+    def _write(self, line: str, force: bool) -> None:
         now = time.monotonic()
         if self.quiet or (not force and now - self._last < (0.2 if self._interactive else 10.0)):
             return
         self._last = now
-        elapsed = now - self._start
-        left = elapsed / max(done - self._start_done, 1) * (self.total - done)
-        texts = [f"{name} {value:.4g}" for name, value in figures.items()]
-        parts = [f"{self.label} {done}/{self.total}".strip(), *texts, rate, f"{_clock(elapsed)} left {_clock(left)}"]
-        line = "  ".join(part for part in parts if part)
         if self._interactive:
             self._stream.write(f"\r\x1b[2K{line[:160]}")
         else:

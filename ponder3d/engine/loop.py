@@ -25,8 +25,8 @@ from ponder3d.data.loader import Collate, KeyedScenes
 from ponder3d.encoders.files import FILE_NAME, copy_weights, load_encoder, save_encoder
 from ponder3d.engine.checkpoint import CheckpointStore
 from ponder3d.engine.evaluate import evaluate_scenes
-from ponder3d.engine.experiment import Experiment
-from ponder3d.engine.log import Progress, TableLog, TensorBoard
+from ponder3d.engine.experiment import Experiment, first_difference
+from ponder3d.engine.log import Progress, Report, TableLog, TensorBoard
 from ponder3d.engine.optim import gradient_norm, lr_factor, set_lr
 from ponder3d.engine.runner import Runner
 from ponder3d.engine.sampler import StepSampler
@@ -58,7 +58,13 @@ class TrainResult:
     """Steps that were left out because they were not finite."""
 
 
-def train(experiment: Experiment, out: Path | str, resume: bool = False, quiet: bool = False) -> TrainResult:
+def train(
+    experiment: Experiment,
+    out: Path | str,
+    resume: bool = False,
+    quiet: bool = False,
+    report: Report | None = None,
+) -> TrainResult:
     """Run an experiment, or continue it.
 
     Args:
@@ -67,6 +73,7 @@ def train(experiment: Experiment, out: Path | str, resume: bool = False, quiet: 
             tensorboardX is installed), ``renders/`` and ``encoder.safetensors``.
         resume: continue from the newest checkpoint that verifies, or start if there is none yet.
         quiet: no progress line.
+        report: told about the progress instead of the terminal.
 
     Raises:
         ValueError: ``out`` holds a run and ``resume`` is off, or data and task do not fit each other.
@@ -75,7 +82,7 @@ def train(experiment: Experiment, out: Path | str, resume: bool = False, quiet: 
         PreemptedError: SIGTERM arrived; everything is saved.
         CheckpointError: storage failed; older checkpoints are as they were.
     """
-    return _Run(experiment, Path(out), resume, quiet).complete()
+    return _Run(experiment, Path(out), resume, quiet, report).complete()
 
 
 def resume_experiment(out: Path | str) -> Experiment:
@@ -108,8 +115,8 @@ class _Sums:
 class _Run:
     """One process of a run."""
 
-    def __init__(self, experiment: Experiment, out: Path, resume: bool, quiet: bool):
-        self.experiment, self.out = experiment, out
+    def __init__(self, experiment: Experiment, out: Path, resume: bool, quiet: bool, report: Report | None):
+        self.experiment, self.out, self.report = experiment, out, report
         self.store = CheckpointStore(out / "checkpoints", experiment.keep)
         if self.store.steps() and not resume:
             raise ValueError(f"{out} already holds a run: continue it with --resume {out}, or choose another --out")
@@ -133,7 +140,7 @@ class _Run:
         self.validation_log = TableLog(out / "validation.csv", self.position) if self.leads else None
         self.board = TensorBoard(out / "tensorboard", self.position) if self.leads else None
         name = type(self.task).__name__.lower()
-        self.progress = Progress(experiment.steps, self.position, name, quiet or not self.leads)
+        self.progress = Progress(experiment.steps, self.position, name, quiet or report is not None or not self.leads)
 
     def complete(self) -> TrainResult:
         """Every step that is left, then the final evaluation."""
@@ -247,11 +254,13 @@ class _Run:
         self.board.write(self.position, figures, "train")
         shown = {name: means[name] for name in ("loss", "psnr", "depth_error", "accuracy") if name in means}
         self.progress.show(self.position, shown, f"{rate:.1f} scenes/s")
+        if self.report is not None:
+            self.report(self.position, e.steps, shown)
 
     def _validate(self, step: int, limit: int) -> dict[str, float]:
         """Evaluate; scenes are dealt out to the ranks and the metric's sums are added."""
         e = self.experiment
-        total = len(e.validation.build())
+        total = len(e.validation_data().build())
         rows = range(self.runner.rank, min(limit or total, total), self.runner.world)
         state, pictures = evaluate_scenes(self.task, e, self.runner.device, rows)
         metric = self.task.metric()
@@ -282,6 +291,13 @@ class _Run:
 
     def _restore(self) -> None:
         loaded = self.store.load()
+        stored = from_json(Experiment, loaded.experiment)
+        changed = first_difference(stored, self.experiment)
+        if changed is not None:
+            raise ValueError(
+                f"{self.out} holds another experiment (it differs in {changed}): continue it as it is with --resume "
+                f"{self.out}, or choose another --out"
+            )
         if self.leads:
             for line in loaded.skipped:
                 print(f"ponder3d: a damaged checkpoint was passed over: {line}", file=sys.stderr)

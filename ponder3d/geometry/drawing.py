@@ -4,7 +4,14 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-_STOPS = ((0.19, 0.07, 0.23), (0.27, 0.49, 0.98), (0.16, 0.92, 0.65), (0.81, 0.90, 0.21), (0.98, 0.47, 0.13), (0.48, 0.02, 0.01))
+_STOPS = (
+    (0.19, 0.07, 0.23),
+    (0.27, 0.49, 0.98),
+    (0.16, 0.92, 0.65),
+    (0.81, 0.90, 0.21),
+    (0.98, 0.47, 0.13),
+    (0.48, 0.02, 0.01),
+)
 """A rainbow whose brightness rises and falls only once, dark at both ends."""
 
 
@@ -18,7 +25,15 @@ def colour_scale(values: Float[Tensor, "H W"], top: float) -> UInt8[Tensor, "H W
     return (rgb * 255 * (values > 0)[..., None]).round().to(torch.uint8)
 
 
-def top_view(xyz: Float[Tensor, "N 3"], rgb: UInt8[Tensor, "N 3"], size: int = 400, cut: float = 0.3) -> UInt8[Tensor, "{size} {size} 3"]:
+def normal_colours(normal: Float[Tensor, "*N 3"]) -> UInt8[Tensor, "*N 3"]:
+    """Normals as colours: x, y, z from -1 to 1 become red, green, blue from 0 to 255; zero vectors (no normal) black."""
+    rgb = ((normal + 1) * 127.5).round().clamp(0, 255)
+    return (rgb * (normal.abs().sum(-1, keepdim=True) > 0)).to(torch.uint8)
+
+
+def top_view(
+    xyz: Float[Tensor, "N 3"], rgb: UInt8[Tensor, "N 3"], size: int = 400, cut: float = 0.3
+) -> UInt8[Tensor, "{size} {size} 3"]:
     """Points seen from above, x to the right and y up, the highest point of a pixel in front.
 
     Args:
@@ -47,3 +62,18 @@ def top_view(xyz: Float[Tensor, "N 3"], rgb: UInt8[Tensor, "N 3"], size: int = 4
     seen = last >= 0
     image[seen] = rgb[order][last[seen]]
     return image.view(size, size, 3)
+
+
+def principal_colours(feats: Float[Tensor, "N C"]) -> UInt8[Tensor, "N 3"]:
+    """The three strongest principal components of features as red, green and blue, each spread over its 2 to 98 %."""
+    if len(feats) == 0:
+        return torch.zeros(0, 3, dtype=torch.uint8)
+    centred = (feats - feats.mean(0)).double()
+    axes = torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -3:].flip(1)
+    # An eigenvector's sign is arbitrary; the largest entry positive makes the picture the same every time.
+    axes = axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
+    scores = (centred @ axes).float()
+    bounds = torch.quantile(scores[:: max(1, len(scores) // 100_000)], torch.tensor([0.02, 0.98]), dim=0)
+    share = (scores - bounds[0]) / (bounds[1] - bounds[0]).clamp(min=1e-9)
+    rgb = (share.clamp(0, 1) * 255).round().to(torch.uint8)
+    return torch.nn.functional.pad(rgb, (0, 3 - rgb.shape[1]))

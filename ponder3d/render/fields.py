@@ -44,9 +44,9 @@ class FieldConfig(Config):
     learn_inv_std: bool = True
     """Whether the sharpness is learned, as in NeuS. A corrupted input makes blur pay off; a fixed one prevents that."""
 
-    def build(self, in_channels: int, semantic_channels: int = 0) -> "SDFField":
-        """The field for volumes of ``in_channels``; a semantic head is built when it has channels."""
-        return SDFField(in_channels, semantic_channels, self)
+    def build(self, in_channels: int, semantic_channels: int = 0, feature_channels: int = 0) -> "SDFField":
+        """The field for volumes of ``in_channels``; semantic and feature heads are built when they have channels."""
+        return SDFField(in_channels, semantic_channels, feature_channels, self)
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class SDFDecoder(nn.Module):
 class SDFField(nn.Module):
     """The decoders on top of a feature volume. Runs in float32 whatever the precision around it."""
 
-    def __init__(self, in_channels: int, semantic_channels: int, config: FieldConfig):
+    def __init__(self, in_channels: int, semantic_channels: int, feature_channels: int, config: FieldConfig):
         super().__init__()
         self.config = config
         self.split = in_channels if config.shared_volume else in_channels // 2
@@ -140,6 +140,7 @@ class SDFField(nn.Module):
             layers += [nn.Linear(i, o), nn.ReLU()]
         self.colour = nn.Sequential(*layers, nn.Linear(widths[-1], 3), nn.Sigmoid())
         self.semantic = nn.Linear(seen, semantic_channels) if semantic_channels else None
+        self.feature = nn.Linear(seen, feature_channels) if feature_channels else None
         # Stored as a tenth of the logarithm, as NeuS does: the learning rate then moves it by about 10 % per 0.01.
         self.log_inv_std = nn.Parameter(torch.tensor(math.log(config.inv_std) / 10), config.learn_inv_std)
 
@@ -171,8 +172,8 @@ class SDFField(nn.Module):
         """phi_RGB (eq. 5): colour in [0, 1] seen along the ray directions."""
         return self.colour(torch.cat([*self._seen(samples), directions], dim=1))
 
-    def semantic_inputs(self, samples: FieldSamples) -> Float[Tensor, "N E"]:
-        """What the semantic decoder reads (eq. 9). It is affine, so it may be applied after compositing."""
+    def head_inputs(self, samples: FieldSamples) -> Float[Tensor, "N E"]:
+        """What the semantic and feature heads read (eq. 9). They are affine, so they may be applied after compositing."""
         return torch.cat(self._seen(samples), dim=1)
 
     def _seen(self, samples: FieldSamples) -> list[Tensor]:

@@ -25,6 +25,7 @@ class RenderLossConfig(Config):
     free_space: float = 1.0
     eikonal: float = 0.01
     semantic: float = 0.1
+    feature: float = 1.0
     truncation: float = 0.2
     """Metres on either side of a surface in which its signed distance is supervised."""
     temperature: float = 0.1
@@ -69,6 +70,10 @@ def render_losses(
         losses["semantic"] = config.semantic * semantic_loss(
             out.semantic, targets.label.masked_fill(~hit, -1), class_vectors, config.temperature
         )
+    if config.feature and out.feature is not None and targets.feature is not None:
+        error = (out.feature - targets.feature).abs().mean(1)
+        counts = hit if targets.t is None else hit & (targets.t > 0)
+        losses["feature"] = config.feature * masked_mean(error, counts)
     return losses
 
 

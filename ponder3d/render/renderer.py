@@ -5,13 +5,13 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from ponder3d.config import Config
 from ponder3d.geometry.boxes import ray_box
 from ponder3d.geometry.keyed import hashed, uniform_from
 from ponder3d.render import samplers
-from ponder3d.render.fields import FieldSamples, SDFField
+from ponder3d.render.fields import SDFField
 from ponder3d.render.weights import alpha_from_sdf, alpha_from_slope, composite, weights_from_alpha
 from ponder3d.types import Grid, Rays, RenderOutput, Volume
 
@@ -24,14 +24,19 @@ class RenderConfig(Config):
     """Samples spread evenly between near and far, stratified in training."""
     num_importance: int = 36
     """Samples drawn around the surface that the field has so far; 0 for none."""
+    num_guided: int = 0
+    """Training samples placed around the measured distance of a ray, where the supervision is; elsewhere they are added
+    to the importance samples."""
+    guide_spread: float = 0.2
+    """Metres on either side of the measured distance."""
     proposal_inv_std: float = 64.0
     """Sharpness with which the field is looked at to place them, 1/metres."""
     alpha: Literal["paper", "slope"] = "paper"
     """``paper``: eq. 7, from adjacent samples. ``slope``: extrapolated from one sample, as the released code."""
 
     def __post_init__(self):
-        if self.num_uniform < 2 or self.num_importance < 0:
-            raise ValueError("RenderConfig: num_uniform must be at least 2 and num_importance at least 0")
+        if self.num_uniform < 2 or self.num_importance < 0 or self.num_guided < 0:
+            raise ValueError("RenderConfig: num_uniform must be at least 2, the other numbers of samples at least 0")
 
 
 def clip_rays(rays: Rays, grid: Grid) -> Rays:
@@ -46,6 +51,7 @@ def render(
     rays: Rays,
     config: RenderConfig,
     keys: Int[Tensor, " B"] | None = None,
+    guide: Float[Tensor, " R"] | None = None,
 ) -> RenderOutput:
     """Render colour, distance, normal and, if the field has the head, semantics along rays.
 
@@ -57,6 +63,7 @@ def render(
         config: samples and opacity.
         keys: one key per scene; given, the samples are jittered with numbers that depend on the scene's key and the
             ray's number within the scene only. None (evaluation) puts them at fixed places.
+        guide: measured distance along each ray, 0 for none; tells the guided samples where to be.
 
     Returns:
         Distances, gradients and weights of all samples come along, for the losses.
@@ -64,7 +71,7 @@ def render(
     # A ray that misses gets the tiny interval behind its near end: finite numbers, no special case further on.
     far = torch.where(rays.hits, rays.far, rays.near + 1e-3)
     rays = replace(rays, far=far)
-    t = _place_samples(field, volume, rays, config, keys)
+    t = _place_samples(field, volume, rays, config, keys, guide)
     shape = t.shape
     scene = rays.scene[:, None].expand(shape).reshape(-1)
     directions = rays.directions[:, None].expand(*shape, 3)
@@ -73,6 +80,8 @@ def render(
     sdf, gradient = samples.sdf.view(shape), samples.gradient.view(*shape, 3)
     weights, seen_at = _weights(field, t, sdf, gradient, rays, config)
     opacity = weights.sum(1)
+    has_heads = field.semantic is not None or field.feature is not None
+    inputs = composite(weights, field.head_inputs(samples).view(*shape, -1)) if has_heads else None
     colours = field.colours(samples, directions.reshape(-1, 3)).view(*shape, 3)
     return RenderOutput(
         rgb=composite(weights, colours),
@@ -80,7 +89,8 @@ def render(
         t=composite(weights, seen_at) + (1 - opacity) * far,
         normal=composite(weights, samples.normal.view(*shape, 3)),
         opacity=opacity,
-        semantic=_semantic(field, samples, weights, opacity),
+        semantic=_decode(field.semantic, inputs, opacity),
+        feature=_decode(field.feature, inputs, opacity),
         sample_t=t,
         weights=weights,
         sdf=sdf,
@@ -89,19 +99,27 @@ def render(
 
 
 def _place_samples(
-    field: SDFField, volume: Volume, rays: Rays, config: RenderConfig, keys: Tensor | None
+    field: SDFField, volume: Volume, rays: Rays, config: RenderConfig, keys: Tensor | None, guide: Tensor | None
 ) -> Float[Tensor, "R S"]:
-    jitter = None if keys is None else _ray_noise(rays, keys, config.num_uniform, stream=0)
-    t = samplers.uniform(rays.near, rays.far, config.num_uniform, jitter)
-    if config.num_importance == 0:
-        return t
-    with torch.no_grad():
-        xyz = rays.origins[:, None] + t[..., None] * rays.directions[:, None]
-        scene = rays.scene[:, None].expand(t.shape).reshape(-1)
-        sdf = field.distance(volume, xyz.reshape(-1, 3), scene).view(t.shape)
-        weights = weights_from_alpha(alpha_from_sdf(sdf, torch.full_like(field.inv_std, config.proposal_inv_std)))
-    jitter = None if keys is None else _ray_noise(rays, keys, config.num_importance, stream=1)
-    return samplers.merge(t, samplers.importance(t, weights, config.num_importance, jitter))
+    def noise(num: int, stream: int) -> Tensor | None:
+        return None if keys is None else _ray_noise(rays, keys, num, stream)
+
+    t = samplers.uniform(rays.near, rays.far, config.num_uniform, noise(config.num_uniform, 0))
+    num_importance = config.num_importance + (config.num_guided if guide is None else 0)
+    parts = [t]
+    if num_importance:
+        with torch.no_grad():
+            xyz = rays.origins[:, None] + t[..., None] * rays.directions[:, None]
+            scene = rays.scene[:, None].expand(t.shape).reshape(-1)
+            sdf = field.distance(volume, xyz.reshape(-1, 3), scene).view(t.shape)
+            sharpness = torch.full_like(field.inv_std, config.proposal_inv_std)
+            weights = weights_from_alpha(alpha_from_sdf(sdf, sharpness))
+        parts.append(samplers.importance(t, weights, num_importance, noise(num_importance, 1)))
+    if config.num_guided and guide is not None:
+        near, far = (torch.where(guide > 0, guide + s * config.guide_spread, end) for s, end in ((-1, rays.near), (1, rays.far)))
+        around = samplers.uniform(near, far, config.num_guided, noise(config.num_guided, 2))
+        parts.append(torch.minimum(torch.maximum(around, rays.near[:, None]), rays.far[:, None]))
+    return torch.cat(parts, dim=1).sort(dim=1).values if len(parts) > 1 else t
 
 
 def _weights(
@@ -116,14 +134,13 @@ def _weights(
     return weights_from_alpha(alpha_from_slope(sdf, cosine, delta, field.inv_std)), t
 
 
-def _semantic(
-    field: SDFField, samples: FieldSamples, weights: Tensor, opacity: Tensor
+def _decode(
+    head: nn.Linear | None, inputs: Float[Tensor, "R E"] | None, opacity: Float[Tensor, " R"]
 ) -> Float[Tensor, "R K"] | None:
     """Decoded after compositing: ``A sum(w f) + b sum(w) = sum(w (A f + b))`` with 1/S of the work (spec 10.3)."""
-    if field.semantic is None:
+    if head is None or inputs is None:
         return None
-    inputs = composite(weights, field.semantic_inputs(samples).view(*weights.shape, -1))
-    return inputs @ field.semantic.weight.T + opacity[:, None] * field.semantic.bias
+    return inputs @ head.weight.T + opacity[:, None] * head.bias
 
 
 def _ray_noise(rays: Rays, keys: Int[Tensor, " B"], num: int, stream: int) -> Float[Tensor, "R {num}"]:

@@ -37,11 +37,6 @@ def importance(
         return t_lo + (quantile - cdf_lo) / (cdf_hi - cdf_lo).clamp(min=1e-12) * (t_hi - t_lo)
 
 
-def merge(a: Float[Tensor, "R S"], b: Float[Tensor, "R T"]) -> Float[Tensor, "R ST"]:
-    """All samples of both sets, sorted along each ray."""
-    return torch.cat([a, b], dim=1).sort(dim=1).values
-
-
 def interval_lengths(t: Float[Tensor, "R S"], far: Float[Tensor, " R"]) -> Float[Tensor, "R S"]:
     """Distance from each sample to the next; from the last one to ``far``, where the volume ends."""
     return torch.diff(t, dim=1, append=torch.maximum(far, t[:, -1])[:, None])

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ponder3d.encoders.encoder import EncoderConfig
 from ponder3d.encoders.sparse_unet import SparseUNetConfig
-from ponder3d.geometry.cameras import depth_from_t, pixel_grid, pixel_rays
-from ponder3d.geometry.drawing import colour_scale
+from ponder3d.geometry.cameras import depth_from_t, normals_from_depth, pixel_grid, pixel_rays
+from ponder3d.geometry.drawing import colour_scale, normal_colours
 from ponder3d.metrics.image import depth_l1, psnr
 from ponder3d.metrics.rendering import RenderedViews, RenderingMetric
 from ponder3d.render.fields import FieldConfig
@@ -25,7 +25,7 @@ from ponder3d.tasks.masking import MaskingConfig, NoMasking
 from ponder3d.tasks.task import Picture, StepLosses, Task, TaskConfig
 from ponder3d.types import Batch, Cameras, Grid, LabelSet, Rays, RenderOutput, Volume
 from ponder3d.types.scene import INPUT_CHANNELS
-from ponder3d.volume.convert import densify
+from ponder3d.volume.convert import densify, densify_with_offsets
 from ponder3d.volume.unet3d import UNet3DConfig, VolumeNetConfig
 
 
@@ -39,12 +39,16 @@ class PonderConfig(TaskConfig):
     """Cells along x, y and z of each scene's box."""
     volume_margin: float = 0.1
     """Metres by which the volume reaches beyond the scene's bounds."""
+    cell_offsets: bool = True
+    """Whether the dense network is told where in its cell the pooled features lie (see ``densify_with_offsets``)."""
     volume_net: VolumeNetConfig = UNet3DConfig()
     field: FieldConfig = FieldConfig()
     render: RenderConfig = RenderConfig()
     losses: RenderLossConfig = RenderLossConfig()
     semantic_channels: int = 0
     """Width of the rendered semantic feature (eq. 9); 0 pre-trains without labels. At least the number of classes."""
+    feature_channels: int = 0
+    """Width of the rendered target feature, e.g. ``data.context.ContextTarget``'s; 0 renders none."""
     mesh_cell: float = 0.05
     """Metres between the lattice points on which the field is evaluated to extract its surface."""
 
@@ -63,8 +67,8 @@ class Ponder(Task):
         self.config = config
         self.mask = config.masking.build(sum(INPUT_CHANNELS[name] for name in config.encoder.inputs))
         self.encoder = config.encoder.build()
-        self.unet = config.volume_net.build(self.encoder.out_channels)
-        self.field = config.field.build(self.unet.out_channels, config.semantic_channels)
+        self.unet = config.volume_net.build(self.encoder.out_channels + (4 if config.cell_offsets else 0))
+        self.field = config.field.build(self.unet.out_channels, config.semantic_channels, config.feature_channels)
         vectors = None
         if config.semantic_channels:
             assert labels is not None
@@ -82,7 +86,8 @@ class Ponder(Task):
         volume = self.volume(batch)
         with torch.autocast(batch.rays.origins.device.type, enabled=False):
             rays = clip_rays(batch.rays, volume.grid)
-            out = render(self.field, volume, rays, self.config.render, batch.keys if self.training else None)
+            keys, guide = (batch.keys, batch.targets.t) if self.training else (None, None)
+            out = render(self.field, volume, rays, self.config.render, keys, guide)
             terms = render_losses(out, rays, batch.targets, self.config.losses, self.class_vectors)
         with torch.no_grad():
             monitors = {"psnr": psnr(out.rgb, batch.targets.rgb, rays.hits), "inv_std": self.field.inv_std}
@@ -93,7 +98,8 @@ class Ponder(Task):
     def volume(self, batch: Batch) -> Volume:
         """The feature volume of a batch (eq. 1 to 3), in float32."""
         features = self.encoder(self.mask(batch))
-        volume = self.unet(densify(features, self.grid(batch)))
+        pool = densify_with_offsets if self.config.cell_offsets else densify
+        volume = self.unet(pool(features, self.grid(batch)))
         return replace(volume, feats=volume.feats.float())
 
     def grid(self, batch: Batch) -> Grid:
@@ -149,20 +155,21 @@ class Ponder(Task):
         return RenderingMetric()
 
     def pictures(self, prediction: RenderedViews, batch: Batch) -> list[Picture]:
-        """Per view: true colour and depth above rendered colour, depth and normals."""
+        """Per view, colour, depth and normals side by side: one picture of the truth and one of what was rendered."""
         views = batch.views
-        assert views is not None
+        assert views is not None and len(batch) == 1
+        truth = torch.zeros_like(prediction.depth) if views.depth is None else views.depth
+        true_normal = normals_from_depth(truth, views.cameras.intrinsics)
+        turn = views.cameras.world_from_cam[:, :3, :3]
+        true_normal = torch.einsum("vij,vhwj->vhwi", turn, true_normal)
         pictures = []
-        for view in range(min(4, len(views.cameras))):
-            real = torch.zeros_like(prediction.depth[view]) if views.depth is None else views.depth[view]
-            far = float(torch.maximum(real, prediction.depth[view]).max())
-            normal = prediction.normal[view]
-            top = [views.rgb[view], colour_scale(real, far), torch.zeros_like(views.rgb[view])]
-            rendered = (prediction.rgb[view].clamp(0, 1) * 255).round().to(torch.uint8)
-            turned = ((normal + 1) * 127.5).clamp(0, 255).to(torch.uint8)
-            bottom = [rendered, colour_scale(prediction.depth[view], far), turned]
-            image = torch.cat([torch.cat(top, dim=1), torch.cat(bottom, dim=1)])
-            pictures.append(Picture(f"view-{view}", image))
+        for view in range(len(views.cameras)):
+            far = float(torch.maximum(truth[view], prediction.depth[view]).max())
+            real = [views.rgb[view], colour_scale(truth[view], far), normal_colours(true_normal[view])]
+            rgb = (prediction.rgb[view].clamp(0, 1) * 255).round().to(torch.uint8)
+            made = [rgb, colour_scale(prediction.depth[view], far), normal_colours(prediction.normal[view])]
+            pictures.append(Picture(f"view-{view}-truth", torch.cat(real, dim=1)))
+            pictures.append(Picture(f"view-{view}-rendered", torch.cat(made, dim=1)))
         return pictures
 
 

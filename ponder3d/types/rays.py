@@ -41,7 +41,7 @@ class RayTargets:
     label: Int[Tensor, " R"] | None = None
     """Class; negative where there is none."""
     feature: Float[Tensor, "R K"] | None = None
-    """A feature of some 2D model."""
+    """A fixed feature of the place that the ray sees: of a 2D model, or of the geometry around it."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,10 @@ class RenderOutput:
     """Weighted mean of the unit SDF gradients; points out of the surface, shorter than 1 where samples disagree."""
     opacity: Float[Tensor, " R"]
     """Sum of the weights, in [0, 1]."""
-    semantic: Float[Tensor, "R K"] | None
-    """Decoded from the composited features."""
+    semantic: Float[Tensor, "R E"] | None
+    """Semantic feature (eq. 9), decoded from the composited features."""
+    feature: Float[Tensor, "R K"] | None
+    """Rendered counterpart of ``RayTargets.feature``."""
     sample_t: Float[Tensor, "R S"]
     weights: Float[Tensor, "R S"]
     sdf: Float[Tensor, "R S"]

@@ -24,12 +24,39 @@ def densify(features: Features, grid: Grid) -> Volume:
     """
     if isinstance(features, Volume):
         return _resample(features, grid)
+    xyz, scene, feats = _located(features)
+    return _pool(cells_from_world(grid, xyz, scene), scene, feats, grid)
+
+
+def densify_with_offsets(features: Features, grid: Grid) -> Volume:
+    """``densify``, with four more channels: where in its cell the pooled points lie on average, and that there are any.
+
+    The offset is in cells from the cell's centre, each axis in [-0.5, 0.5]; the last channel is 1 in occupied cells.
+    Pooling forgets where in a cell a feature came from, and an encoder that sees its input only relative to its own
+    voxels cannot say it either. Without these channels a surface is known no better than the size of a cell. A volume
+    has no points: its offsets are 0 and it occupies every cell.
+    """
+    if isinstance(features, Volume):
+        feats = _resample(features, grid).feats
+        return Volume(grid, F.pad(F.pad(feats, (0, 3)), (0, 1), value=1.0))
+    xyz, scene, feats = _located(features)
+    cells = cells_from_world(grid, xyz, scene)
+    offset = (cells - cells.floor() - 0.5).to(feats.dtype)
+    return _pool(cells, scene, torch.cat([feats, offset, torch.ones_like(offset[:, :1])], dim=1), grid)
+
+
+def _located(features: Points | SparseTensor) -> tuple[Tensor, Tensor, Tensor]:
+    """World coordinates, scene and features of every row."""
     if isinstance(features, SparseTensor):
-        xyz, scene, feats = voxel_centres(features), features.coords[:, 0], features.feats
-    else:
-        xyz, scene, feats = features.xyz, features.scene, features.feats
+        return voxel_centres(features), features.coords[:, 0], features.feats
+    return features.xyz, features.scene, features.feats
+
+
+def _pool(
+    cells: Float[Tensor, "N 3"], scene: Int[Tensor, " N"], feats: Float[Tensor, "N C"], grid: Grid
+) -> Volume:
     num_scenes = len(grid.box)
-    cell = torch.floor(cells_from_world(grid, xyz, scene)).to(torch.int64)
+    cell = torch.floor(cells).to(torch.int64)
     shape = torch.tensor(grid.shape, device=cell.device)
     inside = ((cell >= 0) & (cell < shape)).all(1)
     # What lies outside goes to one extra row, which is cut off: no data-dependent size, so nothing waits for the GPU.

@@ -108,7 +108,7 @@ def test_parameter_gradients_equal_a_double_backward(config):
 def test_semantics_may_be_decoded_after_compositing(config):
     field, volume, xyz, scene = setup(config)
     assert field.semantic is not None
-    inputs = field.semantic_inputs(field(volume, xyz, scene))
+    inputs = field.head_inputs(field(volume, xyz, scene))
     weights = torch.rand(40, dtype=torch.float64) / 40
     before = (weights[:, None] * field.semantic(inputs)).sum(0)
     after = (weights[:, None] * inputs).sum(0) @ field.semantic.weight.T + weights.sum() * field.semantic.bias

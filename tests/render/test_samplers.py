@@ -50,9 +50,8 @@ def test_importance_concentrates_on_the_surface_of_the_field():
     assert float(((lost - 2.345).abs() < 0.1).float().mean()) < 0.1
 
 
-def test_merge_and_intervals_by_hand():
-    t = samplers.merge(torch.tensor([[1.0, 5.0]]), torch.tensor([[0.5, 3.0]]))
-    assert t.tolist() == [[0.5, 1.0, 3.0, 5.0]]
+def test_intervals_by_hand():
+    t = torch.tensor([[0.5, 1.0, 3.0, 5.0]])
     assert samplers.interval_lengths(t, torch.tensor([6.0])).tolist() == [[0.5, 2.0, 2.0, 1.0]]
 
 

@@ -18,5 +18,32 @@ _CLASSES = {
 ROOMS_LABELS = LabelSet(names=tuple(_CLASSES), palette=tuple(_CLASSES.values()))
 """Classes of generated rooms."""
 
+_GROUPS = {
+    "bed": ((255, 187, 120), ("bed",)),
+    "ceiling": ((225, 225, 225), ("ceiling",)),
+    "chair": ((188, 189, 34), ("chair", "stool", "bench")),
+    "floor": ((152, 223, 138), ("floor", "rug")),
+    "furniture": (
+        (31, 119, 180),
+        ("nightstand", "bookshelf", "wardrobe", "cabinet", "counter", "refrigerator", "stove", "sink", "toilet",
+         "bathtub", "washing machine", "radiator"),
+    ),
+    "objects": ((255, 235, 60), ("lamp", "plant", "bin", "pillow", "box", "mirror")),
+    "picture": ((196, 156, 148), ("picture",)),
+    "sofa": ((140, 86, 75), ("sofa", "armchair")),
+    "table": ((255, 152, 150), ("table", "coffee table", "desk")),
+    "tv": ((20, 20, 90), ("television", "monitor")),
+    "wall": ((174, 199, 232), ("wall", "door")),
+    "window": ((197, 176, 213), ("window", "curtain")),
+}  # fmt: skip
+
+GROUPED_LABELS = LabelSet(names=tuple(_GROUPS), palette=tuple(colour for colour, _ in _GROUPS.values()))
+"""The same rooms in the twelve groups that the 13-class NYUv2 split makes of them (its "books" are furniture here)."""
+
+GROUP_OF = tuple(
+    next(row for row, (_, members) in enumerate(_GROUPS.values()) if name in members) for name in _CLASSES
+)
+"""Row of ``GROUPED_LABELS`` for each row of ``ROOMS_LABELS``."""
+
 STRUCTURE = ("wall", "floor", "ceiling")
 """Classes without instances: their points and pixels have instance -1 and there is no box for them."""

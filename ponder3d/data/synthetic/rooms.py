@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,12 +20,17 @@ from ponder3d.data.dataset import DataError, DatasetConfig, SceneDataset
 from ponder3d.data.synthetic.filming import PackedRoom, film, furnished_room
 from ponder3d.data.synthetic.groups import ROOM_TYPES
 from ponder3d.data.synthetic.pieces import Draw
+from ponder3d.data.synthetic.room_classes import GROUP_OF
+from ponder3d.data.synthetic.room_classes import GROUPED_LABELS as GROUPED_LABELS
 from ponder3d.data.synthetic.room_classes import ROOMS_LABELS as ROOMS_LABELS
 from ponder3d.data.synthetic.room_classes import STRUCTURE as STRUCTURE
 from ponder3d.data.synthetic.sensor import SensorConfig
 from ponder3d.data.synthetic.walk import walk
 from ponder3d.geometry.keyed import derive
 from ponder3d.types import Boxes, Cameras, Scene, Views
+
+FIRST_TEST_ROOM = 1_000_000
+"""Rooms from this index on are for evaluation; training sets start at 0 and end before."""
 
 GENERATOR_VERSION = 1
 """Part of the cache's address; raise it whenever the same configuration gives different rooms."""
@@ -38,6 +44,8 @@ class RoomsConfig(DatasetConfig):
     first: int = 0
     """Index of the first room."""
     num_rooms: int = 1000
+    num_test_rooms: int = 16
+    """Rooms of the ``held_out`` set."""
     num_views: int = 30
     num_fused_views: int = 20
     """The point cloud comes from the first so many views; the others only supervise."""
@@ -45,6 +53,8 @@ class RoomsConfig(DatasetConfig):
     """Height and width."""
     room_types: tuple[str, ...] = ROOM_TYPES
     """Types to draw from."""
+    classes: Literal["all", "grouped"] = "all"
+    """``all``: the 37 of ``ROOMS_LABELS``. ``grouped``: the 12 of ``GROUPED_LABELS``."""
     cloud_spacing: float = 0.02
     """The cloud has one point per voxel of this side, in metres."""
     max_points: int = 100_000
@@ -53,7 +63,7 @@ class RoomsConfig(DatasetConfig):
     """Directory in which rooms are kept once they are made; empty for none."""
 
     def __post_init__(self):
-        for name, least in (("first", 0), ("num_rooms", 1), ("num_fused_views", 1), ("max_points", 1)):
+        for name, least in (("first", 0), ("num_rooms", 1), ("num_test_rooms", 1), ("num_fused_views", 1), ("max_points", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"RoomsConfig.{name} must be at least {least}, it is {getattr(self, name)}")
         if self.num_fused_views > self.num_views:
@@ -64,6 +74,8 @@ class RoomsConfig(DatasetConfig):
             raise ValueError(
                 f"RoomsConfig.image_size must be (height, width) of at least 8 pixels, it is {self.image_size}"
             )
+        if self.classes not in ("all", "grouped"):
+            raise ValueError(f"RoomsConfig.classes must be 'all' or 'grouped', it is {self.classes!r}")
         if not self.cloud_spacing > 0:
             raise ValueError(f"RoomsConfig.cloud_spacing must be positive, it is {self.cloud_spacing}")
         unknown = [kind for kind in self.room_types if kind not in ROOM_TYPES]
@@ -74,14 +86,17 @@ class RoomsConfig(DatasetConfig):
         """Open the dataset; nothing is generated yet."""
         return Rooms(self)
 
+    def held_out(self) -> "RoomsConfig":
+        """``num_test_rooms`` rooms from a range of indices that no training set reaches."""
+        return replace(self, first=self.first + FIRST_TEST_ROOM, num_rooms=self.num_test_rooms)
+
 
 class Rooms(SceneDataset):
     """Generated rooms by index, made when asked for and kept in the cache if there is one."""
 
-    labels = ROOMS_LABELS
-
     def __init__(self, config: RoomsConfig):
         self.config = config
+        self.labels = ROOMS_LABELS if config.classes == "all" else GROUPED_LABELS
 
     def __len__(self) -> int:
         return self.config.num_rooms
@@ -134,7 +149,7 @@ def generate(config: RoomsConfig, workers: int = 2, progress: Callable[[int, int
 
 def room_path(config: RoomsConfig, index: int) -> Path:
     """The cache file of a room. Its folder is named by everything that decides the room's content."""
-    content = replace(config, first=0, num_rooms=1, cache="")
+    content = replace(config, first=0, num_rooms=1, num_test_rooms=1, classes="all", cache="")
     return Path(config.cache) / f"{fingerprint(content)}-v{GENERATOR_VERSION}" / f"room-{config.first + index:06d}.npz"
 
 
@@ -187,6 +202,9 @@ def _scene(packed: PackedRoom, config: RoomsConfig, index: int) -> Scene:
     number = config.first + index
     normal = packed.point_normal.astype(np.float32)
     normal /= np.sqrt((normal * normal).sum(1, keepdims=True))
+    # One row more than there are classes: -1 stays -1.
+    rows = torch.arange(len(ROOMS_LABELS)) if config.classes == "all" else torch.tensor(GROUP_OF)
+    rows = torch.cat([rows, torch.tensor([ROOMS_LABELS.ignore])])
     cameras = Cameras(
         intrinsics=torch.from_numpy(packed.intrinsics),
         world_from_cam=torch.from_numpy(packed.world_from_cam),
@@ -196,7 +214,7 @@ def _scene(packed: PackedRoom, config: RoomsConfig, index: int) -> Scene:
         cameras=cameras,
         rgb=torch.from_numpy(packed.rgb),
         depth=torch.from_numpy(packed.depth * np.float32(0.001)),
-        labels=torch.from_numpy(packed.labels.astype(np.int16)),
+        labels=rows.to(torch.int16)[torch.from_numpy(packed.labels).to(torch.int64)],
         counts=torch.tensor([len(cameras)]),
         instances=torch.from_numpy(packed.instances),
     )
@@ -206,10 +224,10 @@ def _scene(packed: PackedRoom, config: RoomsConfig, index: int) -> Scene:
         rgb=torch.from_numpy(packed.point_rgb * np.float32(1 / 255)),
         normal=torch.from_numpy(normal),
         source=f"room {number} of seed {config.seed}",
-        labels=torch.from_numpy(packed.point_labels.astype(np.int64)),
+        labels=rows[torch.from_numpy(packed.point_labels).to(torch.int64)],
         instances=torch.from_numpy(packed.point_instances.astype(np.int64)),
         views=views,
-        boxes=Boxes(boxes[:, :3], boxes[:, 3:6], boxes[:, 6], torch.from_numpy(packed.box_labels.astype(np.int64))),
+        boxes=Boxes(boxes[:, :3], boxes[:, 3:6], boxes[:, 6], rows[torch.from_numpy(packed.box_labels).to(torch.int64)]),
         key=derive(config.seed, number),
     )
 

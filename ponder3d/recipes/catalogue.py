@@ -1,0 +1,53 @@
+"""Finding recipes: the functions of the modules here that return an Experiment, and those of anybody's own modules."""
+
+import importlib
+import inspect
+import os
+import pkgutil
+import sys
+from collections.abc import Callable
+
+import ponder3d.recipes
+from ponder3d.engine.experiment import Experiment
+
+Recipe = Callable[[], Experiment]
+
+
+def list_recipes() -> dict[str, Recipe]:
+    """The recipes of this package by name, ``module.function``."""
+    found = {}
+    for module_info in pkgutil.iter_modules(ponder3d.recipes.__path__):
+        module = importlib.import_module(f"{ponder3d.recipes.__name__}.{module_info.name}")
+        for name, function in inspect.getmembers(module, inspect.isfunction):
+            if function.__module__ == module.__name__ and _is_recipe(function) and not name.startswith("_"):
+                found[f"{module_info.name}.{name}"] = function
+    return found
+
+
+def find_recipe(name: str) -> Recipe:
+    """A recipe of this package, or of any importable module: ``mine.recipes.big`` is ``big`` in ``mine/recipes.py``.
+
+    Raises:
+        ValueError: there is none; the message lists what there is.
+    """
+    own = list_recipes()
+    if name in own:
+        return own[name]
+    module_name, _, function_name = name.rpartition(".")
+    if module_name:
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())
+        try:
+            function = getattr(importlib.import_module(module_name), function_name, None)
+        except ModuleNotFoundError as error:
+            if not module_name.startswith(error.name or " "):
+                raise  # the module is there, and something that it imports is not
+            function = None
+        if inspect.isfunction(function) and _is_recipe(function):
+            return function
+    raise ValueError(f"no recipe {name!r}; known are {', '.join(own)}, and any function that returns an Experiment")
+
+
+def _is_recipe(function: Callable[..., object]) -> bool:
+    signature = inspect.signature(function)
+    return signature.return_annotation is Experiment and not signature.parameters

@@ -1,0 +1,209 @@
+"""The demo: does rendering teach an encoder anything? Generated rooms, two pre-trainings, and the proof downstream.
+
+Every part is a job with its own directory, so an interrupted demo continues where it was.
+"""
+
+import statistics
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from ponder3d.config import Config, fingerprint, to_json
+from ponder3d.data.synthetic.rooms import RoomsConfig, generate
+from ponder3d.data.transforms import Centre, GridSample, LimitLabels, apply
+from ponder3d.encoders.files import FILE_NAME, load_encoder
+from ponder3d.engine.evaluate import read_json, write_json
+from ponder3d.engine.experiment import Experiment
+from ponder3d.engine.jobs import Job, run_jobs
+from ponder3d.engine.log import Progress
+from ponder3d.geometry import keyed
+from ponder3d.recipes import pretrain_indoor, semseg
+from ponder3d.tasks.linear_probe import LinearProbeConfig, linear_probe
+from ponder3d.types import Scene
+
+RESULTS = "results.json"
+PRETRAININGS = ("label-free", "semantic")
+_FIRST_TRANSFER_ROOM = 500_000
+
+
+@dataclass(frozen=True)
+class DemoConfig(Config):
+    """Generate rooms, pre-train by rendering with and without labels, and measure what it is good for.
+
+    Ten minutes and 4 GiB on two CPU cores. Run it again to continue an interrupted demo.
+    """
+
+    out: str = "runs/demo"
+    """Directory of the demo; the page is ``report/index.html`` in it."""
+    seed: int = 0
+    """Other seeds give other rooms, other encoders and other labelled points."""
+    pretrain_rooms: int = 64
+    """Rooms that are rendered."""
+    transfer_rooms: int = 24
+    """Other rooms: those of the linear probe, and the first few of them those of fine-tuning."""
+    test_rooms: int = 16
+    """Rooms on which everything is measured, never used otherwise."""
+    labelled_rooms: int = 8
+    """Rooms of fine-tuning."""
+    labelled_points: int = 20
+    """Labelled points in each of them."""
+    pretrain_steps: int = 800
+    finetune_steps: int = 150
+    trials: int = 3
+    """Repetitions of every measurement, with other seeds."""
+    processes: int = 2
+    """Jobs at a time; each gets an equal share of the threads."""
+    quiet: bool = False
+    """No progress on the terminal."""
+
+
+def is_demo(folder: Path | str) -> bool:
+    """Whether a directory holds a finished demo."""
+    return (Path(folder) / RESULTS).is_file()
+
+
+def run_demo(config: DemoConfig) -> str:
+    """Run the demo, or what is left of it.
+
+    Returns:
+        The transfer table as text. ``results.json`` in ``config.out`` holds every figure.
+    """
+    out = Path(config.out)
+    pretrain = pretrain_experiments(config)
+    rooms = _rooms(config)
+    for which, data in (("to pre-train on", pretrain["label-free"].data), ("to transfer to", rooms), ("to test on", rooms.held_out())):
+        assert isinstance(data, RoomsConfig)
+        progress = Progress(data.num_rooms, label=f"rooms {which}", quiet=config.quiet)
+        generate(data, config.processes, lambda done, total, show=progress.show: show(done, {}))
+        progress.close()
+    jobs = [Job(name, out / name, experiment) for name, experiment in pretrain.items()]
+    run_jobs(jobs, config.processes, "pre-training", config.quiet)
+    figures = run_jobs(_transfer_jobs(config, out), config.processes, "transfer", config.quiet)
+    rows = summarise(figures, config.trials)
+    record = {"config": to_json(config), "fingerprint": fingerprint(config), "figures": figures, "rows": rows}
+    write_json(out / RESULTS, record)
+    return table_text(rows)
+
+
+def pretrain_experiments(config: DemoConfig) -> dict[str, Experiment]:
+    """The two pre-trainings by name."""
+    recipes = dict(zip(PRETRAININGS, (pretrain_indoor.rooms(), pretrain_indoor.rooms_semantic()), strict=True))
+    experiments = {}
+    for name, recipe in recipes.items():
+        assert isinstance(recipe.data, RoomsConfig)
+        data = replace(
+            recipe.data,
+            seed=config.seed,
+            num_rooms=config.pretrain_rooms,
+            num_test_rooms=config.test_rooms,
+            cache=f"{config.out}/rooms",
+        )
+        experiments[name] = replace(
+            recipe,
+            data=data,
+            steps=config.pretrain_steps,
+            validate_every=max(1, config.pretrain_steps // 4),
+            seed=config.seed,
+        )
+    return experiments
+
+
+def _rooms(config: DemoConfig) -> RoomsConfig:
+    """The transfer rooms; their ``held_out`` are the test rooms of the pre-trainings too."""
+    data = semseg.rooms().data
+    assert isinstance(data, RoomsConfig)
+    return replace(
+        data,
+        seed=config.seed,
+        first=_FIRST_TRANSFER_ROOM,
+        num_rooms=config.transfer_rooms,
+        num_test_rooms=config.test_rooms,
+        cache=f"{config.out}/rooms",
+    )
+
+
+def _transfer_jobs(config: DemoConfig, out: Path) -> list[Job]:
+    encoders = {name: str(out / name / FILE_NAME) for name in PRETRAININGS}
+    jobs = []
+    for trial in range(config.trials):
+        for name, path in {"scratch": "", **encoders}.items():
+            experiment = finetune_experiment(config, path, trial)
+            jobs.append(Job(f"finetune-{name}-{trial}", out / "transfer" / f"finetune-{name}-{trial}", experiment))
+        for name, path in {"random": "", **encoders}.items():
+            target = out / "transfer" / f"probe-{name}-{trial}"
+            jobs.append(
+                Job(f"probe-{name}-{trial}", target, None, probe, (config, path, trial), f"{fingerprint(config)}-{path}")
+            )
+    return jobs
+
+
+def finetune_experiment(config: DemoConfig, init: str, trial: int) -> Experiment:
+    """Segmentation from few labels; trials differ in the labelled points, the order and the initial weights."""
+    recipe = semseg.rooms()
+    seed = keyed.derive(config.seed, trial) % 10_000
+    transforms = tuple(
+        LimitLabels(config.labelled_points, seed) if isinstance(t, LimitLabels) else t for t in recipe.transforms
+    )
+    return replace(
+        recipe,
+        data=replace(_rooms(config), num_rooms=config.labelled_rooms),
+        transforms=transforms,
+        steps=config.finetune_steps,
+        seed=seed,
+        init=init,
+        save_every=config.finetune_steps,
+    )
+
+
+def probe(config: DemoConfig, encoder_file: str, trial: int) -> dict[str, float]:
+    """Linear probe of an encoder, or of a freshly initialised one if there is no file."""
+    seed = keyed.derive(config.seed, trial) % 10_000
+    torch.manual_seed(seed)
+    encoder = load_encoder(encoder_file) if encoder_file else pretrain_indoor.small_encoder().build()
+    data = _rooms(config)
+    train, test = (_sampled(rooms, encoder.config.grid_size) for rooms in (data, data.held_out()))
+    return linear_probe(encoder, train, test, data.build().labels, LinearProbeConfig(), seed)
+
+
+def _sampled(data: RoomsConfig, grid_size: float) -> list[Scene]:
+    """Rooms as the encoder sees them in evaluation; always the same points."""
+    rooms = data.build()
+    return [apply((Centre(), GridSample(grid_size)), replace(rooms[i], views=None), data.seed, i) for i in range(len(rooms))]
+
+
+def summarise(figures: dict[str, dict[str, float]], trials: int) -> list[dict[str, float | str]]:
+    """One row per way of transfer: mIoU of each trial, mean and standard deviation, in percentage points."""
+    rows: list[dict[str, float | str]] = []
+    for way, starts in (("probe", ("random", *PRETRAININGS)), ("finetune", ("scratch", *PRETRAININGS))):
+        for start in starts:
+            values = [100 * figures[f"{way}-{start}-{trial}"]["miou"] for trial in range(trials)]
+            spread = statistics.stdev(values) if trials > 1 else 0.0
+            rows.append({"way": way, "start": start, "mean": statistics.mean(values), "spread": spread})
+    return rows
+
+
+def table_text(rows: list[dict[str, float | str]]) -> str:
+    """The transfer table for the terminal."""
+    titles = {"probe": "linear probe, frozen features", "finetune": "fine-tuning, few labels"}
+    lines = [f"{'':<32}{'start':<12}{'mIoU %':>8}{'+-':>6}{'gain':>8}"]
+    base = 0.0
+    for row in rows:
+        mean, spread = float(row["mean"]), float(row["spread"])
+        first = row["start"] in ("random", "scratch")
+        base = mean if first else base
+        gain = "" if first else f"{mean - base:+.1f}"
+        lines.append(f"{titles[str(row['way'])] if first else '':<32}{row['start']:<12}{mean:>8.1f}{spread:>6.1f}{gain:>8}")
+    return "\n".join(lines)
+
+
+def read_results(folder: Path | str) -> dict[str, object]:
+    """``results.json`` of a demo.
+
+    Raises:
+        ValueError: the demo has not finished.
+    """
+    record = read_json(Path(folder) / RESULTS)
+    if record is None:
+        raise ValueError(f"{folder}: no finished demo ({RESULTS} is missing); run ponder3d demo --out {folder}")
+    return record

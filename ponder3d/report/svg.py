@@ -1,0 +1,74 @@
+"""Line charts as SVG."""
+
+import html
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_COLOURS = ("#1f77b4", "#d95f02", "#1b9e77", "#7570b3", "#e7298a", "#66a61e", "#a6761d", "#666666")
+_WIDTH, _HEIGHT = 460, 250
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 28, 36
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line of a chart."""
+
+    name: str
+    points: tuple[tuple[float, float], ...]
+    """(x, y) in the order of x; values that are not finite are left out."""
+    markers: bool = False
+    """Whether to mark every point, for lines of few points."""
+
+
+def line_chart(title: str, series: Sequence[Series], x_label: str, y_label: str) -> str:
+    """A chart with ticks at round numbers and a legend; an empty string if there is nothing to draw."""
+    finite = [Series(s.name, tuple(p for p in s.points if all(map(math.isfinite, p))), s.markers) for s in series]
+    finite = [s for s in finite if s.points]
+    if not finite:
+        return ""
+    xs, ys = ([p[axis] for s in finite for p in s.points] for axis in (0, 1))
+    x_ticks, y_ticks = round_ticks(min(xs), max(xs)), round_ticks(min(ys), max(ys))
+    x_lo, x_hi = min(min(xs), x_ticks[0]), max(max(xs), x_ticks[-1])
+    y_lo, y_hi = min(min(ys), y_ticks[0]), max(max(ys), y_ticks[-1])
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        across = (x - x_lo) / ((x_hi - x_lo) or 1)
+        up = (y - y_lo) / ((y_hi - y_lo) or 1)
+        return _LEFT + across * (_WIDTH - _LEFT - _RIGHT), _HEIGHT - _BOTTOM - up * (_HEIGHT - _TOP - _BOTTOM)
+
+    parts = [
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{html.escape(title)}">',
+        f'<text x="{_LEFT}" y="16" class="title">{html.escape(title)}</text>',
+    ]
+    for tick in y_ticks:
+        _, y = place(x_lo, tick)
+        parts.append(f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>')
+        parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>')
+    for tick in x_ticks:
+        x, _ = place(tick, y_lo)
+        parts.append(f'<text x="{x:.1f}" y="{_HEIGHT - _BOTTOM + 15}" text-anchor="middle">{tick:g}</text>')
+    parts.append(f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 4}" text-anchor="end">{html.escape(x_label)}</text>')
+    parts.append(f'<text x="4" y="{_HEIGHT - 4}">{html.escape(y_label)}</text>')
+    for number, line in enumerate(finite):
+        colour = _COLOURS[number % len(_COLOURS)]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*p) for p in line.points))
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.8"/>')
+        if line.markers or len(line.points) == 1:
+            parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in (place(*p) for p in line.points)]
+        if len(finite) > 1:
+            y = _TOP + 8 + 14 * number
+            parts.append(f'<rect x="{_WIDTH - 128}" y="{y - 8}" width="10" height="10" fill="{colour}"/>')
+            parts.append(f'<text x="{_WIDTH - 114}" y="{y + 1}">{html.escape(line.name)}</text>')
+    return "\n".join([*parts, "</svg>"])
+
+
+def round_ticks(lo: float, hi: float, most: int = 6) -> list[float]:
+    """Round numbers (1, 2 or 5 times a power of ten apart) that cover [lo, hi]; two at least."""
+    if hi <= lo:
+        lo, hi = lo - (abs(lo) or 1) * 0.5, lo + (abs(lo) or 1) * 0.5
+    raw = (hi - lo) / (most - 1)
+    power = 10 ** math.floor(math.log10(raw))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * (1 - 1e-9))
+    first, last = math.floor(lo / step + 1e-9), math.ceil(hi / step - 1e-9)
+    return [round(i * step, 12) for i in range(first, last + 1)]

@@ -1,0 +1,314 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ponder3d.data import transforms as tf
+from ponder3d.geometry import keyed
+from ponder3d.geometry.cameras import project
+from ponder3d.types import Cameras, Scene, Views
+
+GEOMETRIC = [tf.Centre(), tf.Rotate(probability=1.0), tf.Rotate("x", 0.05, 1.0), tf.Scale(), tf.Flip(1.0)]
+OTHERS = [
+    tf.Jitter(),
+    tf.AutoContrast(1.0),
+    tf.ShiftColour(1.0),
+    tf.JitterColour(1.0),
+    tf.DropModality(0.5, 0.5),
+    tf.DropPoints(0.8),
+    tf.RemoveBlocks(0.2, 0.8),
+    tf.GridSample(0.2),
+    tf.LimitLabels(5),
+    tf.KeepViews((0, -1)),
+    tf.PickRays(2, 16),
+]
+
+
+def a_scene(num=2000) -> Scene:
+    """A room of random points, seen by two cameras whose depth is that of the points."""
+    xyz = torch.rand(num, 3) * torch.tensor([4.0, 3.0, 2.5]) + torch.tensor([1.0, 2.0, 0.3])
+    pose = torch.eye(4).repeat(2, 1, 1)
+    pose[:, :3, :3] = torch.linalg.qr(torch.randn(2, 3, 3)).Q
+    pose[:, :3, 3] = torch.tensor([[3.0, 3.5, 1.5], [2.0, 3.0, 1.0]])
+    cameras = Cameras(torch.tensor([[40.0, 0, 24], [0, 40, 16], [0, 0, 1]]).repeat(2, 1, 1), pose, (33, 49))
+    depth = torch.zeros(2, 33, 49)
+    labels = torch.full((2, 33, 49), -1, dtype=torch.int16)
+    for view in range(2):
+        uv, z = project(cameras, xyz, torch.full((num,), view))
+        pixel = uv.round().to(torch.int64)
+        seen = (z > 0.1) & (pixel >= 0).all(1) & (pixel[:, 0] < 49) & (pixel[:, 1] < 33)
+        depth[view, pixel[seen, 1], pixel[seen, 0]] = z[seen]
+        labels[view, pixel[seen, 1], pixel[seen, 0]] = 3
+    rgb = torch.randint(0, 255, (2, 33, 49, 3), dtype=torch.uint8)
+    return Scene(
+        xyz,
+        torch.rand(num, 3),
+        torch.nn.functional.normalize(torch.randn(num, 3), dim=1),
+        "box",
+        labels=torch.randint(0, 4, (num,)),
+        instances=torch.arange(num),
+        views=Views(cameras, rgb, depth, labels, torch.tensor([2])),
+    )
+
+
+def run(transform, scene, *key) -> Scene:
+    return transform(scene, keyed.generator(*(key or (1,))))
+
+
+@pytest.mark.parametrize("transform", [*GEOMETRIC, *OTHERS], ids=lambda t: type(t).__name__)
+def test_same_key_same_scene_other_key_other_scene(transform):
+    scene = a_scene()
+
+    def told(*key):
+        out = run(transform, scene, *key)
+        parts = [out.xyz, out.rgb, out.normal, out.labels]
+        parts += [] if out.rays is None else [out.rays.directions]
+        return [None if p is None else p.clone() for p in parts]
+
+    first, again = told(1), told(1)
+    assert all((a is None and b is None) or torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    deterministic = isinstance(transform, (tf.Centre, tf.Flip, tf.LimitLabels, tf.KeepViews))
+    others = [told(key) for key in range(2, 6)]
+    changed = any(
+        (a is None) != (b is None) or (a is not None and (a.shape != b.shape or not torch.equal(a, b)))
+        for other in others
+        for a, b in zip(first, other, strict=True)
+    )
+    assert changed != deterministic
+
+
+@pytest.mark.parametrize("transform", [*GEOMETRIC, *OTHERS], ids=lambda t: type(t).__name__)
+def test_the_input_is_left_alone(transform):
+    scene = a_scene()
+    before = [scene.xyz.clone(), scene.rgb.clone(), scene.views.depth.clone(), scene.views.cameras.world_from_cam.clone()]
+    run(transform, scene)
+    after = [scene.xyz, scene.rgb, scene.views.depth, scene.views.cameras.world_from_cam]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("transform", GEOMETRIC, ids=lambda t: type(t).__name__)
+def test_cameras_keep_seeing_the_points(transform):
+    """Points moved and then projected fall on the pixels they fell on, at the depth the moved image says."""
+    scene = a_scene(200)
+    out = run(transform, scene)
+    for view in range(2):
+        rows = torch.full((200,), view)
+        uv, z = project(scene.views.cameras, scene.xyz, rows)
+        uv_out, z_out = project(out.views.cameras, out.xyz, rows)
+        near = z > 0.2
+        torch.testing.assert_close(uv_out[near], uv[near], atol=2e-2, rtol=1e-3)
+        pixel = uv[near].round().to(torch.int64)
+        inside = (pixel >= 0).all(1) & (pixel[:, 0] < 49) & (pixel[:, 1] < 33)
+        recorded = out.views.depth[view, pixel[inside, 1], pixel[inside, 0]]
+        first = (recorded - z_out[near][inside]).abs() < 1e-4  # several points may share a pixel
+        assert float(first.float().mean()) > 0.9
+
+
+def test_any_number_of_points():
+    empty = replace(a_scene(0), views=None)
+    for transform in [*GEOMETRIC, *OTHERS[:9]]:
+        assert len(run(transform, empty).xyz) == 0
+    one = replace(a_scene(1), views=None)
+    for transform in [*GEOMETRIC, *OTHERS[:9]]:
+        assert len(run(transform, one).xyz) <= 1
+
+
+def test_centre():
+    out = run(tf.Centre(), a_scene())
+    assert float(out.xyz[:, 2].min()) == pytest.approx(0, abs=1e-6)
+    middle = (out.xyz.amin(0) + out.xyz.amax(0)) / 2
+    assert float(middle[:2].abs().max()) < 1e-5
+
+
+def test_rotate_leaves_z_alone_and_reaches_all_angles():
+    scene = a_scene(1)
+    angles = []
+    for key in range(200):
+        out = run(tf.Rotate(probability=1.0), scene, key)
+        assert float(out.xyz[0, 2]) == float(scene.xyz[0, 2])
+        angles.append(math.atan2(float(out.xyz[0, 1]), float(out.xyz[0, 0])))
+    assert min(angles) < -2.8 and max(angles) > 2.8
+    moved = sum(not torch.equal(run(tf.Rotate(probability=0.5), scene, k).xyz, scene.xyz) for k in range(200))
+    assert 70 < moved < 130
+
+
+def test_scale_range():
+    scene = a_scene(1)
+    ratios = [float((run(tf.Scale(0.9, 1.1), scene, k).xyz / scene.xyz)[0, 0]) for k in range(200)]
+    assert 0.9 <= min(ratios) < 0.91 and 1.09 < max(ratios) <= 1.1
+
+
+def test_flip_mirrors_normals_too():
+    scene = a_scene()
+    out = run(tf.Flip(1.0), scene)
+    assert torch.equal(out.xyz[:, :2], -scene.xyz[:, :2]) and torch.equal(out.normal[:, :2], -scene.normal[:, :2])
+    assert torch.equal(out.xyz[:, 2], scene.xyz[:, 2])
+
+
+def test_jitter_is_clipped():
+    scene = a_scene()
+    moved = run(tf.Jitter(0.05, 0.02), scene).xyz - scene.xyz
+    assert float(moved.abs().max()) <= 0.02 + 1e-6 and float(moved.abs().mean()) > 0.01
+
+
+def test_colours_stay_colours():
+    scene = a_scene()
+    for transform in (tf.AutoContrast(1.0), tf.ShiftColour(1.0, 0.5), tf.JitterColour(1.0, 0.5)):
+        out = run(transform, scene)
+        assert 0 <= float(out.rgb.min()) and float(out.rgb.max()) <= 1
+        assert not torch.equal(out.rgb, scene.rgb)
+        assert run(transform, replace(scene, rgb=None)).rgb is None
+
+
+def test_auto_contrast_fills_the_range():
+    scene = a_scene()
+    dull = replace(scene, rgb=scene.rgb * 0.2 + 0.4)
+    spread = [float((out := run(tf.AutoContrast(1.0), dull, k)).rgb.max() - out.rgb.min()) for k in range(20)]
+    assert min(spread) >= 0.19 and max(spread) > 0.8
+
+
+def test_drop_points_keeps_the_bounds():
+    scene = a_scene()
+    out = run(tf.DropPoints(0.8), scene)
+    assert len(out.xyz) == 400
+    torch.testing.assert_close(out.bounds, torch.stack([scene.xyz.amin(0), scene.xyz.amax(0)]))
+    assert bool(torch.isin(out.instances, scene.instances).all())
+    assert torch.equal(scene.xyz[out.instances], out.xyz), "every column is selected alike"
+
+
+def test_remove_blocks_takes_whole_blocks_away():
+    scene = a_scene(20000)
+    out = run(tf.RemoveBlocks(0.7, 0.7, 0.5), scene)
+    assert 0.2 < len(out.xyz) / 20000 < 0.4
+    torch.testing.assert_close(out.bounds, torch.stack([scene.xyz.amin(0), scene.xyz.amax(0)]))
+    # The remaining points fill their blocks: in cells well inside, either nearly all points are left or none.
+    cell = torch.floor(scene.xyz / 0.125).to(torch.int64)
+    kept = torch.zeros(20000)
+    kept[out.instances] = 1
+    _, which = torch.unique(cell, dim=0, return_inverse=True)
+    share = torch.zeros(int(which.max()) + 1).index_add_(0, which, kept) / torch.bincount(which)
+    assert float(((share < 0.01) | (share > 0.99)).float().mean()) > 0.5
+
+
+def test_the_share_of_removed_blocks_is_drawn():
+    scene = a_scene(20000)
+    left = [len(run(tf.RemoveBlocks(0.0, 0.9, 0.5), scene, k).xyz) / 20000 for k in range(12)]
+    assert min(left) < 0.4 and max(left) > 0.7
+    assert len(run(tf.RemoveBlocks(0.0, 0.0, 0.5), scene).xyz) == 20000
+
+
+def test_grid_sample_takes_one_point_per_voxel():
+    scene = replace(a_scene(20000), labels=None)
+    out = run(tf.GridSample(0.2), scene)
+    cells = torch.unique(torch.floor(scene.xyz / 0.2), dim=0)
+    assert len(out.xyz) == len(cells)
+    assert len(torch.unique(torch.floor(out.xyz / 0.2), dim=0)) == len(cells)
+
+
+def test_grid_sample_chooses_evenly():
+    scene = Scene(torch.tensor([[0.1, 0, 0], [0.2, 0, 0], [0.3, 0, 0]]), None, None, "x", instances=torch.arange(3))
+    picks = torch.bincount(torch.cat([run(tf.GridSample(1.0), scene, k).instances for k in range(900)]))
+    assert picks.min() > 240 and picks.max() < 360
+
+
+def test_grid_sample_prefers_labelled_points():
+    labels = torch.full((20000,), -1)
+    labels[::500] = 2
+    scene = replace(a_scene(20000), labels=labels)
+    out = run(tf.GridSample(0.4), scene)
+    labelled_voxels = torch.unique(torch.floor(scene.xyz[::500] / 0.4), dim=0)
+    assert int((out.labels >= 0).sum()) == len(labelled_voxels)
+
+
+def test_limit_labels_keeps_the_same_points_every_time():
+    scene = a_scene()
+    first, again = (run(tf.LimitLabels(20), scene, key).labels for key in (1, 2))
+    assert torch.equal(first, again) and int((first >= 0).sum()) == 20
+    assert torch.equal(first[first >= 0], scene.labels[first >= 0])
+    assert not torch.equal(first, run(tf.LimitLabels(20, seed=1), scene).labels)
+    assert not torch.equal(first, run(tf.LimitLabels(20), replace(scene, source="other")).labels)
+    with pytest.raises(ValueError, match="box has no point labels"):
+        run(tf.LimitLabels(20), replace(scene, labels=None))
+
+
+def test_keep_views():
+    out = run(tf.KeepViews((-1, 7)), a_scene())
+    assert len(out.views.cameras) == 1
+    with pytest.raises(ValueError, match="box has no images"):
+        run(tf.KeepViews(), replace(a_scene(), views=None))
+
+
+def test_rays_end_at_measured_points():
+    scene = a_scene(20000)
+    out = run(tf.PickRays(2, 64), scene)
+    assert out.views is None and len(out.rays) == 128
+    ends = out.rays.origins + out.targets.t[:, None] * out.rays.directions
+    gap = torch.cdist(ends, scene.xyz).amin(1)
+    # A pixel is 1/40 of the depth wide and its point may lie anywhere in it.
+    assert float((gap / out.targets.t).max()) < 0.02
+    assert bool((out.targets.label == 3).all())
+    assert float(out.targets.rgb.max()) <= 1
+
+
+def test_rays_of_pixels_without_depth():
+    scene = a_scene(300)
+    everywhere = run(tf.PickRays(2, 200, need_depth=False), scene)
+    assert bool((everywhere.targets.t == 0).any()) and bool((everywhere.targets.t > 0).any())
+    colour_only = run(tf.PickRays(2, 50), replace(scene, views=replace(scene.views, depth=None)))
+    assert colour_only.targets.t is None and len(colour_only.rays) == 100
+
+
+def test_a_view_without_depth_gives_no_rays():
+    """The reference stops with an error there (spec 9.2, number 22)."""
+    scene = a_scene(300)
+    depth = scene.views.depth.clone()
+    depth[0] = 0
+    out = run(tf.PickRays(2, 50), replace(scene, views=replace(scene.views, depth=depth)))
+    assert len(out.rays) == 50
+    nothing = run(tf.PickRays(2, 50), replace(scene, views=replace(scene.views, depth=depth * 0)))
+    assert len(nothing.rays) == 0
+
+
+def test_edge_rays_lie_near_depth_edges():
+    scene = a_scene()
+    depth = torch.full((2, 33, 49), 2.0)
+    depth[:, :, 25:] = 4.0
+    out = run(tf.PickRays(2, 100, edge_share=1.0), replace(scene, views=replace(scene.views, depth=depth)))
+    local = torch.einsum("nij,ni->nj", _pose_of(scene, out), out.rays.directions)
+    u = local[:, 0] / local[:, 2] * 40 + 24
+    assert float((u - 24.5).abs().max()) <= 5.01
+
+
+def _pose_of(scene, out) -> torch.Tensor:
+    """The rotation of the camera that each ray starts at."""
+    centres = scene.views.cameras.world_from_cam[:, :3, 3]
+    owner = torch.cdist(out.rays.origins, centres).argmin(1)
+    return scene.views.cameras.world_from_cam[owner, :3, :3]
+
+
+def test_fragments_cover_every_point():
+    scene = a_scene(3000)
+    seen = torch.zeros(3000, dtype=torch.int64)
+    largest = 0
+    for part, rows in tf.fragments(scene, 0.3):
+        assert torch.equal(part.xyz, scene.xyz[rows])
+        cells = torch.floor(part.xyz / 0.3)
+        assert len(torch.unique(cells, dim=0)) == len(cells), "at most one point per voxel"
+        seen[rows] += 1
+        largest += 1
+    assert int(seen.min()) >= 1
+    _, counts = torch.unique(torch.floor(scene.xyz / 0.3), dim=0, return_counts=True)
+    assert largest == int(counts.max())
+
+
+def test_apply_gives_each_step_its_own_numbers():
+    scene = a_scene()
+    steps = (tf.Rotate(probability=1.0), tf.Jitter())
+    both = tf.apply(steps, scene, 1, 2)
+    assert torch.equal(both.xyz, tf.apply(steps, scene, 1, 2).xyz)
+    assert not torch.equal(both.xyz, tf.apply(steps, scene, 1, 3).xyz)
+    assert both.key == keyed.derive(1, 2)
+    # Leaving the last step out does not change the first.
+    turned = tf.apply(steps[:1], scene, 1, 2)
+    assert float((turned.xyz - both.xyz).abs().max()) <= 0.02 + 1e-6

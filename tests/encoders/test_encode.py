@@ -1,0 +1,112 @@
+import numpy as np
+import pytest
+import torch
+
+from ponder3d.encoders.encode import tiles
+from ponder3d.encoders.sparse_unet import SparseUNetConfig
+
+CONFIG = SparseUNetConfig(
+    inputs=("rgb", "normal", "one"), grid_size=0.1, stem_channels=4, stem_kernel=3, channels=(4, 6, 6, 5), blocks=(1,) * 4
+)
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    torch.manual_seed(0)
+    return CONFIG.build()
+
+
+@pytest.fixture
+def cloud():
+    generator = np.random.default_rng(0)
+    xyz = generator.random((3000, 3)) * [6.0, 5.0, 0.3]
+    return xyz, generator.random((3000, 3)).astype(np.float32), generator.normal(size=(3000, 3)).astype(np.float32)
+
+
+def test_one_feature_per_point_in_the_order_of_the_points(encoder, cloud):
+    xyz, rgb, normal = cloud
+    feats = encoder.encode(xyz, rgb, normal)
+    assert feats.shape == (3000, 5) and feats.dtype == torch.float32
+    shuffle = np.random.default_rng(1).permutation(3000)
+    again = encoder.encode(xyz[shuffle], rgb[shuffle], normal[shuffle])
+    # Colours are averaged in another order: equal up to rounding.
+    torch.testing.assert_close(again, feats[shuffle], atol=1e-5, rtol=1e-4)
+
+
+def test_numpy_torch_and_byte_colours_agree(encoder, cloud):
+    xyz, rgb, normal = cloud
+    as_bytes = np.round(rgb * 255).astype(np.uint8)
+    a = encoder.encode(xyz, as_bytes, normal)
+    b = encoder.encode(torch.from_numpy(xyz), torch.from_numpy(as_bytes.astype(np.float32) / 255), torch.from_numpy(normal))
+    torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+def test_coordinates_alone(encoder, cloud):
+    feats = encoder.encode(cloud[0])
+    assert feats.shape == (3000, 5)
+    assert float(feats.std(0).max()) > 0, "geometry alone must be visible"
+    assert not torch.allclose(feats, encoder.encode(*cloud))
+
+
+def test_map_coordinates_far_from_the_origin(encoder, cloud):
+    xyz, rgb, normal = cloud
+    near = encoder.encode(xyz - xyz.min(0), rgb, normal)
+    far = encoder.encode(xyz - xyz.min(0) + [500_000.0, 5_400_000.0, 120.0], rgb, normal)
+    # float64 holds a nanometre there; a point on a voxel's face may fall to either side.
+    same = (near - far).abs().amax(1) < 1e-4
+    assert float(same.float().mean()) > 0.99
+
+
+def test_tiles_with_a_wide_halo_equal_the_whole(encoder, cloud):
+    whole = encoder.encode(*cloud)
+    tiled = encoder.encode(*cloud, max_voxels=700, halo=1.0)
+    # The receptive field of two strides is about 1.6 m: a halo of 1 m leaves little to see beyond it.
+    error = (whole - tiled).norm(dim=1) / whole.norm(dim=1).mean()
+    assert float(error.median()) < 1e-3 and float(error.mean()) < 0.05
+    rough = encoder.encode(*cloud, max_voxels=700, halo=0.1)
+    assert float((whole - rough).norm()) > float((whole - tiled).norm()), "the test must be able to see a missing halo"
+
+
+def test_dense_and_thin_clouds_alike(encoder):
+    corner = torch.tensor([[0.0, 0, 0], [3.0, 3.0, 3.0]])
+    dense = torch.cat([corner, torch.rand(20000, 3) * 3])
+    feats = encoder.encode(dense)
+    assert feats.shape == (20002, 5) and bool(torch.isfinite(feats).all())
+
+
+@pytest.mark.parametrize("num", [0, 1])
+def test_no_point_and_one_point(encoder, num):
+    assert encoder.encode(np.zeros((num, 3))).shape == (num, 5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((np.zeros((4, 2)),), r"xyz: expected shape \[N 3\], found \[4, 2\]"),
+        ((np.zeros(3),), "xyz: expected shape"),
+        ((np.full((4, 3), np.nan),), "xyz: row 0 is not finite"),
+        ((np.zeros((4, 3)), np.zeros((3, 3))), "rgb: 3 rows for 4 points"),
+        ((np.zeros((4, 3)), np.full((4, 3), 200.0)), "pass 0..255 colours as uint8"),
+        ((np.zeros((4, 3)), None, np.full((4, 3), np.inf)), "normal: row 0 is not finite"),
+    ],
+)
+def test_bad_arrays(encoder, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        encoder.encode(*arguments)
+
+
+def test_tiles_cover_every_point_once():
+    xyz = torch.rand(5000, 3) * torch.tensor([20.0, 3.0, 1.0])
+    parts = list(tiles(xyz, 600, 0.5))
+    assert len(parts) > 5
+    covered = torch.cat([inner for inner, _ in parts])
+    assert torch.equal(covered.sort().values, torch.arange(5000))
+    for inner, around in parts:
+        assert bool(torch.isin(inner, around).all())
+        lo, hi = xyz[inner].amin(0), xyz[inner].amax(0)
+        assert float((hi - lo).max()) <= 0.5 or len(around) <= 600
+
+
+def test_coincident_points_cannot_be_cut():
+    parts = list(tiles(torch.zeros(100, 3), 10, 0.5))
+    assert len(parts) == 1 and len(parts[0][0]) == 100

@@ -1,0 +1,112 @@
+import json
+import os
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import ponder3d
+from ponder3d.encoders.files import EncoderFileError, copy_weights, load_encoder, read_card, save_encoder
+from ponder3d.encoders.sparse_unet import SparseUNetConfig
+
+CONFIG = SparseUNetConfig(inputs=("rgb",), grid_size=0.1, stem_channels=3, channels=(4, 5), blocks=(1, 1))
+
+
+@pytest.fixture
+def encoder():
+    return CONFIG.build()
+
+
+def test_round_trip(encoder, tmp_path):
+    save_encoder(encoder, tmp_path / "encoder.safetensors", card={"trained on": "nothing", "licence": "Apache-2.0"})
+    for path in (tmp_path, tmp_path / "encoder.safetensors", str(tmp_path)):
+        loaded = load_encoder(path)
+        assert loaded.config == encoder.config and not loaded.training
+        for key, value in encoder.state_dict().items():
+            assert torch.equal(value, loaded.state_dict()[key])
+    assert read_card(tmp_path)["card"] == {"trained on": "nothing", "licence": "Apache-2.0"}
+    xyz = torch.rand(50, 3)
+    assert torch.equal(ponder3d.load(tmp_path).encode(xyz), encoder.encode(xyz))
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match="a run writes it with its first checkpoint"):
+        load_encoder(tmp_path)
+
+
+def test_a_flipped_bit_is_found(encoder, tmp_path):
+    path = tmp_path / "e.safetensors"
+    save_encoder(encoder, path)
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 4
+    path.write_bytes(data)
+    with pytest.raises(EncoderFileError, match="the weights differ from their digest"):
+        load_encoder(path)
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, -3])
+def test_a_truncated_file_is_refused(encoder, tmp_path, keep):
+    path = tmp_path / "e.safetensors"
+    save_encoder(encoder, path)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(EncoderFileError, match="no intact safetensors file"):
+        load_encoder(path)
+
+
+def test_something_else(tmp_path):
+    save_file({"a": torch.zeros(3)}, tmp_path / "other.safetensors")
+    with pytest.raises(EncoderFileError, match="not one that ponder3d wrote"):
+        load_encoder(tmp_path / "other.safetensors")
+    (tmp_path / "text").write_text("hello")
+    with pytest.raises(EncoderFileError, match="no intact safetensors file"):
+        load_encoder(tmp_path / "text")
+
+
+def rewritten(encoder, path, change):
+    """A file whose header was changed, with the digest left in order."""
+    save_encoder(encoder, path)
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        header = json.loads(file.metadata()["ponder3d"])
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    change(header)
+    save_file(weights, path, metadata={"ponder3d": json.dumps(header)})
+
+
+def test_another_version_says_what_differs(encoder, tmp_path):
+    path = tmp_path / "e.safetensors"
+    rewritten(encoder, path, lambda h: h.update(format=99))
+    with pytest.raises(EncoderFileError, match="format 99, this version reads 1"):
+        load_encoder(path)
+    rewritten(encoder, path, lambda h: h["config"].update(stem_size=3))
+    with pytest.raises(EncoderFileError, match="stem_size: SparseUNetConfig has no such field"):
+        load_encoder(path)
+    rewritten(encoder, path, lambda h: h["config"].update(blocks=[1, 2]))
+    with pytest.raises(EncoderFileError, match="missing .first: dec"):
+        load_encoder(path)
+    rewritten(encoder, path, lambda h: h["config"].update(stem_channels=7))
+    with pytest.raises(EncoderFileError, match=r"has shape \[.*\], the encoder needs"):
+        load_encoder(path)
+
+
+def test_weights_of_another_structure_are_not_copied(encoder):
+    other = SparseUNetConfig(inputs=("rgb",), grid_size=0.1, stem_channels=3, channels=(4, 4, 5, 5), blocks=(1,) * 4).build()
+    before = {k: v.clone() for k, v in other.state_dict().items()}
+    with pytest.raises(EncoderFileError, match="mine: weights do not match the encoder"):
+        copy_weights(encoder, other, "mine")
+    assert all(torch.equal(before[k], v) for k, v in other.state_dict().items())
+
+
+def test_a_failed_save_leaves_the_old_file(encoder, tmp_path, monkeypatch):
+    path = tmp_path / "e.safetensors"
+    save_encoder(encoder, path)
+    before = path.read_bytes()
+
+    def no_space(handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(OSError, match="No space"):
+        save_encoder(encoder, path)
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["e.safetensors"]

@@ -1,0 +1,111 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ponder3d.render import losses
+from ponder3d.render.losses import RenderLossConfig, render_losses
+from ponder3d.types import Rays, RayTargets, RenderOutput
+
+
+def two_rays(far=(4.0, 4.0)) -> tuple[RenderOutput, Rays, RayTargets]:
+    """Both rays see a surface at 2 m; four samples each."""
+    t = torch.tensor([[1.0, 1.9, 2.1, 3.0]] * 2)
+    out = RenderOutput(
+        rgb=torch.tensor([[0.5, 0.5, 0.5], [0.0, 0.0, 0.0]]),
+        t=torch.tensor([2.5, 1.0]),
+        normal=torch.zeros(2, 3),
+        opacity=torch.ones(2),
+        semantic=None,
+        feature=torch.tensor([[1.0, 2.0], [0.0, 0.0]]),
+        sample_t=t,
+        weights=torch.full((2, 4), 0.25),
+        sdf=torch.tensor([[0.1, 0.3, -0.1, -0.9], [0.5, 0.1, -0.1, 9.0]]),
+        gradient=torch.tensor([0.0, 0.0, 2.0]).expand(2, 4, 3),
+    )
+    rays = Rays(torch.zeros(2, 3), torch.tensor([[0.0, 0, 1]] * 2), torch.zeros(2), torch.tensor(far), torch.zeros(2, dtype=torch.int64))
+    targets = RayTargets(
+        torch.tensor([[0.5, 0.5, 0.8], [1.0, 1.0, 1.0]]), torch.tensor([2.0, 2.0]), feature=torch.zeros(2, 2)
+    )
+    return out, rays, targets
+
+
+ONES = RenderLossConfig(
+    colour=1.0, depth=1.0, sdf=1.0, free_space=1.0, eikonal=1.0, semantic=1.0, feature=1.0, truncation=0.2
+)
+
+
+def test_every_term_by_hand():
+    terms = render_losses(*two_rays(), ONES)
+    assert float(terms["colour"]) == pytest.approx((0.1 + 1.0) / 2)
+    assert float(terms["depth"]) == pytest.approx((0.5 + 1.0) / 2)
+    # Samples within 0.2 m of 2 m: |t + sdf - 2| of 1.9 and 2.1.
+    assert float(terms["sdf"]) == pytest.approx((0.2 + 0.0 + 0.0 + 0.0) / 4, abs=1e-6)
+    # Samples more than 0.2 m in front: relu(0.2 - sdf) at t = 1.
+    assert float(terms["free_space"]) == pytest.approx((0.1 + 0.0) / 2)
+    assert float(terms["eikonal"]) == pytest.approx(1.0)
+    assert float(terms["feature"]) == pytest.approx((1.5 + 0.0) / 2)
+
+
+def test_weights_multiply_and_zero_leaves_out():
+    terms = render_losses(*two_rays(), replace(ONES, colour=10.0, depth=0.0))
+    assert float(terms["colour"]) == pytest.approx(5.5) and "depth" not in terms
+
+
+def test_a_ray_that_misses_counts_nowhere():
+    """Regression: the released code trains such rays towards black (spec 9.1, numbers 10 and 12)."""
+    out, rays, targets = two_rays(far=(4.0, -1.0))
+    out = replace(out, semantic=torch.eye(2))
+    targets = replace(targets, label=torch.tensor([0, 1]))
+    terms = render_losses(out, rays, targets, ONES, torch.eye(2))
+    assert float(terms["colour"]) == pytest.approx(0.1)
+    assert float(terms["depth"]) == pytest.approx(0.5)
+    assert float(terms["free_space"]) == pytest.approx(0.1)
+    assert float(terms["feature"]) == pytest.approx(1.5)
+    only_first = math.log(1 + math.exp(-1 / ONES.temperature))
+    assert float(terms["semantic"]) == pytest.approx(only_first, rel=1e-4)
+
+
+def test_a_surface_beyond_the_volume_only_frees_the_way():
+    out, rays, targets = two_rays(far=(1.5, 1.5))
+    terms = render_losses(out, rays, targets, ONES)
+    assert float(terms["depth"]) == 0 and float(terms["sdf"]) == 0 and float(terms["free_space"]) > 0
+
+
+def test_rays_without_depth_train_colour_only():
+    out, rays, targets = two_rays()
+    blind = replace(targets, t=torch.zeros(2))
+    terms = render_losses(out, rays, blind, ONES)
+    assert float(terms["colour"]) > 0
+    assert [float(terms[name]) for name in ("depth", "sdf", "free_space", "feature")] == [0, 0, 0, 0]
+    assert set(render_losses(out, rays, replace(targets, t=None), ONES)) == {"colour", "eikonal", "feature"}
+
+
+def test_no_rays_at_all():
+    out, rays, targets = two_rays()
+
+    def none(value):
+        return None if value is None else value[:0].requires_grad_(value.is_floating_point())
+
+    empty = [type(v)(**{k: none(getattr(v, k)) for k in v.__dataclass_fields__}) for v in (out, rays, targets)]
+    terms = render_losses(*empty, ONES)
+    total = sum(terms.values())
+    total.backward()
+    assert float(total.detach()) == 0
+
+
+def test_semantic_loss_by_hand():
+    vectors = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    rendered = torch.tensor([[3.0, 0.0], [0.0, 2.0], [5.0, 5.0]])
+    # Cosines 1 and 0 with temperature 0.5; class 0 counts, the unlabelled ray does not (spec 9.1, numbers 6 and 15).
+    found = losses.semantic_loss(rendered, torch.tensor([0, 1, -1]), vectors, 0.5)
+    assert float(found) == pytest.approx(math.log(1 + math.exp(-2)))
+    wrong = losses.semantic_loss(rendered[:1], torch.tensor([1]), vectors, 0.5)
+    assert float(wrong) == pytest.approx(2 + math.log(1 + math.exp(-2)))
+    assert float(losses.semantic_loss(rendered, torch.tensor([-1, -1, -1]), vectors, 0.5)) == 0
+
+
+def test_masked_mean():
+    assert float(losses.masked_mean(torch.tensor([1.0, 2.0, 9.0]), torch.tensor([True, True, False]))) == 1.5
+    assert float(losses.masked_mean(torch.tensor([1.0]), torch.tensor([False]))) == 0

@@ -1,0 +1,101 @@
+from dataclasses import dataclass
+
+import pytest
+
+from ponder3d.config import Config, ConfigError, Off, fingerprint, from_json, to_json
+
+
+@dataclass(frozen=True)
+class Inner(Config):
+    size: int = 3
+    names: tuple[str, ...] = ("a", "b")
+
+
+@dataclass(frozen=True)
+class Other(Config):
+    ratio: float = 0.5
+
+
+@dataclass(frozen=True)
+class Outer(Config):
+    part: Inner | Other | Off = Inner()
+    pair: tuple[int, float] = (1, 2.0)
+    parts: tuple[Config, ...] = (Other(), Inner())
+    limit: int | None = None
+
+
+@pytest.mark.parametrize(
+    "config", [Outer(), Outer(part=Off(), limit=4), Outer(part=Other(0.1), parts=()), Outer(pair=(5, 7.5))]
+)
+def test_round_trip(config):
+    assert from_json(Outer, to_json(config)) == config
+    assert fingerprint(from_json(Outer, to_json(config))) == fingerprint(config)
+
+
+def test_fingerprints_tell_apart():
+    assert len({fingerprint(c) for c in (Outer(), Outer(limit=0), Outer(part=Off()), Outer(pair=(1, 2.5)))}) == 4
+
+
+def test_whole_numbers_are_read_as_floats():
+    data = to_json(Other())
+    data["ratio"] = 1
+    assert from_json(Other, data) == Other(1.0)
+
+
+def edited(**changes):
+    data = to_json(Outer())
+    for path, value in changes.items():
+        *parents, last = path.split("__")
+        target = data
+        for parent in parents:
+            target = target[parent]
+        target[last] = value
+    return data
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (edited(part__sise=4), r"part\.sise: Inner has no such field; did you mean 'size'"),
+        (edited(part__size="4"), r"part\.size: expected int, found '4'"),
+        (edited(part__size=True), r"part\.size: expected int"),
+        (edited(pair=[1]), r"pair: expected 2 values, found 1"),
+        (edited(part__names="ab"), r"part\.names: expected tuple"),
+        (edited(part__names=[1]), r"part\.names\[0\]: expected str"),
+        (edited(part=3), r"part: expected"),
+        (edited(part__type="os:system"), "no configuration class"),
+        (edited(part__type="antigravity:fly"), "import antigravity first"),
+        (edited(part__type="ponder3d.nothing:X"), "no module ponder3d.nothing"),
+        (edited(part__type=f"{__name__}:Outer"), "is not one of Inner, Other, Off"),
+    ],
+)
+def test_errors_name_the_field(data, message):
+    with pytest.raises(ConfigError, match=message):
+        from_json(Outer, data)
+
+
+def test_a_missing_field_is_an_error():
+    data = to_json(Outer())
+    del data["pair"]
+    with pytest.raises(ConfigError, match="pair: missing; it was written by another version"):
+        from_json(Outer, data)
+
+
+def test_only_configuration_values_are_written():
+    @dataclass(frozen=True)
+    class Bad(Config):
+        value: object = object()
+
+    with pytest.raises(ConfigError, match="value holds a object"):
+        to_json(Bad())
+
+
+def test_reading_imports_nothing():
+    """A configuration from anywhere must not make the program import, and so run, a module."""
+    import sys
+
+    name = "this"  # prints when imported
+    assert name not in sys.modules
+    with pytest.raises(ConfigError):
+        from_json(Outer, edited(part__type="this:s"))
+    assert name not in sys.modules
