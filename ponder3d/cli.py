@@ -1,4 +1,4 @@
-"""The command line: ``ponder3d demo | train | evaluate | report | recipes``, on the functions that the Python API offers.
+"""The command line: ``ponder3d demo | train | evaluate | report | recipes``, on the functions of the Python API.
 
 Exit codes: 0 done, 143 preempted (saved, can be resumed), 2 usage, 3 bad data, 4 too many non-finite steps, 5 storage.
 """

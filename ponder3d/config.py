@@ -13,7 +13,7 @@ import json
 import sys
 import types
 import typing
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 VERSION = 1
 """Version of the JSON layout."""
@@ -138,7 +138,7 @@ def _find_class(address: str, where: str) -> type:
         found = getattr(found, part, None)
     if not (_is_config(found) and dataclasses.is_dataclass(found)):
         raise ConfigError(f"{where}: {address} is no configuration class")
-    return found
+    return cast(type, found)
 
 
 def _is_config(annotation: Any) -> bool:

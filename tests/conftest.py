@@ -1,4 +1,4 @@
-"""A stricter world than production: shapes are checked (see pyproject), warnings are errors, algorithms deterministic."""
+"""A stricter world than production: shapes are checked (pyproject), warnings are errors, algorithms deterministic."""
 
 import os
 from pathlib import Path

@@ -1,8 +1,8 @@
 """A target without labels: what surrounds the point that a ray ends at.
 
 Masked prediction of a fixed descriptor instead of raw pixels is what MaskFeat (Wei et al. 2022) does with oriented
-gradients in images. Here the descriptor is a shape context (Belongie et al. 2002; in 3D: Frome et al. 2004): square rings
-around the point, cut into layers by height, and in each cell the area of horizontal and of upright surface. It is
+gradients in images. Here the descriptor is a shape context (Belongie et al. 2002; in 3D: Frome et al. 2004): square
+rings around the point, cut into layers by height, and in each cell the area of horizontal and of upright surface. It is
 computed from the whole cloud, so a corrupted input has to be completed to render it.
 """
 
@@ -60,9 +60,9 @@ def surroundings(
 ) -> Float[Tensor, "Q K"]:
     """Number of points in each part of the surroundings of each query, per square metre of the ring's footprint.
 
-    Columns: (horizontal, upright) x ring x layer; a surface is horizontal if its normal is within 45 degrees of vertical.
-    A ring is what a square of its half width has more than the one before. Counted with a summed-volume table: the work
-    per query does not depend on the number of points.
+    Columns: (horizontal, upright) x ring x layer; a surface is horizontal if its normal is within 45 degrees of
+    vertical. A ring is what a square of its half width has more than the one before. Counted with a summed-volume
+    table: the work per query does not depend on the number of points.
     """
     if len(points) == 0:
         return query.new_zeros(len(query), 2 * len(radii) * (len(heights) - 1))

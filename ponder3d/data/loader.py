@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch.utils.data import Dataset
 
 from ponder3d.data.dataset import SceneDataset
@@ -11,7 +10,7 @@ from ponder3d.types import Batch, Scene
 
 
 class KeyedScenes(Dataset[Scene]):
-    """Scenes drawn by (epoch, index): what happens to a scene is a function of (seed, epoch, index) and nothing else."""
+    """Scenes drawn by (epoch, index): what happens to a scene depends on (seed, epoch, index) alone."""
 
     def __init__(self, dataset: SceneDataset, transforms: tuple[Transform, ...], seed: int):
         self.dataset, self.transforms, self.seed = dataset, transforms, seed

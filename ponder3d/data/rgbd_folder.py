@@ -1,8 +1,8 @@
 """Posed RGB-D frames as they lie on disk: ScanNet exports, 7-Scenes, HoloLens (deep-video-mvs), and their like.
 
-A directory is searched for sequences. Every sequence is cut into windows of frames, and a window is a scene: its frames'
-depth is fused into a point cloud, its images supervise. Every n-th frame is held out: it neither makes points nor
-supervises, and shows afterwards what was learnt.
+A directory is searched for sequences. Every sequence is cut into windows of frames, and a window is a scene: its
+frames' depth is fused into a point cloud, its images supervise. Every n-th frame is held out: it neither makes points
+nor supervises, and shows afterwards what was learnt.
 
 Layouts, found by their file names:
 
@@ -31,13 +31,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ponder3d.data.dataset import DataError, DatasetConfig, SceneDataset
-from ponder3d.data.rgbd_layouts import Frame, Sequence, find_sequences
 from ponder3d.data.rgbd_images import read_colour, read_depth, read_labels
+from ponder3d.data.rgbd_layouts import Frame, Sequence, find_sequences
 from ponder3d.data.transforms import select_views
 from ponder3d.geometry.cameras import normals_from_depth, pixel_grid, unproject
 from ponder3d.geometry.grid import voxelize
 from ponder3d.geometry.transforms import Similarity, rotation_between, transform_scene
-from ponder3d.types import Cameras, LabelSet, Scene, Views
+from ponder3d.types import Cameras, Scene, Views
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,9 @@ class RGBDFolder(SceneDataset):
             poses.append(torch.from_numpy(frame.world_from_cam).to(torch.float32))
             names.append(frame.name)
         if size is None:
-            raise DataError(f"{sequence.folder}: none of {len(frames)} frames can be read: {'; '.join(self.skipped[-3:])}")
+            raise DataError(
+                f"{sequence.folder}: none of {len(frames)} frames can be read: {'; '.join(self.skipped[-3:])}"
+            )
         has_labels = all(label is not None for label in labels)
         views = Views(
             cameras=Cameras(torch.stack(intrinsics), torch.stack(poses), size),
@@ -271,9 +273,7 @@ def fitted_size(size: tuple[int, int], max_side: int) -> tuple[int, int]:
     return round(size[0] * ratio), round(size[1] * ratio)
 
 
-def _resized_intrinsics(
-    matrix: np.ndarray, old: tuple[int, int], new: tuple[int, int]
-) -> Float[Tensor, "3 3"]:
+def _resized_intrinsics(matrix: np.ndarray, old: tuple[int, int], new: tuple[int, int]) -> Float[Tensor, "3 3"]:
     """As ``geometry.cameras.resize_cameras``: the image's outer edges stay in place."""
     out = torch.from_numpy(matrix).to(torch.float32).clone()
     for row, ratio in ((0, new[1] / old[1]), (1, new[0] / old[0])):

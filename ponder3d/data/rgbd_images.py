@@ -50,7 +50,7 @@ def read_image(path: Path, modes: tuple[str, ...]) -> np.ndarray:
                 return np.array(image)
     except DataError:
         raise
-    except Exception as error:  # noqa: BLE001: Pillow's decoders raise almost anything on damaged files
+    except Exception as error:  # Pillow's decoders raise almost anything on damaged files
         raise DataError(f"{path}: cannot be read as an image ({type(error).__name__}: {error})") from error
 
 
@@ -83,7 +83,9 @@ def read_colour(frame: Frame, depth_size: tuple[int, int], size: tuple[int, int]
     if frame.colour_intrinsics is frame.depth_intrinsics:
         resized = Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BOX)
         return torch.from_numpy(np.array(resized))
-    v, u = np.meshgrid(*[(np.arange(n) + 0.5) * o / n - 0.5 for n, o in zip(size, depth_size, strict=True)], indexing="ij")
+    v, u = np.meshgrid(
+        *[(np.arange(n) + 0.5) * o / n - 0.5 for n, o in zip(size, depth_size, strict=True)], indexing="ij"
+    )
     homography = frame.colour_intrinsics @ np.linalg.inv(frame.depth_intrinsics)
     x, y, z = np.einsum("ij,jhw->ihw", homography, np.stack([u, v, np.ones_like(u)]))
     where = np.stack([(x / z + 0.5) / colour_size[1], (y / z + 0.5) / colour_size[0]], axis=-1) * 2 - 1

@@ -97,7 +97,8 @@ def _hololens(folder: Path, intrinsics: tuple[float, ...]) -> Iterator[Frame]:
     poses = read_matrix(folder / "poses.txt", shape=None).reshape(-1)
     if poses.size != 16 * len(images):
         raise DataError(
-            f"{folder / 'poses.txt'}: {poses.size} numbers for {len(images)} images; each image needs the 16 of a 4x4 matrix"
+            f"{folder / 'poses.txt'}: {poses.size} numbers for {len(images)} images; "
+            "each image needs the 16 of a 4x4 matrix"
         )
     for colour, pose in zip(images.values(), poses.reshape(-1, 4, 4), strict=True):
         yield Frame(colour.stem, colour, folder / "depth" / f"{colour.stem}.png", pose, matrix, matrix)
@@ -112,7 +113,9 @@ def _scannet(folder: Path, intrinsics: tuple[float, ...]) -> Iterator[Frame]:
         else:
             colour_matrix = _given_or_found(folder, intrinsics, "intrinsic/intrinsic_color.txt")
             depth_file = folder / "intrinsic" / "intrinsic_depth.txt"
-            depth_matrix = _square(read_matrix(depth_file, shape=None), depth_file) if depth_file.is_file() else colour_matrix
+            depth_matrix = (
+                _square(read_matrix(depth_file, shape=None), depth_file) if depth_file.is_file() else colour_matrix
+            )
         depth = depths.get(stem, folder / "depth" / f"{stem}.png")
         pose = read_matrix(folder / "pose" / f"{stem}.txt")
         yield Frame(stem, colour, depth, pose, colour_matrix, depth_matrix, labels.get(stem))
@@ -213,6 +216,8 @@ def _read_label_map(folder: Path) -> tuple[LabelSet | None, dict[int, int]]:
     ids = sorted(names)
     golden = 0.618033988749895
     hues = [(i * golden) % 1 for i in range(len(ids))]
-    palette = tuple(tuple(int(255 * (0.35 + 0.6 * abs(((h + s) % 1) * 2 - 1))) for s in (0, 1 / 3, 2 / 3)) for h in hues)
+    palette = tuple(
+        tuple(int(255 * (0.35 + 0.6 * abs(((h + s) % 1) * 2 - 1))) for s in (0, 1 / 3, 2 / 3)) for h in hues
+    )
     labels = LabelSet(tuple(names[i] for i in ids), palette)  # type: ignore[arg-type]
     return labels, {value: row for row, value in enumerate(ids)}

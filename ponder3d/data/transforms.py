@@ -1,8 +1,8 @@
 """Augmentation T and grid sampling G (eq. 1), corruption, and ray choice: components that turn a Scene into a Scene.
 
 Every transform is a frozen dataclass: its fields are the choices, calling it does the work. All randomness comes from
-the generator it is given. Transforms that move points move cameras, depth, rays, normals and boxes along. Numbers in the
-docstrings are those of PonderV2 (spec 5.2).
+the generator it is given. Transforms that move points move cameras, depth, rays, normals and boxes along. Numbers in
+the docstrings are those of PonderV2 (spec 5.2).
 """
 
 import math
@@ -162,7 +162,7 @@ class DropModality(Transform):
 
 @dataclass(frozen=True)
 class DropPoints(Transform):
-    """Keep a random part of the points. With a ratio of 0.8 this is the corruption of PonderV2's indoor pre-training."""
+    """Keep a random part of the points. A ratio of 0.8 is the corruption of PonderV2's indoor pre-training."""
 
     ratio: float = 0.8
     """Share that is dropped."""
@@ -253,8 +253,8 @@ class LimitLabels(Transform):
 class PickRays(Transform):
     """Choose pixels of some views and turn them into rays with targets; the images stay behind.
 
-    About 40 KB a scene travel from here to the task, not megabytes of images. Views are chosen at random, whether or not
-    their pixels made the cloud. A view without usable pixels gives no rays.
+    About 40 KB a scene travel from here to the task, not megabytes of images. Views are chosen at random, whether or
+    not their pixels made the cloud. A view without usable pixels gives no rays.
     """
 
     views: int = 5

@@ -1,4 +1,4 @@
-"""Features for a point cloud of any size: pool to voxels, cut into tiles with a halo, encode, hand back to the points."""
+"""Features for a point cloud of any size: pool to voxels, cut into tiles with a halo, encode, hand back."""
 
 from collections.abc import Callable, Iterator, Sequence
 

@@ -114,7 +114,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118: not a dict
+            weights = {name: file.get_tensor(name) for name in file.keys()}
     except SafetensorError as error:
         raise EncoderFileError(f"{path}: no intact safetensors file ({error})") from error
     if _HEADER not in metadata:
@@ -130,7 +130,11 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def _check_names(path: Path, found: set[str], expected: set[str]) -> None:
     missing, extra = sorted(expected - found), sorted(found - expected)
     if missing or extra:
-        parts = [f"{len(names)} {what} (first: {names[0]})" for names, what in ((missing, "missing"), (extra, "unknown")) if names]
+        parts = [
+            f"{len(names)} {what} (first: {names[0]})"
+            for names, what in ((missing, "missing"), (extra, "unknown"))
+            if names
+        ]
         raise EncoderFileError(f"{path}: weights do not match the encoder: {', '.join(parts)}")
 
 

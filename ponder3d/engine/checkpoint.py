@@ -1,9 +1,9 @@
 """Checkpoints that survive a kill, a full disk and a flipped bit.
 
-A checkpoint is a directory ``step-00001200`` with its files and ``MANIFEST.json`` (size and SHA-256 of each file). It is
-written under a temporary name on the same filesystem, every file synced, then the directory, then renamed, then the parent
-synced: at any instant there is either the old state or the new one. Loading takes the newest directory whose files match
-its manifest and says which it skipped and why. A directory that this module did not write is never touched.
+A checkpoint is a directory ``step-00001200`` with its files and ``MANIFEST.json`` (size and SHA-256 of each file). It
+is written under a temporary name on the same filesystem, every file synced, then the directory, then renamed, then the
+parent synced: at any instant there is either the old state or the new one. Loading takes the newest directory whose
+files match its manifest and says which it skipped and why. A directory that this module did not write is never touched.
 """
 
 import hashlib

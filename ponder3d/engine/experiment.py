@@ -11,7 +11,7 @@ from ponder3d.tasks.task import TaskConfig
 
 @dataclass(frozen=True)
 class Experiment(Config):
-    """What to train, on what, and how. A recipe is a function that returns one; its JSON travels in every checkpoint."""
+    """What to train, on what, and how. A recipe is a function that returns one; every checkpoint holds it."""
 
     task: TaskConfig
     """What is learnt."""
@@ -55,7 +55,16 @@ class Experiment(Config):
     """Steps in a row without a finite loss and gradient before the run gives up."""
 
     def __post_init__(self):
-        for name in ("steps", "batch_size", "accumulate", "devices", "save_every", "keep", "log_every", "max_bad_steps"):
+        for name in (
+            "steps",
+            "batch_size",
+            "accumulate",
+            "devices",
+            "save_every",
+            "keep",
+            "log_every",
+            "max_bad_steps",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"Experiment.{name} must be at least 1, not {getattr(self, name)}")
         for name in ("workers", "validate_every", "validation_scenes"):

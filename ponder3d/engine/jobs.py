@@ -1,8 +1,8 @@
 """Several small runs side by side, one process and an equal share of the threads each.
 
-Sparse networks on a CPU leave most of a second thread idle (1.3 times the speed for twice the threads), so two runs at a
-time finish earlier than one after the other. A job that is already done is not run again, so that a set of jobs can be
-interrupted and started again.
+Sparse networks on a CPU leave most of a second thread idle (1.3 times the speed for twice the threads), so two runs at
+a time finish earlier than one after the other. A job that is already done is not run again, so that a set of jobs can
+be interrupted and started again.
 """
 
 import concurrent.futures
@@ -20,7 +20,7 @@ import torch
 from ponder3d.config import fingerprint
 from ponder3d.engine.evaluate import read_json, write_json
 from ponder3d.engine.experiment import Experiment
-from ponder3d.engine.log import Progress, Report
+from ponder3d.engine.log import Progress
 from ponder3d.engine.loop import train
 
 _RESULT = "result.json"
@@ -46,9 +46,7 @@ class Job:
         return self.identity if self.experiment is None else fingerprint(self.experiment)
 
 
-def run_jobs(
-    jobs: Sequence[Job], processes: int, title: str, quiet: bool = False
-) -> dict[str, dict[str, float]]:
+def run_jobs(jobs: Sequence[Job], processes: int, title: str, quiet: bool = False) -> dict[str, dict[str, float]]:
     """Run jobs, at most ``processes`` at a time, and return each one's figures by name.
 
     Interrupted jobs continue from their checkpoints when the same jobs are run again.
@@ -78,11 +76,11 @@ def run_jobs(
                     states.pop(job.name, None)
                 while True:
                     try:
-                        name, *state = messages.get_nowait()
+                        name, step, steps, shown = messages.get_nowait()
                     except queue.Empty:
                         break
                     if name not in done:
-                        states[name] = (state[0], state[1], state[2])
+                        states[name] = (step, steps, shown)
                 progress.show_jobs(len(done), states, force=bool(finished))
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -102,7 +100,7 @@ _messages: "Queue[tuple[str, int, int, dict[str, float]]] | None" = None
 
 
 def _start_worker(threads: int, messages: "Queue[tuple[str, int, int, dict[str, float]]]") -> None:
-    global _messages  # noqa: PLW0603: how a pool hands something to its workers
+    global _messages  # how a pool hands something to its workers
     _messages = messages
     torch.set_num_threads(threads)
 

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
-
 Report = Callable[[int, int, dict[str, float]], None]
 """Told (steps done, steps in all, figures) now and then."""
 

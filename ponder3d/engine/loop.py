@@ -1,8 +1,8 @@
 """The loop: the specification of training.
 
 Batch k is a pure function of (seed, k) and the step's randomness one of (seed, step, rank), so the position of a run is
-one integer. All ranks take every decision together, at a step boundary, from one reduction. A step without a finite loss
-and gradient is skipped and its scenes are named. SIGTERM sets a flag; the loop saves and leaves.
+one integer. All ranks take every decision together, at a step boundary, from one reduction. A step without a finite
+loss and gradient is skipped and its scenes are named. SIGTERM sets a flag; the loop saves and leaves.
 """
 
 import contextlib
@@ -175,6 +175,7 @@ class _Run:
         self.task.train()
         before = [(b, b.clone()) for b in self.task.buffers() if b.is_floating_point()]
         total = torch.zeros((), device=self.runner.device)
+        terms, monitors = {}, {}
         for number, batch in enumerate(passes):
             torch.manual_seed(keyed.derive(e.seed, step, self.runner.rank, number))
             moved = to_device(batch, self.runner.device, non_blocking=True)
@@ -309,7 +310,7 @@ class _Run:
 
 @contextlib.contextmanager
 def _sigterm_sets_flag() -> Iterator[threading.Event]:
-    """Within this context SIGTERM sets the flag it yields. Signals reach the main thread only; elsewhere it stays clear."""
+    """Within this context SIGTERM sets the flag it yields. Only the main thread gets signals."""
     flag = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield flag

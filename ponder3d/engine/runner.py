@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.strategies import DDPStrategy
+from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 
 from ponder3d.tasks.task import Task
 from ponder3d.types import Batch
 
 _TIMEOUT = timedelta(seconds=300)
-"""How long a rank waits for the others before it gives up; the default of half an hour hides a dead one for too long."""
+"""How long a rank waits for the others before it gives up; the default half hour hides a dead one for too long."""
 
 
 class Runner:

@@ -1,8 +1,8 @@
 """Which scenes make up which step: a pure function of the seed and the step.
 
-The draws of a run are one endless list: epoch after epoch, each a permutation of the dataset keyed by (seed, epoch). Step
-k takes draws ``k * batch_size`` up to ``(k + 1) * batch_size``, whatever the number of ranks, workers and accumulation
-passes. So the position of a run is one integer, and nothing of a sampler is ever stored.
+The draws of a run are one endless list: epoch after epoch, each a permutation of the dataset keyed by (seed, epoch).
+Step k takes draws ``k * batch_size`` up to ``(k + 1) * batch_size``, whatever the number of ranks, workers and
+accumulation passes. So the position of a run is one integer, and nothing of a sampler is ever stored.
 """
 
 from collections.abc import Iterator

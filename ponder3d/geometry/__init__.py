@@ -1,1 +1,1 @@
-"""Floor 1: pure geometric functions on tensors. Each states its convention; the page of all is ``docs/conventions.md``."""
+"""Floor 1: pure geometric functions on tensors. Each states its convention; all of them: ``docs/conventions.md``."""

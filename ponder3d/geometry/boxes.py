@@ -16,8 +16,8 @@ def ray_box(
     """Where rays enter and leave axis-aligned boxes (slab method).
 
     Returns:
-        ``t_enter`` and ``t_leave`` in metres along the unit directions. ``t_enter`` is negative for an origin inside the
-        box; ``t_leave <= t_enter`` or ``t_leave <= 0`` means that the ray misses it.
+        ``t_enter`` and ``t_leave`` in metres along the unit directions. ``t_enter`` is negative for an origin inside
+        the box; ``t_leave <= t_enter`` or ``t_leave <= 0`` means that the ray misses it.
     """
     # A zero component never leaves its slab; 1e-12 keeps the quotient finite and its sign right.
     safe = torch.where(directions.abs() < 1e-12, torch.full_like(directions, 1e-12), directions)

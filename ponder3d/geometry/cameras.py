@@ -1,8 +1,8 @@
 """Pinhole cameras: projection, rays, plane depth and ray distance.
 
-Convention for all functions: OpenCV camera axes (x right, y down, z forward); ``uv`` are pixels with integer coordinates
-at pixel centres, u to the right; ``depth`` is along the camera's z axis, ``t`` along the unit ray, both in metres.
-Row ``i`` of ``uv``, ``depth`` or ``xyz`` belongs to camera ``view[i]``.
+Convention for all functions: OpenCV camera axes (x right, y down, z forward); ``uv`` are pixels with integer
+coordinates at pixel centres, u to the right; ``depth`` is along the camera's z axis, ``t`` along the unit ray, both in
+metres. Row ``i`` of ``uv``, ``depth`` or ``xyz`` belongs to camera ``view[i]``.
 """
 
 from dataclasses import replace
@@ -18,7 +18,7 @@ from ponder3d.types import Cameras
 def project(
     cameras: Cameras, xyz: Float[Tensor, "N 3"], view: Int[Tensor, " N"]
 ) -> tuple[Float[Tensor, "N 2"], Float[Tensor, " N"]]:
-    """World points to pixels and plane depth. Points with depth <= 0 are behind the camera; their pixels mean nothing."""
+    """World points to pixels and plane depth. With depth <= 0 a point is behind the camera, its pixel means nothing."""
     pose = cameras.world_from_cam[view]
     # R^T (x - c): the pose block is orthonormal, so its inverse is its transpose (also for a mirrored pose).
     in_cam = torch.einsum("nij,ni->nj", pose[:, :3, :3], xyz - pose[:, :3, 3])
@@ -69,7 +69,7 @@ def pixel_grid(size: tuple[int, int], device: torch.device | None = None) -> Flo
 
 
 def resize_cameras(cameras: Cameras, size: tuple[int, int]) -> Cameras:
-    """The cameras of images resized to (height, width); the image's outer edges, not the pixel centres, stay in place."""
+    """The cameras of images resized to (height, width); the images' edges, not the pixel centres, stay in place."""
     intrinsics = cameras.intrinsics.clone()
     for row, (new, old) in enumerate(((size[1], cameras.size[1]), (size[0], cameras.size[0]))):
         ratio = new / old

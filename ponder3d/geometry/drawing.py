@@ -26,7 +26,7 @@ def colour_scale(values: Float[Tensor, "H W"], top: float) -> UInt8[Tensor, "H W
 
 
 def normal_colours(normal: Float[Tensor, "*N 3"]) -> UInt8[Tensor, "*N 3"]:
-    """Normals as colours: x, y, z from -1 to 1 become red, green, blue from 0 to 255; zero vectors (no normal) black."""
+    """Normals as colours: x, y, z from -1 to 1 become red, green, blue from 0 to 255; no normal (zero) is black."""
     rgb = ((normal + 1) * 127.5).round().clamp(0, 255)
     return (rgb * (normal.abs().sum(-1, keepdim=True) > 0)).to(torch.uint8)
 
@@ -56,9 +56,7 @@ def top_view(
     order = torch.argsort(xyz[:, 2], stable=True)  # from low to high: later writes win
     pixel = (row * size + column)[order]
     # Indexed assignment with repeated indices has no defined winner; keep the last (highest) of each pixel.
-    last = torch.full((size * size,), -1, dtype=torch.int64).scatter_reduce_(
-        0, pixel, torch.arange(len(pixel)), "amax"
-    )
+    last = torch.full((size * size,), -1, dtype=torch.int64).scatter_reduce_(0, pixel, torch.arange(len(pixel)), "amax")
     seen = last >= 0
     image[seen] = rgb[order][last[seen]]
     return image.view(size, size, 3)

@@ -1,8 +1,8 @@
 """Randomness as a function of a key: the same key gives the same numbers on any device, in any order, on any rank.
 
 Nothing here has state, so nothing has to be stored to continue a run, and a batch that is split over more ranks draws
-the same numbers for each of its scenes. The mixing function is the SplitMix64 finaliser (Steele et al., "Fast splittable
-pseudorandom number generators", 2014).
+the same numbers for each of its scenes. The mixing function is the SplitMix64 finaliser (Steele et al., "Fast
+splittable pseudorandom number generators", 2014).
 """
 
 import torch

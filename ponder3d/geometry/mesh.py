@@ -1,8 +1,8 @@
 """Triangle meshes from scalar grids by naive surface nets, and points on them.
 
 Surface nets (Gibson 1998) put one vertex into every cube of eight neighbouring samples that the surface crosses, at the
-mean of the crossings on the cube's edges, and one quad across every crossed edge. Compared with marching cubes there are
-no case tables, so the whole of it is a few tensor operations that run on any device.
+mean of the crossings on the cube's edges, and one quad across every crossed edge. Compared with marching cubes there
+are no case tables, so the whole of it is a few tensor operations that run on any device.
 """
 
 from dataclasses import dataclass

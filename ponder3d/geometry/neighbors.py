@@ -19,8 +19,8 @@ def knn(
 ) -> tuple[Int[Tensor, "Q {k}"], Float[Tensor, "Q {k}"]]:
     """Indices into ``points`` and distances of the k nearest points of the same scene, nearest first.
 
-    Where a scene has fewer than k points, the index is -1 and the distance infinite. The order of equally distant points is fixed but
-    not specified.
+    Where a scene has fewer than k points, the index is -1 and the distance infinite. The order of equally distant
+    points is fixed but not specified.
 
     The points are sorted into voxels; the 27 voxels around a query hold every point closer than one voxel edge, so a
     query whose k-th neighbour is that close is done, and the others are looked up again with voxels of twice the size.

@@ -16,7 +16,7 @@ from ponder3d.types import Boxes, Cameras, Rays, Scene, Views
 
 @dataclass(frozen=True)
 class Similarity:
-    """``x_new = scale * rotation @ x_old + translation``. ``rotation`` is orthonormal, with determinant -1 for a mirror."""
+    """``x_new = scale * rotation @ x_old + translation``. ``rotation`` is orthonormal; a mirror has determinant -1."""
 
     rotation: Float[Tensor, "3 3"]
     translation: Float[Tensor, "3"]

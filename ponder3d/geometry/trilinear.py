@@ -1,9 +1,9 @@
 """Trilinear sampling of channels-last volumes, with its spatial derivative in closed form.
 
 ``sample`` reads features at points. ``sample_derivative`` reads how ``<g, features>`` changes as the point moves, for a
-vector ``g`` per point: the eight corners' inner products with ``g``, combined with the derivative of the corner weights.
-Together with a closed-form derivative of the network behind the features, this gives the gradient of a field that needs
-first-order autograd only (no double backward, which PyTorch's ``grid_sample`` lacks before 2.12).
+vector ``g`` per point: the eight corners' inner products with ``g``, combined with the derivative of the corner
+weights. Together with a closed-form derivative of the network behind the features, this gives the gradient of a field
+that needs first-order autograd only (no double backward, which PyTorch's ``grid_sample`` lacks before 2.12).
 
 Both are differentiable with respect to the features (and ``g``), not with respect to the points. The backward pass to
 the volume is a sum over the samples that touch each cell, in a fixed order: deterministic, without atomics.
@@ -69,7 +69,7 @@ def sample(volume: Volume, at: Corners) -> Float[Tensor, "N C"]:
 
 
 def sample_derivative(volume: Volume, at: Corners, g: Float[Tensor, "N C"]) -> Float[Tensor, "N 3"]:
-    """Derivative of ``<g, features(x)>`` by the world position x, per metre. Differentiable by the features and ``g``."""
+    """Derivative of ``<g, features(x)>`` by the world position x, per metre. Differentiable by features and ``g``."""
     return _SampleDerivative.apply(_rows(volume), at.index, at.slope, g)
 
 
@@ -90,7 +90,7 @@ class _Sample(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         index, weight = ctx.saved_tensors
         return _scatter(index, [(weight, grads[0])], ctx.num_rows), None, None
 
@@ -106,7 +106,7 @@ class _SampleDerivative(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         rows, index, slope, g = ctx.saved_tensors
         weight = torch.einsum("nak,na->nk", slope.to(rows.dtype), grads[0])
         grad_rows = _scatter(index, [(weight, g)], len(rows)) if ctx.needs_input_grad[0] else None

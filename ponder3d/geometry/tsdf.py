@@ -12,7 +12,7 @@ from ponder3d.types import Grid, Views
 
 @dataclass(frozen=True)
 class TSDF:
-    """A fused surface on a grid of one scene. Values are signed distances in metres, positive in front of the surface."""
+    """A fused surface on a grid of one scene. Values are signed distances in metres, positive in front."""
 
     grid: Grid
     sdf: Float[Tensor, "X Y Z"]

@@ -38,8 +38,6 @@ def ssim(rendered: Float[Tensor, "V H W 3"], truth: Float[Tensor, "V H W 3"]) ->
     return value.flatten(1).mean(1).view(-1, 3).mean(1)
 
 
-def depth_l1(
-    rendered: Float[Tensor, "*N"], truth: Float[Tensor, "*N"], mask: Bool[Tensor, "*N"]
-) -> Float[Tensor, ""]:
+def depth_l1(rendered: Float[Tensor, "*N"], truth: Float[Tensor, "*N"], mask: Bool[Tensor, "*N"]) -> Float[Tensor, ""]:
     """Mean absolute difference in metres over the pixels of the mask; 0 if it is empty."""
     return ((rendered - truth).abs() * mask).sum() / mask.sum().clamp(min=1)

@@ -37,8 +37,8 @@ class RenderedViews:
 class RenderingMetric(Metric[RenderedViews]):
     """Means over views, and over scenes for the surface.
 
-    Beside the figures stand two baselines that know the answer's mean: each view's mean colour (``psnr_mean_colour``) and
-    its median depth (``depth_error_median``).
+    Beside the figures stand two baselines that know the answer's mean: each view's mean colour (``psnr_mean_colour``)
+    and its median depth (``depth_error_median``).
     """
 
     NAMES = ("psnr", "ssim", "depth_error", "psnr_mean_colour", "depth_error_median")
@@ -52,10 +52,23 @@ class RenderingMetric(Metric[RenderedViews]):
         views = batch.views
         assert views is not None
         truth = views.rgb.to(torch.float32) / 255
-        similarity = ssim(prediction.rgb, truth) if min(views.cameras.size) >= 11 else torch.full((len(truth),), math.nan)
+        similarity = (
+            ssim(prediction.rgb, truth) if min(views.cameras.size) >= 11 else torch.full((len(truth),), math.nan)
+        )
         for view in range(len(truth)):
             flat = truth[view].mean((0, 1)).expand_as(truth[view])
-            row = [psnr(prediction.rgb[view], truth[view]), similarity[view], 0.0, psnr(flat, truth[view]), 0.0, 0, 0, 1, 0, 0]
+            row = [
+                psnr(prediction.rgb[view], truth[view]),
+                similarity[view],
+                0.0,
+                psnr(flat, truth[view]),
+                0.0,
+                0,
+                0,
+                1,
+                0,
+                0,
+            ]
             if views.depth is not None and bool((views.depth[view] > 0).any()):
                 depth, seen = views.depth[view], views.depth[view] > 0
                 row[2] = depth_l1(prediction.depth[view], depth, seen)

@@ -72,7 +72,11 @@ def run_demo(config: DemoConfig) -> str:
     out = Path(config.out)
     pretrain = pretrain_experiments(config)
     rooms = _rooms(config)
-    for which, data in (("to pre-train on", pretrain["label-free"].data), ("to transfer to", rooms), ("to test on", rooms.held_out())):
+    for which, data in (
+        ("to pre-train on", pretrain["label-free"].data),
+        ("to transfer to", rooms),
+        ("to test on", rooms.held_out()),
+    ):
         assert isinstance(data, RoomsConfig)
         progress = Progress(data.num_rooms, label=f"rooms {which}", quiet=config.quiet)
         generate(data, config.processes, lambda done, total, show=progress.show: show(done, {}))
@@ -133,7 +137,9 @@ def _transfer_jobs(config: DemoConfig, out: Path) -> list[Job]:
         for name, path in {"random": "", **encoders}.items():
             target = out / "transfer" / f"probe-{name}-{trial}"
             jobs.append(
-                Job(f"probe-{name}-{trial}", target, None, probe, (config, path, trial), f"{fingerprint(config)}-{path}")
+                Job(
+                    f"probe-{name}-{trial}", target, None, probe, (config, path, trial), f"{fingerprint(config)}-{path}"
+                )
             )
     return jobs
 
@@ -163,13 +169,17 @@ def probe(config: DemoConfig, encoder_file: str, trial: int) -> dict[str, float]
     encoder = load_encoder(encoder_file) if encoder_file else pretrain_indoor.small_encoder().build()
     data = _rooms(config)
     train, test = (_sampled(rooms, encoder.config.grid_size) for rooms in (data, data.held_out()))
-    return linear_probe(encoder, train, test, data.build().labels, LinearProbeConfig(), seed)
+    labels = data.build().labels
+    assert labels is not None  # rooms have classes
+    return linear_probe(encoder, train, test, labels, LinearProbeConfig(), seed)
 
 
 def _sampled(data: RoomsConfig, grid_size: float) -> list[Scene]:
     """Rooms as the encoder sees them in evaluation; always the same points."""
     rooms = data.build()
-    return [apply((Centre(), GridSample(grid_size)), replace(rooms[i], views=None), data.seed, i) for i in range(len(rooms))]
+    return [
+        apply((Centre(), GridSample(grid_size)), replace(rooms[i], views=None), data.seed, i) for i in range(len(rooms))
+    ]
 
 
 def summarise(figures: dict[str, dict[str, float]], trials: int) -> list[dict[str, float | str]]:
@@ -193,7 +203,9 @@ def table_text(rows: list[dict[str, float | str]]) -> str:
         first = row["start"] in ("random", "scratch")
         base = mean if first else base
         gain = "" if first else f"{mean - base:+.1f}"
-        lines.append(f"{titles[str(row['way'])] if first else '':<32}{row['start']:<12}{mean:>8.1f}{spread:>6.1f}{gain:>8}")
+        lines.append(
+            f"{titles[str(row['way'])] if first else '':<32}{row['start']:<12}{mean:>8.1f}{spread:>6.1f}{gain:>8}"
+        )
     return "\n".join(lines)
 
 

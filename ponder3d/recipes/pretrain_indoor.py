@@ -24,6 +24,7 @@ from ponder3d.render.renderer import RenderConfig
 from ponder3d.tasks.ponder import PonderConfig
 from ponder3d.volume.unet3d import ShallowNet3DConfig
 
+
 def small_encoder() -> SparseUNetConfig:
     """A SparseUNet with 1.2 million parameters on voxels of 8 cm. ``one`` lets it see geometry without any colour."""
     return SparseUNetConfig(
@@ -83,9 +84,9 @@ def rooms_semantic() -> Experiment:
 def rooms_paper() -> Experiment:
     """The paper's indoor settings (spec 2 and 8.1) on generated rooms: 39 million parameters, 2 cm voxels, for a GPU.
 
-    Eight scenes of five views and 256 rays per step, 96 + 36 samples, volume of 128 x 128 x 32, 80 % of the points dropped.
-    PonderV2 reports 77.0 mIoU on ScanNet after joint training with labels on three datasets; there is no published number
-    for generated rooms.
+    Eight scenes of five views and 256 rays per step, 96 + 36 samples, volume of 128 x 128 x 32, 80 % of the points
+    dropped. PonderV2 reports 77.0 mIoU on ScanNet after joint training with labels on three datasets; there is no
+    published number for generated rooms.
     """
     encoder = SparseUNetConfig()
     return Experiment(

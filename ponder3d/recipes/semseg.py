@@ -11,7 +11,7 @@ from ponder3d.tasks.semseg import SemSegConfig
 
 
 def rooms() -> Experiment:
-    """Segment generated rooms after seeing 20 labelled points in each of 8 rooms; ``--init FILE`` starts pre-trained."""
+    """Segment generated rooms from 20 labelled points in each of 8 rooms; ``--init FILE`` starts pre-trained."""
     encoder = small_encoder()
     return Experiment(
         task=SemSegConfig(encoder=encoder),

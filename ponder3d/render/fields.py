@@ -1,7 +1,7 @@
 """The neural SDF field (eq. 4, 5 and 9): features of a volume, decoded to signed distance, colour and semantics.
 
-The spatial gradient of the SDF is written down in closed form: the decoder's derivative by its features, layer by layer,
-and the derivative of the trilinear weights. It is made of ordinary differentiable operations, so training needs
+The spatial gradient of the SDF is written down in closed form: the decoder's derivative by its features, layer by
+layer, and the derivative of the trilinear weights. It is made of ordinary differentiable operations, so training needs
 first-order autograd only, no double backward.
 """
 
@@ -99,13 +99,13 @@ class SDFDecoder(nn.Module):
     ) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N C"], Float[Tensor, "N 3"] | None]:
         """``forward``, and the derivative of the distance by the features and by the position."""
         z = self._pre_activations(f, q)
-        by_feature = self.feature_layers[-1].weight[0].expand(len(f), -1)
+        of_feature, of_hidden = _weights(self.feature_layers), _weights(self.hidden_layers)
+        by_feature = of_feature[-1][0].expand(len(f), -1)
         by_z = None
         for level in range(len(z) - 2, -1, -1):
-            weight = self.hidden_layers[level].weight
-            by_x = weight[0].expand(len(f), -1) if by_z is None else by_z @ weight
+            by_x = of_hidden[level][0].expand(len(f), -1) if by_z is None else by_z @ of_hidden[level]
             by_z = by_x * torch.sigmoid(self.beta * z[level])
-            by_feature = by_feature + by_z @ self.feature_layers[level].weight
+            by_feature = by_feature + by_z @ of_feature[level]
         if self.position_layer is None:
             return z[-1], by_feature, None
         if by_z is None:  # one layer: the position enters the distance directly
@@ -121,6 +121,10 @@ class SDFDecoder(nn.Module):
         for hidden, feature in zip(self.hidden_layers, self.feature_layers[1:], strict=True):
             out.append(hidden(F.softplus(out[-1], beta=self.beta)) + feature(f))
         return out
+
+
+def _weights(layers: nn.ModuleList) -> list[Tensor]:
+    return [layer.weight for layer in layers if isinstance(layer, nn.Linear)]
 
 
 class SDFField(nn.Module):
@@ -149,9 +153,7 @@ class SDFField(nn.Module):
         """Sharpness s of the surface, 1/metres; bounded so that it can neither vanish nor overflow."""
         return torch.exp(10 * self.log_inv_std).clamp(1e-3, 1e6)
 
-    def distance(
-        self, volume: Volume, xyz: Float[Tensor, "N 3"], scene: Int[Tensor, " N"]
-    ) -> Float[Tensor, " N"]:
+    def distance(self, volume: Volume, xyz: Float[Tensor, "N 3"], scene: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
         """Signed distance alone, for proposals and surface extraction."""
         f = sample(self._geometry(volume), corners(volume.grid, xyz, scene))
         return self.sdf(f, self._position(volume, xyz, scene))[:, 0]
@@ -173,7 +175,7 @@ class SDFField(nn.Module):
         return self.colour(torch.cat([*self._seen(samples), directions], dim=1))
 
     def head_inputs(self, samples: FieldSamples) -> Float[Tensor, "N E"]:
-        """What the semantic and feature heads read (eq. 9). They are affine, so they may be applied after compositing."""
+        """What the semantic and feature heads read (eq. 9). Both are affine, so they work after compositing."""
         return torch.cat(self._seen(samples), dim=1)
 
     def _seen(self, samples: FieldSamples) -> list[Tensor]:

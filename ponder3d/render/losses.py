@@ -80,7 +80,7 @@ def render_losses(
 def near_surface_loss(
     out: RenderOutput, t: Float[Tensor, " R"], measured: Bool[Tensor, " R"], truncation: float
 ) -> Float[Tensor, ""]:
-    """``|t_j + sdf_j - t|`` over the samples within ``truncation`` of the measured surface: the distance along the ray."""
+    """``|t_j + sdf_j - t|`` over samples within ``truncation`` of the measured surface, along the ray."""
     gap = t[:, None] - out.sample_t
     return masked_mean((out.sdf - gap).abs(), measured[:, None] & (gap.abs() <= truncation))
 

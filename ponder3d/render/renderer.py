@@ -81,7 +81,7 @@ def render(
     weights, seen_at = _weights(field, t, sdf, gradient, rays, config)
     opacity = weights.sum(1)
     has_heads = field.semantic is not None or field.feature is not None
-    inputs = composite(weights, field.head_inputs(samples).view(*shape, -1)) if has_heads else None
+    inputs = composite(weights, field.head_inputs(samples).unflatten(0, shape)) if has_heads else None
     colours = field.colours(samples, directions.reshape(-1, 3)).view(*shape, 3)
     return RenderOutput(
         rgb=composite(weights, colours),
@@ -116,7 +116,9 @@ def _place_samples(
             weights = weights_from_alpha(alpha_from_sdf(sdf, sharpness))
         parts.append(samplers.importance(t, weights, num_importance, noise(num_importance, 1)))
     if config.num_guided and guide is not None:
-        near, far = (torch.where(guide > 0, guide + s * config.guide_spread, end) for s, end in ((-1, rays.near), (1, rays.far)))
+        near, far = (
+            torch.where(guide > 0, guide + s * config.guide_spread, end) for s, end in ((-1, rays.near), (1, rays.far))
+        )
         around = samplers.uniform(near, far, config.num_guided, noise(config.num_guided, 2))
         parts.append(torch.minimum(torch.maximum(around, rays.near[:, None]), rays.far[:, None]))
     return torch.cat(parts, dim=1).sort(dim=1).values if len(parts) > 1 else t

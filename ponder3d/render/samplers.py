@@ -8,7 +8,7 @@ from torch import Tensor
 def uniform(
     near: Float[Tensor, " R"], far: Float[Tensor, " R"], num: int, jitter: Float[Tensor, "R {num}"] | None = None
 ) -> Float[Tensor, "R {num}"]:
-    """One sample per equal part of [near, far]: at its centre, or stratified at the share ``jitter`` in [0, 1) of it."""
+    """One sample per equal part of [near, far]: at its centre, or at the share ``jitter`` in [0, 1) of it."""
     steps = torch.arange(num, dtype=near.dtype, device=near.device)
     return near[:, None] + (steps + (0.5 if jitter is None else jitter)) / num * (far - near)[:, None]
 
@@ -19,10 +19,10 @@ def importance(
     num: int,
     jitter: Float[Tensor, "R {num}"] | None = None,
 ) -> Float[Tensor, "R {num}"]:
-    """Samples drawn from the piecewise constant density that puts ``weights[:, j]`` between ``t[:, j]`` and ``t[:, j+1]``.
+    """Samples from the piecewise constant density with ``weights[:, j]`` between ``t[:, j]`` and ``t[:, j+1]``.
 
-    Inverse transform sampling at equally spaced quantiles (their centres, or shifted by ``jitter``). The last weight has
-    no interval and is ignored. A ray whose weights are all zero is sampled uniformly. Not differentiable.
+    Inverse transform sampling at equally spaced quantiles (their centres, or shifted by ``jitter``). The last weight
+    has no interval and is ignored. A ray whose weights are all zero is sampled uniformly. Not differentiable.
     """
     with torch.no_grad():
         # 1e-5 in total keeps every interval reachable, so that a wrong field can still be corrected everywhere.

@@ -1,1 +1,1 @@
-"""Floor 6: pages with pictures, self-contained and readable offline. Reads what runs left on disk; no plotting library."""
+"""Floor 6: pages with pictures, self-contained and readable offline. Reads what runs left on disk."""

@@ -12,7 +12,6 @@ from ponder3d.encoders.encoder import Encoder
 from ponder3d.encoders.files import load_encoder
 from ponder3d.engine.evaluate import load_task, read_json
 from ponder3d.engine.experiment import Experiment
-
 from ponder3d.geometry.drawing import colour_scale, principal_colours
 from ponder3d.geometry.mesh import Mesh, sample_surface
 from ponder3d.geometry.neighbors import knn
@@ -44,7 +43,9 @@ def write_demo_page(folder: Path | str) -> Path:
     assert isinstance(task, Ponder)
     room = experiment.validation_data().build()[0]
     seen = apply(experiment.validation_transforms, room, experiment.seed, 0)
-    page = Page("ponder3d: what rendering teaches a 3D encoder", f"demo {results['fingerprint']}, seed {config['seed']}")
+    page = Page(
+        "ponder3d: what rendering teaches a 3D encoder", f"demo {results['fingerprint']}, seed {config['seed']}"
+    )
     _transfer_table(page, results)
     _what_went_in(page, room)
     _stages(page, folder)
@@ -53,7 +54,9 @@ def write_demo_page(folder: Path | str) -> Path:
     page.heading("Learning curves")
     for name, title in _NAMES.items():
         page.text(title)
-        page.row(curves({"training rays": folder / name / "train.csv", "held-out views": folder / name / "validation.csv"}))
+        page.row(
+            curves({"training rays": folder / name / "train.csv", "held-out views": folder / name / "validation.csv"})
+        )
     page.heading("Configuration")
     page.text(f"Label-free pre-training, experiment {fingerprint(experiment)}:")
     page.code(to_json(experiment))
@@ -68,10 +71,10 @@ def _transfer_table(page: Page, results: dict[str, Any]) -> None:
     config = results["config"]
     page.heading("Does it help? mIoU on rooms never seen, in percent")
     page.text(
-        f"Linear probe: a linear classifier on frozen features of {config['transfer_rooms']} labelled rooms. Fine-tuning: all "
-        f"weights, {config['labelled_points']} labelled points in each of {config['labelled_rooms']} rooms, "
-        f"{config['finetune_steps']} steps whatever the start. Twelve classes, {config['test_rooms']} test rooms; mean and "
-        f"standard deviation of {config['trials']} trials with other labelled points, orders and heads."
+        f"Linear probe: a linear classifier on frozen features of {config['transfer_rooms']} labelled rooms. "
+        f"Fine-tuning: all weights, {config['labelled_points']} labelled points in each of "
+        f"{config['labelled_rooms']} rooms, {config['finetune_steps']} steps whatever the start. Twelve classes, {config['test_rooms']} test rooms; "
+        f"mean and standard deviation of {config['trials']} trials with other labelled points, orders and heads."
     )
     titles = {"probe": "linear probe", "finetune": "fine-tuning, few labels"}
     rows, base = [], 0.0
@@ -86,8 +89,8 @@ def _transfer_table(page: Page, results: dict[str, Any]) -> None:
 def _what_went_in(page: Page, room: Scene) -> None:
     page.heading("What goes in")
     page.text(
-        "A generated room as a depth camera sees it: a fused point cloud, and posed images that supervise. Drag to turn, "
-        "scroll to zoom. In training up to 70 % of the room's blocks are taken away from the encoder."
+        "A generated room as a depth camera sees it: a fused point cloud, and posed images that supervise. "
+        "Drag to turn, scroll to zoom. In training up to 70 % of the room's blocks are taken away from the encoder."
     )
     assert room.rgb is not None and room.views is not None and room.views.depth is not None
     below = room.xyz[:, 2] < room.xyz[:, 2].max() - 0.25  # without the ceiling one sees the room
@@ -96,7 +99,9 @@ def _what_went_in(page: Page, room: Scene) -> None:
     depth = room.views.depth[shown]
     colours = torch.cat(list(room.views.rgb[shown]), dim=1)
     depths = torch.cat([colour_scale(d, float(depth.max())) for d in depth], dim=1)
-    parts.append(picture(torch.cat([colours, depths]), "six of the posed views: colour and depth (black: nothing measured)"))
+    parts.append(
+        picture(torch.cat([colours, depths]), "six of the posed views: colour and depth (black: nothing measured)")
+    )
     page.row(parts)
 
 
@@ -125,7 +130,9 @@ def _surface(page: Page, task: Ponder, seen: Scene, experiment: Experiment, fold
     grey = (shade[:, None] * torch.tensor([225.0, 222.0, 215.0])).to(torch.uint8)
     vertex_below = mesh.vertices[:, 2] < mesh.vertices[:, 2].max() - 0.4
     coloured = (mesh.colour[vertex_below] * 255).to(torch.uint8)
-    page.row([cloud(xyz[below], grey[below], "shaded"), cloud(mesh.vertices[vertex_below], coloured, "in rendered colours")])
+    page.row(
+        [cloud(xyz[below], grey[below], "shaded"), cloud(mesh.vertices[vertex_below], coloured, "in rendered colours")]
+    )
 
 
 def _shaded(mesh: Mesh) -> tuple[Tensor, Tensor]:

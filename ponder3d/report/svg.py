@@ -55,7 +55,10 @@ def line_chart(title: str, series: Sequence[Series], x_label: str, y_label: str)
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*p) for p in line.points))
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.8"/>')
         if line.markers or len(line.points) == 1:
-            parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in (place(*p) for p in line.points)]
+            parts += [
+                f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>'
+                for x, y in (place(*p) for p in line.points)
+            ]
         if len(finite) > 1:
             y = _TOP + 8 + 14 * number
             parts.append(f'<rect x="{_WIDTH - 128}" y="{y - 8}" width="10" height="10" fill="{colour}"/>')

@@ -37,7 +37,7 @@ class _SparseConv(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         feats, weight = ctx.saved_tensors
         grad_out = grads[0].contiguous()
         grad_feats = grad_weight = None

@@ -3,9 +3,9 @@
 All rows of a level are sorted by their exact 64-bit key, so a neighbour is a binary search, and the run of neighbours
 along z behind it costs one comparison each: a 3x3x3 map needs 9 searches per row instead of 27.
 
-Pairs are stored grouped by block of output rows, then by tap. A convolution works block by block: it gathers the rows of
-a block once, multiplies them tap by tap into a buffer that stays in cache, and sums the products of each output row in a
-fixed order. No pass ever holds the features of all pairs, and nothing is added at random places.
+Pairs are stored grouped by block of output rows, then by tap. A convolution works block by block: it gathers the rows
+of a block once, multiplies them tap by tap into a buffer that stays in cache, and sums the products of each output row
+in a fixed order. No pass ever holds the features of all pairs, and nothing is added at random places.
 """
 
 from dataclasses import dataclass
@@ -178,4 +178,3 @@ class _MapBuilder:
             num_in=self.num_in,
             num_out=self.num_out,
         )
-

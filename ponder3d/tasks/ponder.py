@@ -73,6 +73,7 @@ class Ponder(Task):
         if config.semantic_channels:
             assert labels is not None
             vectors = class_codes(len(labels), config.semantic_channels)
+        self.class_vectors: Tensor | None
         self.register_buffer("class_vectors", vectors)
 
     def losses(self, batch: Batch, step: int) -> StepLosses:
@@ -146,7 +147,7 @@ class Ponder(Task):
 
     def class_scores(self, out: RenderOutput) -> Float[Tensor, "R K"] | None:
         """Cosine between the rendered semantic feature and each class vector; None without semantics."""
-        if out.semantic is None:
+        if out.semantic is None or self.class_vectors is None:
             return None
         return F.normalize(out.semantic, dim=1) @ self.class_vectors.T
 

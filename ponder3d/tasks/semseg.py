@@ -90,8 +90,8 @@ class SemSeg(Task):
 def lovasz_softmax(probabilities: Float[Tensor, "N K"], labels: Int[Tensor, " N"]) -> Float[Tensor, ""]:
     """Lovasz-softmax loss (Berman et al. 2018) over the classes present; negative labels do not count.
 
-    For each class, the errors sorted from large to small are weighted by how much each step lowers the Jaccard index. All
-    classes are sorted in one call.
+    For each class, the errors sorted from large to small are weighted by how much each step lowers the Jaccard index.
+    All classes are sorted in one call.
     """
     num_classes = probabilities.shape[1]
     labelled = labels >= 0

@@ -25,6 +25,6 @@ class Points:
 
 
 def scene_index(counts: Int[Tensor, " B"], total: int) -> Int[Tensor, " N"]:
-    """Scene index of each of ``total`` packed rows; ``total`` is passed because reading it from ``counts`` would sync."""
+    """Scene index of each of ``total`` packed rows; ``total`` is passed: reading it from ``counts`` would sync."""
     scenes = torch.arange(len(counts), device=counts.device)
     return torch.repeat_interleave(scenes, counts, output_size=total)

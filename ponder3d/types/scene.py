@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -38,7 +38,7 @@ class Scene:
     targets: RayTargets | None = None
     boxes: Boxes | None = None
     bounds: Float[Tensor, "2 3"] | None = None
-    """Lower and upper corner of the whole scene, for when ``xyz`` shows a part of it; None means the extent of ``xyz``."""
+    """Lower and upper corner of the whole scene, where ``xyz`` shows a part of it; None: the extent of ``xyz``."""
     key: int = 0
     """Key of this draw of the scene; everything random that happens to it later is a function of it."""
 
@@ -132,12 +132,12 @@ def point_feats(
 def to_device(value: T, device: torch.device | str, non_blocking: bool = False) -> T:
     """A copy of a value (tensor, dataclass, tuple of them) on a device; other things are returned as they are."""
     if isinstance(value, Tensor):
-        return value.to(device, non_blocking=non_blocking)
+        return cast(T, value.to(device, non_blocking=non_blocking))
     if is_dataclass(value) and not isinstance(value, type):
         moved = {f.name: to_device(getattr(value, f.name), device, non_blocking) for f in fields(value)}
         return type(value)(**moved)
     if isinstance(value, tuple):
-        return tuple(to_device(item, device, non_blocking) for item in value)
+        return cast(T, tuple(to_device(item, device, non_blocking) for item in value))
     return value
 
 

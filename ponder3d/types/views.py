@@ -10,9 +10,9 @@ from torch import Tensor
 class Cameras:
     """Pinhole cameras of V views with one image size.
 
-    Convention: OpenCV axes (x right, y down, z forward); pixel (u, v) with integer coordinates is a pixel's CENTRE, so the
-    image spans u in [-0.5, W - 0.5]. ``world_from_cam @ [x y z 1]`` takes camera coordinates to the world. Its 3x3 block
-    is orthonormal; its determinant is -1 after the scene was mirrored.
+    Convention: OpenCV axes (x right, y down, z forward); pixel (u, v) with integer coordinates is a pixel's CENTRE, so
+    the image spans u in [-0.5, W - 0.5]. ``world_from_cam @ [x y z 1]`` takes camera coordinates to the world. Its 3x3
+    block is orthonormal; its determinant is -1 after the scene was mirrored.
     """
 
     intrinsics: Float[Tensor, "V 3 3"]

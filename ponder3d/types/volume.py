@@ -10,8 +10,8 @@ from torch import Tensor
 class Grid:
     """A regular grid over one axis-aligned box per scene; the box may have a different extent along each axis.
 
-    Convention: cell ``i`` of an axis with ``n`` cells covers ``[lo + i*s, lo + (i+1)*s)`` with ``s = (hi - lo) / n`` and
-    holds the value at its centre. ``geometry.grid.cells_from_world`` is the only map from the world into it.
+    Convention: cell ``i`` of an axis with ``n`` cells covers ``[lo + i*s, lo + (i+1)*s)`` with ``s = (hi - lo) / n``
+    and holds the value at its centre. ``geometry.grid.cells_from_world`` is the only map from the world into it.
     """
 
     box: Float[Tensor, "B 2 3"]

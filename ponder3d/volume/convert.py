@@ -52,9 +52,7 @@ def _located(features: Points | SparseTensor) -> tuple[Tensor, Tensor, Tensor]:
     return features.xyz, features.scene, features.feats
 
 
-def _pool(
-    cells: Float[Tensor, "N 3"], scene: Int[Tensor, " N"], feats: Float[Tensor, "N C"], grid: Grid
-) -> Volume:
+def _pool(cells: Float[Tensor, "N 3"], scene: Int[Tensor, " N"], feats: Float[Tensor, "N C"], grid: Grid) -> Volume:
     num_scenes = len(grid.box)
     cell = torch.floor(cells).to(torch.int64)
     shape = torch.tensor(grid.shape, device=cell.device)
@@ -69,9 +67,7 @@ def _pool(
     return Volume(grid, mean.view(num_scenes, *grid.shape, feats.shape[1]))
 
 
-def sample_at(
-    features: Features, xyz: Float[Tensor, "N 3"], scene: Int[Tensor, " N"]
-) -> Float[Tensor, "N C"]:
+def sample_at(features: Features, xyz: Float[Tensor, "N 3"], scene: Int[Tensor, " N"]) -> Float[Tensor, "N C"]:
     """Features at world points.
 
     A sparse tensor gives the voxel that contains the point, zero where there is none; a volume is sampled trilinearly;

@@ -1,14 +1,12 @@
 """Dense 3D networks that turn pooled features into the feature volume (eq. 3).
 
-Both take and return channels-last volumes; inside, the same memory is seen as [B C X Y Z] in ``channels_last_3d``, so no
-copy is made at either end.
+Both take and return channels-last volumes; inside, the same memory is seen as [B C X Y Z] in ``channels_last_3d``, so
+no copy is made at either end.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -69,9 +67,7 @@ class UNet3D(VolumeNet):
         super().__init__()
         widths = config.channels
         self.out_channels = config.out_channels
-        self.down = nn.ModuleList(
-            [_NormConv(i, o) for i, o in zip((in_channels, *widths[:-1]), widths, strict=True)]
-        )
+        self.down = nn.ModuleList([_NormConv(i, o) for i, o in zip((in_channels, *widths[:-1]), widths, strict=True)])
         deep = tuple(reversed(widths))
         pairs = list(zip(deep[:-1], deep[1:], strict=True))
         self.up = nn.ModuleList([nn.ConvTranspose3d(i, o, kernel_size=3, stride=2, padding=1) for i, o in pairs])

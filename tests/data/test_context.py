@@ -63,10 +63,19 @@ def test_nothing_around():
 
 
 def a_scene(normal: bool = True) -> Scene:
-    rays = Rays(torch.zeros(4, 3), torch.eye(3)[[0, 1, 2, 0]], torch.zeros(4), torch.ones(4), torch.zeros(4, dtype=torch.int64))
+    rays = Rays(
+        torch.zeros(4, 3), torch.eye(3)[[0, 1, 2, 0]], torch.zeros(4), torch.ones(4), torch.zeros(4, dtype=torch.int64)
+    )
     targets = RayTargets(torch.rand(4, 3), torch.tensor([0.5, 0.5, 0.5, 0.0]))
     xyz = torch.rand(200, 3)
-    return Scene(xyz, None, torch.nn.functional.normalize(torch.rand(200, 3), dim=1) if normal else None, "test", rays=rays, targets=targets)
+    return Scene(
+        xyz,
+        None,
+        torch.nn.functional.normalize(torch.rand(200, 3), dim=1) if normal else None,
+        "test",
+        rays=rays,
+        targets=targets,
+    )
 
 
 def test_target_describes_the_ray_ends():

@@ -81,7 +81,12 @@ def test_same_key_same_scene_other_key_other_scene(transform):
 @pytest.mark.parametrize("transform", [*GEOMETRIC, *OTHERS], ids=lambda t: type(t).__name__)
 def test_the_input_is_left_alone(transform):
     scene = a_scene()
-    before = [scene.xyz.clone(), scene.rgb.clone(), scene.views.depth.clone(), scene.views.cameras.world_from_cam.clone()]
+    before = [
+        scene.xyz.clone(),
+        scene.rgb.clone(),
+        scene.views.depth.clone(),
+        scene.views.cameras.world_from_cam.clone(),
+    ]
     run(transform, scene)
     after = [scene.xyz, scene.rgb, scene.views.depth, scene.views.cameras.world_from_cam]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))

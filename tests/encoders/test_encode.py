@@ -6,7 +6,12 @@ from ponder3d.encoders.encode import tiles
 from ponder3d.encoders.sparse_unet import SparseUNetConfig
 
 CONFIG = SparseUNetConfig(
-    inputs=("rgb", "normal", "one"), grid_size=0.1, stem_channels=4, stem_kernel=3, channels=(4, 6, 6, 5), blocks=(1,) * 4
+    inputs=("rgb", "normal", "one"),
+    grid_size=0.1,
+    stem_channels=4,
+    stem_kernel=3,
+    channels=(4, 6, 6, 5),
+    blocks=(1,) * 4,
 )
 
 
@@ -37,7 +42,9 @@ def test_numpy_torch_and_byte_colours_agree(encoder, cloud):
     xyz, rgb, normal = cloud
     as_bytes = np.round(rgb * 255).astype(np.uint8)
     a = encoder.encode(xyz, as_bytes, normal)
-    b = encoder.encode(torch.from_numpy(xyz), torch.from_numpy(as_bytes.astype(np.float32) / 255), torch.from_numpy(normal))
+    b = encoder.encode(
+        torch.from_numpy(xyz), torch.from_numpy(as_bytes.astype(np.float32) / 255), torch.from_numpy(normal)
+    )
     torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
 
 

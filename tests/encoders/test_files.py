@@ -91,7 +91,9 @@ def test_another_version_says_what_differs(encoder, tmp_path):
 
 
 def test_weights_of_another_structure_are_not_copied(encoder):
-    other = SparseUNetConfig(inputs=("rgb",), grid_size=0.1, stem_channels=3, channels=(4, 4, 5, 5), blocks=(1,) * 4).build()
+    other = SparseUNetConfig(
+        inputs=("rgb",), grid_size=0.1, stem_channels=3, channels=(4, 4, 5, 5), blocks=(1,) * 4
+    ).build()
     before = {k: v.clone() for k, v in other.state_dict().items()}
     with pytest.raises(EncoderFileError, match="mine: weights do not match the encoder"):
         copy_weights(encoder, other, "mine")

@@ -52,7 +52,9 @@ def test_whole_coarse_voxels_of_shift_change_nothing(shift):
 
 
 def test_points_in_one_voxel_enter_as_their_mean():
-    scene = Scene(torch.tensor([[0.01, 0.01, 0.01], [0.02, 0.02, 0.02]]), torch.tensor([[0.0, 0, 0], [1.0, 0.5, 0]]), None, "x")
+    scene = Scene(
+        torch.tensor([[0.01, 0.01, 0.01], [0.02, 0.02, 0.02]]), torch.tensor([[0.0, 0, 0], [1.0, 0.5, 0]]), None, "x"
+    )
     x = pool_to_voxels(Batch.of([scene], ("rgb", "one")), 0.1)
     torch.testing.assert_close(x.feats, torch.tensor([[0.0, -0.5, -1.0, 1.0]]))
 

@@ -99,9 +99,10 @@ def test_select_cameras():
 def test_normals_of_a_slanted_plane():
     cameras = one_camera()
     normal = torch.nn.functional.normalize(torch.tensor([0.3, -0.2, -1.0]), dim=0)
-    rays = torch.nn.functional.pad(cam.pixel_grid(cameras.size), (0, 1), value=1.0) @ torch.linalg.inv(
-        cameras.intrinsics[0]
-    ).T
+    rays = (
+        torch.nn.functional.pad(cam.pixel_grid(cameras.size), (0, 1), value=1.0)
+        @ torch.linalg.inv(cameras.intrinsics[0]).T
+    )
     depth = ((normal @ torch.tensor([0.0, 0.0, 3.0])) / (rays @ normal)).view(1, *cameras.size)
     found = cam.normals_from_depth(depth, cameras.intrinsics)
     torch.testing.assert_close(found[0, 1:-1, 1:-1], normal.expand(78, 98, 3), atol=2e-3, rtol=0)

@@ -15,7 +15,8 @@ def sphere(num=32, radius=0.7):
 
 def test_sphere():
     mesh = surface_nets(*sphere())
-    # Chords of a cell of 0.065 deviate from the sphere by about 0.065^2 / (8 * 0.7) = 0.0008; the mean of crossings more.
+    # Chords of a cell of 0.065 deviate from the sphere by about 0.065^2 / (8 * 0.7) = 0.0008; the mean of crossings
+    # more.
     assert float((mesh.vertices.norm(dim=1) - 0.7).abs().max()) < 0.003
     edges = torch.cat([mesh.faces[:, pair] for pair in ([0, 1], [1, 2], [2, 0])]).sort(dim=1).values
     unique, uses = torch.unique(edges, dim=0, return_counts=True)

@@ -28,7 +28,9 @@ def test_surfaces_and_lines():
     scene = torch.zeros(3000, dtype=torch.int64)
     index, distance = knn(points, scene, points, scene, 3)
     assert torch.equal(index[:, 0], torch.arange(3000))
-    torch.testing.assert_close(distance.double(), brute_force(points, scene, points, scene, 3).values, atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        distance.double(), brute_force(points, scene, points, scene, 3).values, atol=1e-6, rtol=0
+    )
 
 
 def test_fewer_than_k():

@@ -101,7 +101,10 @@ def test_boxes_and_bounds_move_with_their_corners(transform):
 
 def test_velocity_turns_and_scales():
     boxes = Boxes(
-        torch.zeros(1, 3), torch.ones(1, 3), torch.zeros(1), torch.zeros(1, dtype=torch.int64),
+        torch.zeros(1, 3),
+        torch.ones(1, 3),
+        torch.zeros(1),
+        torch.zeros(1, dtype=torch.int64),
         velocity=torch.tensor([[1.0, 0.0]]),
     )
     turn = tf.Similarity(tf.rotation_about("z", math.pi / 2), torch.ones(3), 2.0)

@@ -12,12 +12,16 @@ def look_at_sphere(num_views=12, radius=0.5, distance=2.0) -> Views:
     turn = torch.arange(num_views) / num_views * 2 * torch.pi
     centre = torch.stack([turn.cos(), turn.sin(), 0.4 * (-1.0) ** torch.arange(num_views)], dim=1) * distance
     forward = torch.nn.functional.normalize(-centre, dim=1)
-    right = torch.nn.functional.normalize(torch.linalg.cross(forward, torch.tensor([0.0, 0, 1]).expand_as(forward)), dim=1)
+    right = torch.nn.functional.normalize(
+        torch.linalg.cross(forward, torch.tensor([0.0, 0, 1]).expand_as(forward)), dim=1
+    )
     down = torch.linalg.cross(forward, right)
     pose = torch.eye(4).repeat(num_views, 1, 1)
     pose[:, :3, :3] = torch.stack([right, down, forward], dim=2)
     pose[:, :3, 3] = centre
-    cameras = Cameras(torch.tensor([[100.0, 0, 49.5], [0, 100, 49.5], [0, 0, 1]]).repeat(num_views, 1, 1), pose, (100, 100))
+    cameras = Cameras(
+        torch.tensor([[100.0, 0, 49.5], [0, 100, 49.5], [0, 0, 1]]).repeat(num_views, 1, 1), pose, (100, 100)
+    )
     uv = pixel_grid((100, 100)).repeat(num_views, 1)
     view = torch.arange(num_views).repeat_interleave(10000)
     origins, directions = pixel_rays(cameras, uv, view)
@@ -26,7 +30,11 @@ def look_at_sphere(num_views=12, radius=0.5, distance=2.0) -> Views:
     t = torch.where(root > 0, -b - root.clamp(min=0).sqrt(), torch.zeros_like(b))
     depth = t * (directions * forward[view]).sum(1)
     return Views(
-        cameras, torch.zeros(num_views, 100, 100, 3, dtype=torch.uint8), depth.view(-1, 100, 100), None, torch.tensor([num_views])
+        cameras,
+        torch.zeros(num_views, 100, 100, 3, dtype=torch.uint8),
+        depth.view(-1, 100, 100),
+        None,
+        torch.tensor([num_views]),
     )
 
 

@@ -24,7 +24,13 @@ def two_rays(far=(4.0, 4.0)) -> tuple[RenderOutput, Rays, RayTargets]:
         sdf=torch.tensor([[0.1, 0.3, -0.1, -0.9], [0.5, 0.1, -0.1, 9.0]]),
         gradient=torch.tensor([0.0, 0.0, 2.0]).expand(2, 4, 3),
     )
-    rays = Rays(torch.zeros(2, 3), torch.tensor([[0.0, 0, 1]] * 2), torch.zeros(2), torch.tensor(far), torch.zeros(2, dtype=torch.int64))
+    rays = Rays(
+        torch.zeros(2, 3),
+        torch.tensor([[0.0, 0, 1]] * 2),
+        torch.zeros(2),
+        torch.tensor(far),
+        torch.zeros(2, dtype=torch.int64),
+    )
     targets = RayTargets(
         torch.tensor([[0.5, 0.5, 0.8], [1.0, 1.0, 1.0]]), torch.tensor([2.0, 2.0]), feature=torch.zeros(2, 2)
     )
@@ -64,7 +70,7 @@ def test_a_ray_that_misses_counts_nowhere():
     assert float(terms["free_space"]) == pytest.approx(0.1)
     assert float(terms["feature"]) == pytest.approx(1.5)
     only_first = math.log(1 + math.exp(-1 / ONES.temperature))
-    assert float(terms["semantic"]) == pytest.approx(only_first, rel=1e-4)
+    assert float(terms["semantic"]) == pytest.approx(only_first, rel=1e-3)
 
 
 def test_a_surface_beyond_the_volume_only_frees_the_way():

@@ -19,9 +19,7 @@ def test_papers_alpha_by_hand():
 
 def test_slope_alpha_by_hand():
     # A ray that meets a wall at 60 degrees: the distance falls by cos 60 = 0.5 per metre.
-    alpha = alpha_from_slope(
-        torch.tensor([[0.02]]), torch.tensor([[-0.5]]), torch.tensor([[0.2]]), torch.tensor(30.0)
-    )
+    alpha = alpha_from_slope(torch.tensor([[0.02]]), torch.tensor([[-0.5]]), torch.tensor([[0.2]]), torch.tensor(30.0))
     before, after = logistic(30 * 0.07), logistic(30 * -0.03)
     torch.testing.assert_close(alpha, torch.tensor([[(before - after) / before]]))
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ponder3d.sparse import sparse_tensor
 from ponder3d.sparse import maps as maps_module
+from ponder3d.sparse import sparse_tensor
 from ponder3d.sparse.functional import sparse_conv
 from ponder3d.sparse.maps import strided_map
 

@@ -8,10 +8,22 @@ from ponder3d.types.scene import extent, point_feats, to_device
 def scene(num=3, rgb=True, rays=0, **more) -> Scene:
     some_rays = targets = None
     if rays:
-        some_rays = Rays(torch.zeros(rays, 3), torch.ones(rays, 3), torch.zeros(rays), torch.ones(rays), torch.zeros(rays, dtype=torch.int64))
+        some_rays = Rays(
+            torch.zeros(rays, 3),
+            torch.ones(rays, 3),
+            torch.zeros(rays),
+            torch.ones(rays),
+            torch.zeros(rays, dtype=torch.int64),
+        )
         targets = RayTargets(torch.zeros(rays, 3), torch.ones(rays))
     return Scene(
-        torch.rand(num, 3), torch.full((num, 3), 0.75) if rgb else None, torch.rand(num, 3), "s", rays=some_rays, targets=targets, **more
+        torch.rand(num, 3),
+        torch.full((num, 3), 0.75) if rgb else None,
+        torch.rand(num, 3),
+        "s",
+        rays=some_rays,
+        targets=targets,
+        **more,
     )
 
 
@@ -56,7 +68,9 @@ def test_bounds_of_the_whole_scene_win():
 def test_views_are_packed_when_they_have_one_size():
     def views(num, size):
         cameras = Cameras(torch.eye(3).repeat(num, 1, 1), torch.eye(4).repeat(num, 1, 1), size)
-        return Views(cameras, torch.zeros(num, *size, 3, dtype=torch.uint8), torch.ones(num, *size), None, torch.tensor([num]))
+        return Views(
+            cameras, torch.zeros(num, *size, 3, dtype=torch.uint8), torch.ones(num, *size), None, torch.tensor([num])
+        )
 
     batch = Batch.of([scene(2, views=views(2, (4, 5))), scene(2, views=views(3, (4, 5)))])
     assert batch.views is not None and batch.views.counts.tolist() == [2, 3] and len(batch.views.cameras) == 5
@@ -76,7 +90,13 @@ def test_to_device_moves_everything(device):
 
 
 def test_rays_that_miss():
-    rays = Rays(torch.zeros(3, 3), torch.ones(3, 3), torch.tensor([0.0, 1, 2]), torch.tensor([1.0, 1, 1]), torch.zeros(3, dtype=torch.int64))
+    rays = Rays(
+        torch.zeros(3, 3),
+        torch.ones(3, 3),
+        torch.tensor([0.0, 1, 2]),
+        torch.tensor([1.0, 1, 1]),
+        torch.zeros(3, dtype=torch.int64),
+    )
     assert rays.hits.tolist() == [True, False, False] and len(rays) == 3
 
 

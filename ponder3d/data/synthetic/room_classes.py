@@ -40,9 +40,7 @@ _GROUPS = {
 GROUPED_LABELS = LabelSet(names=tuple(_GROUPS), palette=tuple(colour for colour, _ in _GROUPS.values()))
 """The same rooms in the twelve groups that the 13-class NYUv2 split makes of them (its "books" are furniture here)."""
 
-GROUP_OF = tuple(
-    next(row for row, (_, members) in enumerate(_GROUPS.values()) if name in members) for name in _CLASSES
-)
+GROUP_OF = tuple(next(row for row, (_, members) in enumerate(_GROUPS.values()) if name in members) for name in _CLASSES)
 """Row of ``GROUPED_LABELS`` for each row of ``ROOMS_LABELS``."""
 
 STRUCTURE = ("wall", "floor", "ceiling")

@@ -63,7 +63,13 @@ class RoomsConfig(DatasetConfig):
     """Directory in which rooms are kept once they are made; empty for none."""
 
     def __post_init__(self):
-        for name, least in (("first", 0), ("num_rooms", 1), ("num_test_rooms", 1), ("num_fused_views", 1), ("max_points", 1)):
+        for name, least in (
+            ("first", 0),
+            ("num_rooms", 1),
+            ("num_test_rooms", 1),
+            ("num_fused_views", 1),
+            ("max_points", 1),
+        ):
             if getattr(self, name) < least:
                 raise ValueError(f"RoomsConfig.{name} must be at least {least}, it is {getattr(self, name)}")
         if self.num_fused_views > self.num_views:
@@ -227,7 +233,9 @@ def _scene(packed: PackedRoom, config: RoomsConfig, index: int) -> Scene:
         labels=rows[torch.from_numpy(packed.point_labels).to(torch.int64)],
         instances=torch.from_numpy(packed.point_instances.astype(np.int64)),
         views=views,
-        boxes=Boxes(boxes[:, :3], boxes[:, 3:6], boxes[:, 6], rows[torch.from_numpy(packed.box_labels).to(torch.int64)]),
+        boxes=Boxes(
+            boxes[:, :3], boxes[:, 3:6], boxes[:, 6], rows[torch.from_numpy(packed.box_labels).to(torch.int64)]
+        ),
         key=derive(config.seed, number),
     )
 
