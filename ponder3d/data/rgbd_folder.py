@@ -112,7 +112,13 @@ class RGBDFolder(SceneDataset):
         sequences, self.skipped = find_sequences(root, config.intrinsics)
         if not sequences:
             raise DataError(f"{root}: no posed RGB-D frames found; see ponder3d.data.rgbd_folder for the known layouts")
-        self.labels = sequences[0].labels
+        self.labels = next((s.labels for s in sequences if s.labels is not None), None)
+        for sequence in sequences:
+            if sequence.labels not in (None, self.labels):
+                raise DataError(
+                    f"{sequence.folder / 'label_map.json'}: other classes than in the sequences before it; "
+                    "read them as a dataset of their own, or give both the same label_map.json"
+                )
         self._windows = [window for sequence in sequences for window in _windows(sequence, config)]
         if not self._windows:
             reasons = "; ".join(self.skipped[:3])
@@ -162,18 +168,20 @@ class RGBDFolder(SceneDataset):
             try:
                 raw_size, depth = read_depth(frame.depth, self.config)
                 size = size or fitted_size(raw_size, self.config.max_side)
-                colour = read_colour(frame, raw_size, size)
-                label = None if frame.label is None else read_labels(frame.label, sequence.label_rows, size)
+                colour_size, colour = read_colour(frame, raw_size, size)
+                labelled = frame.label is not None and sequence.labels is not None
+                label = read_labels(frame.label, sequence.label_rows, size) if labelled else None
             except DataError as error:
                 self._skip(str(error))
                 continue
             colours.append(colour)
             depths.append(F.interpolate(depth[None, None], size=size, mode="nearest-exact")[0, 0])
             labels.append(label)
-            intrinsics.append(_resized_intrinsics(frame.depth_intrinsics, raw_size, size))
+            shared = frame.depth_intrinsics is frame.colour_intrinsics
+            intrinsics.append(_resized_intrinsics(frame.depth_intrinsics, colour_size if shared else raw_size, size))
             poses.append(torch.from_numpy(frame.world_from_cam).to(torch.float32))
             names.append(frame.name)
-        if size is None:
+        if size is None or not names:
             raise DataError(
                 f"{sequence.folder}: none of {len(frames)} frames can be read: {'; '.join(self.skipped[-3:])}"
             )
@@ -257,7 +265,7 @@ def fuse_cloud(views: Views, spacing: float) -> _Cloud:
 def up_direction(sequence: Sequence, up: tuple[float, ...]) -> Float[Tensor, "3"]:
     """Up in the world of a sequence: as told, against gravity if a file gives it, or the axis the cameras suggest."""
     if up:
-        return torch.tensor(up)
+        return torch.tensor(up, dtype=torch.float32)
     if sequence.gravity is not None:
         return -torch.from_numpy(sequence.gravity).to(torch.float32)
     mean = -np.mean([f.world_from_cam[:3, 1] for f in sequence.frames], axis=0)

@@ -2,7 +2,7 @@
 
 import warnings
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from ponder3d.data.dataset import DataError
 from ponder3d.data.rgbd_layouts import Frame
 
 
+@runtime_checkable
 class DepthUnits(Protocol):
     """What turns raw depth into metres."""
 
@@ -68,10 +69,12 @@ def read_depth(path: Path, units: DepthUnits) -> tuple[tuple[int, int], Float[Te
     return (raw.shape[0], raw.shape[1]), torch.from_numpy(metres)
 
 
-def read_colour(frame: Frame, depth_size: tuple[int, int], size: tuple[int, int]) -> UInt8[Tensor, "H W 3"]:
-    """The colour image as the depth camera would see it, at ``size``.
+def read_colour(
+    frame: Frame, depth_size: tuple[int, int], size: tuple[int, int]
+) -> tuple[tuple[int, int], UInt8[Tensor, "H W 3"]]:
+    """Size of the colour image in its file, and the image as the depth camera would see it, at ``size``.
 
-    Where both cameras have the same intrinsics, scaled to their image sizes, this is a resize. Where they differ, each
+    Where both cameras share their intrinsics, scaled to their image sizes, this is a resize. Where they differ, each
     depth pixel looks up the colour pixel in the same direction (the offset between the two cameras is not known here).
 
     Raises:
@@ -82,7 +85,7 @@ def read_colour(frame: Frame, depth_size: tuple[int, int], size: tuple[int, int]
     colour_size = (pixels.shape[0], pixels.shape[1])
     if frame.colour_intrinsics is frame.depth_intrinsics:
         resized = Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BOX)
-        return torch.from_numpy(np.array(resized))
+        return colour_size, torch.from_numpy(np.array(resized))
     v, u = np.meshgrid(
         *[(np.arange(n) + 0.5) * o / n - 0.5 for n, o in zip(size, depth_size, strict=True)], indexing="ij"
     )
@@ -95,7 +98,7 @@ def read_colour(frame: Frame, depth_size: tuple[int, int], size: tuple[int, int]
     image = F.avg_pool2d(image, shrink) if shrink > 1 else image
     grid = torch.from_numpy(where).to(torch.float32)[None]
     sampled = F.grid_sample(image, grid, align_corners=False, padding_mode="border")
-    return sampled[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).contiguous()
+    return colour_size, sampled[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).contiguous()
 
 
 def read_labels(path: Path, rows: dict[int, int], size: tuple[int, int]) -> Int[Tensor, "H W"]:

@@ -27,7 +27,7 @@ class Frame:
     colour_intrinsics: np.ndarray
     """[3 3] for the colour image at its own size."""
     depth_intrinsics: np.ndarray
-    """[3 3] for the depth image at its own size."""
+    """[3 3] for the depth image at its own size; the same object as ``colour_intrinsics`` if they are shared."""
     label: Path | None = None
 
 
@@ -211,8 +211,10 @@ def _read_label_map(folder: Path) -> tuple[LabelSet | None, dict[int, int]]:
         return None, {}
     try:
         names = {int(k): str(v) for k, v in json.loads(path.read_text())["label_id_to_category"].items()}
-    except (ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: expected {{'label_id_to_category': {{id: name}}}} ({error!r})") from error
+    if len(set(names.values())) != len(names):
+        raise DataError(f"{path}: a class name occurs twice; give every id a name of its own")
     ids = sorted(names)
     golden = 0.618033988749895
     hues = [(i * golden) % 1 for i in range(len(ids))]

@@ -1,6 +1,7 @@
 """Exact k nearest neighbours of packed point clouds, without a loop over scenes."""
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -8,6 +9,9 @@ from ponder3d.geometry.grid import Voxels, find_keys, key_offset, pack_keys, vox
 
 _PAIRS = 1 << 22
 """Candidate pairs looked at in one go; 4 M pairs take about 100 MB."""
+
+_PAIR_COST = 20
+"""A candidate pair found through voxels costs as much as so many of a plain comparison of all with all."""
 
 
 def knn(
@@ -23,7 +27,8 @@ def knn(
     points is fixed but not specified.
 
     The points are sorted into voxels; the 27 voxels around a query hold every point closer than one voxel edge, so a
-    query whose k-th neighbour is that close is done, and the others are looked up again with voxels of twice the size.
+    query whose k-th neighbour is that close is done, and the others are looked up again with voxels of twice the size,
+    until comparing with every point is cheaper.
     """
     index = torch.full((len(query), k), -1, dtype=torch.int64, device=query.device)
     distance = query.new_full((len(query), k), torch.inf)
@@ -39,8 +44,15 @@ def knn(
         voxels = voxelize(points - origin, point_scene, size)
         by_voxel = torch.argsort(voxels.voxel, stable=True)
         covers_all = size >= extent
+        pairs = _around(open_rows, query - origin, query_scene, voxels, size)[1].sum(1)
+        if int(pairs.sum()) * _PAIR_COST >= len(open_rows) * len(points):
+            for rows in open_rows.split(max(1, _PAIRS // len(points))):
+                index[rows], distance[rows] = _compare_all(query[rows], query_scene[rows], points, point_scene, k)
+            break
         left = []
-        for rows in _chunks(open_rows, query - origin, query_scene, voxels, size):
+        # No chunk has more candidate pairs than _PAIRS, unless one query alone has.
+        chunk_sizes = torch.unique_consecutive(pairs.cumsum(0) // _PAIRS, return_counts=True)[1]
+        for rows in open_rows.split(chunk_sizes.tolist()):
             found, near = _search(rows, query, query_scene, points, by_voxel, voxels, origin, size, k)
             done = (near[:, -1] <= size) | covers_all
             index[rows[done]], distance[rows[done]] = found[done], near[done]
@@ -63,11 +75,21 @@ def _around(
     return first[voxel] * present, voxels.counts[voxel] * present
 
 
-def _chunks(rows: Tensor, query: Tensor, query_scene: Tensor, voxels: Voxels, size: float) -> list[Tensor]:
-    """Split queries so that no chunk has more candidate pairs than ``_PAIRS`` (unless one query alone has)."""
-    _, counts = _around(rows, query, query_scene, voxels, size)
-    part = counts.sum(1).cumsum(0) // _PAIRS
-    return list(rows.split(torch.unique_consecutive(part, return_counts=True)[1].tolist()))
+def _compare_all(
+    query: Tensor, query_scene: Tensor, points: Tensor, point_scene: Tensor, k: int
+) -> tuple[Int[Tensor, "Q {k}"], Float[Tensor, "Q {k}"]]:
+    """Every query against every point: what is left when the points are far away or spread through space."""
+    # |p|^2 - 2 <q, p> orders the points of a query like their distance, in one matrix product; in float64 the points
+    # that it could confuse are 1e-7 m apart. The distance itself is then computed from the difference.
+    homogeneous = torch.cat([query.double(), query.new_ones(len(query), 1).double()], dim=1)
+    xyz = points.double()
+    order = homogeneous @ torch.cat([-2 * xyz, xyz.square().sum(1, keepdim=True)], dim=1).T
+    foreign = query_scene[:, None] != point_scene
+    found = order.masked_fill_(foreign, torch.inf).topk(min(k, len(points)), largest=False).indices
+    near = (points[found] - query[:, None]).norm(dim=2).masked_fill(foreign.gather(1, found), torch.inf)
+    missing = k - near.shape[1]
+    near = F.pad(near, (0, missing), value=torch.inf)
+    return F.pad(found, (0, missing), value=-1).masked_fill(near.isinf(), -1), near
 
 
 def _search(

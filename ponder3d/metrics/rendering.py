@@ -14,7 +14,7 @@ from ponder3d.metrics.metric import Metric
 from ponder3d.metrics.surface import surface_distance
 from ponder3d.types import Batch, Grid, Views
 
-_SURFACE_POINTS = 20_000
+_SURFACE_POINTS = 10_000
 _TSDF_CELL = 0.04
 """Metres: as fine as consumer depth cameras are accurate at 4 m."""
 

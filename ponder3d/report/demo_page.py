@@ -73,8 +73,9 @@ def _transfer_table(page: Page, results: dict[str, Any]) -> None:
     page.text(
         f"Linear probe: a linear classifier on frozen features of {config['transfer_rooms']} labelled rooms. "
         f"Fine-tuning: all weights, {config['labelled_points']} labelled points in each of "
-        f"{config['labelled_rooms']} rooms, {config['finetune_steps']} steps whatever the start. Twelve classes, {config['test_rooms']} test rooms; "
-        f"mean and standard deviation of {config['trials']} trials with other labelled points, orders and heads."
+        f"{config['labelled_rooms']} rooms, {config['finetune_steps']} steps whatever the start. Twelve classes, "
+        f"{config['test_rooms']} test rooms; mean and standard deviation of {config['trials']} trials with other "
+        "labelled points, orders and heads."
     )
     titles = {"probe": "linear probe", "finetune": "fine-tuning, few labels"}
     rows, base = [], 0.0

@@ -1,0 +1,112 @@
+"""Every recipe at a size of seconds: the same parts and the same path through the code, on a few small rooms.
+
+They show that a recipe runs on this machine, and teach nothing.
+"""
+
+from dataclasses import replace
+
+from ponder3d.config import Config
+from ponder3d.data.synthetic.rooms import RoomsConfig
+from ponder3d.data.transforms import GridSample, PickRays, Transform
+from ponder3d.encoders.encoder import EncoderConfig
+from ponder3d.encoders.sparse_unet import SparseUNetConfig
+from ponder3d.engine.experiment import Experiment
+from ponder3d.recipes import pretrain_indoor, pretrain_rgbd, semseg
+from ponder3d.tasks.ponder import PonderConfig
+from ponder3d.tasks.semseg import SemSegConfig
+from ponder3d.volume.unet3d import ShallowNet3DConfig, UNet3DConfig, VolumeNetConfig
+
+_GRID_SIZE = 0.16
+
+
+def pretrain_indoor_rooms() -> Experiment:
+    """``pretrain_indoor.rooms`` in seconds."""
+    return _small(pretrain_indoor.rooms())
+
+
+def pretrain_indoor_rooms_semantic() -> Experiment:
+    """``pretrain_indoor.rooms_semantic`` in seconds."""
+    return _small(pretrain_indoor.rooms_semantic())
+
+
+def pretrain_indoor_rooms_paper() -> Experiment:
+    """``pretrain_indoor.rooms_paper`` in seconds."""
+    return _small(pretrain_indoor.rooms_paper())
+
+
+def pretrain_rgbd_folder() -> Experiment:
+    """``pretrain_rgbd.folder`` in seconds; ``--data.root DIR`` as there."""
+    return _small(pretrain_rgbd.folder())
+
+
+def semseg_rooms() -> Experiment:
+    """``semseg.rooms`` in seconds."""
+    return _small(semseg.rooms())
+
+
+def semseg_rooms_full() -> Experiment:
+    """``semseg.rooms_full`` in seconds."""
+    return _small(semseg.rooms_full())
+
+
+def _small(recipe: Experiment) -> Experiment:
+    data = recipe.data
+    if isinstance(data, RoomsConfig):
+        data = replace(
+            data, num_rooms=4, num_test_rooms=2, image_size=(48, 64), max_points=4000, cache="runs/smoke-rooms"
+        )
+    return replace(
+        recipe,
+        task=_small_task(recipe.task),
+        data=data,
+        transforms=tuple(_small_transform(t) for t in recipe.transforms),
+        validation_transforms=tuple(_small_transform(t) for t in recipe.validation_transforms),
+        steps=4,
+        batch_size=2,
+        workers=0,
+        precision="32-true",
+        validate_every=2 if recipe.validate_every else 0,
+        validation_scenes=1,
+        save_every=2,
+        log_every=1,
+    )
+
+
+def _small_task(task: Config) -> PonderConfig | SemSegConfig:
+    if isinstance(task, SemSegConfig):
+        return replace(task, encoder=_small_encoder(task.encoder))
+    assert isinstance(task, PonderConfig)
+    return replace(
+        task,
+        encoder=_small_encoder(task.encoder),
+        volume_shape=(16, 16, 8),
+        volume_net=_small_net(task.volume_net),
+        render=replace(task.render, num_uniform=8, num_importance=4 if task.render.num_importance else 0),
+        mesh_cell=0.2,
+    )
+
+
+def _small_net(net: VolumeNetConfig) -> VolumeNetConfig:
+    if isinstance(net, UNet3DConfig):
+        return replace(net, channels=(8, 16), out_channels=16)
+    assert isinstance(net, ShallowNet3DConfig)
+    return replace(net, channels=16, out_channels=16)
+
+
+def _small_encoder(encoder: EncoderConfig) -> EncoderConfig:
+    assert isinstance(encoder, SparseUNetConfig)
+    return replace(
+        encoder,
+        grid_size=_GRID_SIZE,
+        stem_channels=8,
+        channels=tuple(8 for _ in encoder.channels),
+        blocks=tuple(1 for _ in encoder.blocks),
+    )
+
+
+def _small_transform(transform: Transform) -> Transform:
+    if isinstance(transform, GridSample):
+        return replace(transform, size=_GRID_SIZE)
+    if isinstance(transform, PickRays):
+        return replace(transform, views=2, rays_per_view=16)
+    return transform
