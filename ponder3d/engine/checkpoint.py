@@ -157,12 +157,15 @@ def read_verified(path: Path) -> dict[str, bytes]:
     try:
         manifest = json.loads((path / MANIFEST).read_bytes())
         entries = {name: (int(entry["bytes"]), str(entry["sha256"])) for name, entry in manifest["files"].items()}
+        name = f"step-{int(manifest['step']):08d}"
     except OSError as error:
         raise CheckpointError(f"{path / MANIFEST}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path / MANIFEST}: damaged ({error})") from error
     if manifest.get("format") != _FORMAT:
         raise CheckpointError(f"{path / MANIFEST}: format {manifest.get('format')}, this version reads {_FORMAT}")
+    if name != path.name:
+        raise CheckpointError(f"{path / MANIFEST}: belongs to {name}; it is damaged, or the directory was renamed")
     contents = {}
     for name, (size, digest) in entries.items():
         try:

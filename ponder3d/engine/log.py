@@ -27,10 +27,12 @@ class TableLog:
         self._rewrite()
 
     def write(self, step: int, figures: dict[str, float]) -> None:
-        """Append a row; a new figure adds a column."""
+        """Append a row; a new figure adds a column. Rows of this step and later ones are replaced."""
         row = {"step": str(step)} | {name: f"{value:.6g}" for name, value in figures.items()}
-        self._rows.append(row)
-        if self._add_columns(row):
+        earlier = [old for old in self._rows if int(old["step"]) < step]
+        repeated = len(earlier) < len(self._rows)
+        self._rows = [*earlier, row]
+        if self._add_columns(row) or repeated:
             self._rewrite()
             return
         with self.path.open("a", newline="") as file:

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,7 @@ def train(
         DataError: a scene cannot be used.
         NonFiniteError: ``Experiment.max_bad_steps`` steps in a row were not finite.
         PreemptedError: SIGTERM arrived; everything is saved.
+        LoaderError: a loader process died.
         CheckpointError: storage failed; older checkpoints are as they were.
     """
     return _Run(experiment, Path(out), resume, quiet, report).complete()
@@ -144,12 +145,28 @@ class _Run:
 
     def complete(self) -> TrainResult:
         """Every step that is left, then the final evaluation."""
+        try:
+            return self._complete()
+        except RuntimeError as error:
+            # torch raises it from a signal handler as soon as a loader process dies, wherever the loop is then.
+            if not str(error).startswith("DataLoader worker (pid"):
+                raise
+            raise self._loader_error(error) from error
+
+    def _complete(self) -> TrainResult:
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.progress.close)
+            if self.board is not None:
+                stack.callback(self.board.close)
+            self._train()
+            return TrainResult(self.out, self._validate(self.experiment.steps, 0), self.skipped)
+
+    def _train(self) -> None:
         e = self.experiment
         if self.position == 0 and e.validate_every:
             self._validate(0, e.validation_scenes)
-        batches = self._batches()
         sums = _Sums()
-        with _sigterm_sets_flag() as asked_to_stop:
+        with _sigterm_sets_flag() as asked_to_stop, contextlib.closing(self._batches()) as batches:
             for step in range(self.position, e.steps):
                 stop = self._step(step, [next(batches) for _ in range(e.accumulate)], asked_to_stop, sums)
                 self.position = step + 1
@@ -163,17 +180,12 @@ class _Run:
                     self._save()
                 if stop and self.position < e.steps:
                     raise PreemptedError(f"stopped after step {self.position}; continue with --resume {self.out}")
-        figures = self._validate(e.steps, 0)
-        self.progress.close()
-        if self.board is not None:
-            self.board.close()
-        return TrainResult(self.out, figures, self.skipped)
 
     def _step(self, step: int, passes: list[Batch], asked_to_stop: threading.Event, sums: _Sums) -> bool:
         """One optimiser step; returns whether any rank was asked to stop."""
         e = self.experiment
         self.task.train()
-        before = [(b, b.clone()) for b in self.task.buffers() if b.is_floating_point()]
+        before = [(b, b.clone()) for b in self.task.buffers()]
         total = torch.zeros((), device=self.runner.device)
         terms, monitors = {}, {}
         for number, batch in enumerate(passes):
@@ -217,7 +229,7 @@ class _Run:
                 f"{self.out / 'skipped.log'}. The checkpoints hold finite weights: lower the learning rate and resume"
             )
 
-    def _batches(self) -> Iterator[Batch]:
+    def _batches(self) -> Generator[Batch, None, None]:
         e = self.experiment
         steps = range(self.position, e.steps)
         sampler = StepSampler(
@@ -229,6 +241,7 @@ class _Run:
             num_workers=e.workers,
             collate_fn=Collate(e.task.encoder.inputs),
             pin_memory=self.runner.device.type == "cuda",
+            worker_init_fn=_ignore_sigterm,
         )
         batches = iter(loader)
         while True:
@@ -236,12 +249,15 @@ class _Run:
                 batch = next(batches)
             except StopIteration:
                 return
-            except (EOFError, ConnectionError, RuntimeError) as error:
-                # A worker that died shows up as any of these; an error it raised itself comes with its own type.
-                if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+            except (EOFError, ConnectionError) as error:
+                # The other end of the pipe is gone; or the dataset raised it, in a process that lives.
+                if str(error).startswith("Caught "):
                     raise
-                raise LoaderError(f"a loader process died ({error}); continue with --resume {self.out}") from error
+                raise self._loader_error(error) from error
             yield batch
+
+    def _loader_error(self, error: Exception) -> LoaderError:
+        return LoaderError(f"a loader process died ({str(error).strip()}); continue with --resume {self.out}")
 
     def _log(self, sums: _Sums) -> None:
         means = sums.means() if sums.steps else {}
@@ -306,6 +322,11 @@ class _Run:
         self.optimizer.load_state_dict(loaded.state["optimizer"])
         self.position, self.skipped = loaded.state["step"], loaded.state["skipped"]
         self.bad_in_a_row = loaded.state["bad_in_a_row"]
+
+
+def _ignore_sigterm(worker: int) -> None:
+    """A SIGTERM to all processes of a run (batch systems do that) must not take the loader away before the save."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 @contextlib.contextmanager

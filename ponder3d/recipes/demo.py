@@ -18,13 +18,22 @@ from ponder3d.engine.experiment import Experiment
 from ponder3d.engine.jobs import Job, run_jobs
 from ponder3d.engine.log import Progress
 from ponder3d.geometry import keyed
-from ponder3d.recipes import pretrain_indoor, semseg
+from ponder3d.recipes import pretrain_indoor, semseg, smoke
 from ponder3d.tasks.linear_probe import LinearProbeConfig, linear_probe
 from ponder3d.types import Scene
 
 RESULTS = "results.json"
 PRETRAININGS = ("label-free", "semantic")
 _FIRST_TRANSFER_ROOM = 500_000
+_SMOKE_NUMBERS = {
+    "pretrain_rooms": 4,
+    "transfer_rooms": 3,
+    "test_rooms": 2,
+    "labelled_rooms": 2,
+    "pretrain_steps": 4,
+    "finetune_steps": 3,
+    "trials": 2,
+}
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,8 @@ class DemoConfig(Config):
     """Repetitions of every measurement, with other seeds."""
     processes: int = 2
     """Jobs at a time; each gets an equal share of the threads."""
+    smoke: bool = False
+    """Everything at a size of seconds, to see that it runs; the numbers of rooms, steps and trials are replaced."""
     quiet: bool = False
     """No progress on the terminal."""
 
@@ -69,6 +80,8 @@ def run_demo(config: DemoConfig) -> str:
     Returns:
         The transfer table as text. ``results.json`` in ``config.out`` holds every figure.
     """
+    if config.smoke:
+        config = replace(config, **_SMOKE_NUMBERS)
     out = Path(config.out)
     pretrain = pretrain_experiments(config)
     rooms = _rooms(config)
@@ -92,9 +105,13 @@ def run_demo(config: DemoConfig) -> str:
 
 def pretrain_experiments(config: DemoConfig) -> dict[str, Experiment]:
     """The two pre-trainings by name."""
-    recipes = dict(zip(PRETRAININGS, (pretrain_indoor.rooms(), pretrain_indoor.rooms_semantic()), strict=True))
+    recipes = (
+        (smoke.pretrain_indoor_rooms(), smoke.pretrain_indoor_rooms_semantic())
+        if config.smoke
+        else (pretrain_indoor.rooms(), pretrain_indoor.rooms_semantic())
+    )
     experiments = {}
-    for name, recipe in recipes.items():
+    for name, recipe in zip(PRETRAININGS, recipes, strict=True):
         assert isinstance(recipe.data, RoomsConfig)
         data = replace(
             recipe.data,
@@ -113,9 +130,13 @@ def pretrain_experiments(config: DemoConfig) -> dict[str, Experiment]:
     return experiments
 
 
+def _segmentation(config: DemoConfig) -> Experiment:
+    return smoke.semseg_rooms() if config.smoke else semseg.rooms()
+
+
 def _rooms(config: DemoConfig) -> RoomsConfig:
     """The transfer rooms; their ``held_out`` are the test rooms of the pre-trainings too."""
-    data = semseg.rooms().data
+    data = _segmentation(config).data
     assert isinstance(data, RoomsConfig)
     return replace(
         data,
@@ -146,7 +167,7 @@ def _transfer_jobs(config: DemoConfig, out: Path) -> list[Job]:
 
 def finetune_experiment(config: DemoConfig, init: str, trial: int) -> Experiment:
     """Segmentation from few labels; trials differ in the labelled points, the order and the initial weights."""
-    recipe = semseg.rooms()
+    recipe = _segmentation(config)
     seed = keyed.derive(config.seed, trial) % 10_000
     transforms = tuple(
         LimitLabels(config.labelled_points, seed) if isinstance(t, LimitLabels) else t for t in recipe.transforms
@@ -166,7 +187,7 @@ def probe(config: DemoConfig, encoder_file: str, trial: int) -> dict[str, float]
     """Linear probe of an encoder, or of a freshly initialised one if there is no file."""
     seed = keyed.derive(config.seed, trial) % 10_000
     torch.manual_seed(seed)
-    encoder = load_encoder(encoder_file) if encoder_file else pretrain_indoor.small_encoder().build()
+    encoder = load_encoder(encoder_file) if encoder_file else _segmentation(config).task.encoder.build()
     data = _rooms(config)
     train, test = (_sampled(rooms, encoder.config.grid_size) for rooms in (data, data.held_out()))
     labels = data.build().labels

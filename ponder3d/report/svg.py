@@ -71,7 +71,7 @@ def round_ticks(lo: float, hi: float, most: int = 6) -> list[float]:
     if hi <= lo:
         lo, hi = lo - (abs(lo) or 1) * 0.5, lo + (abs(lo) or 1) * 0.5
     raw = (hi - lo) / (most - 1)
-    power = 10 ** math.floor(math.log10(raw))
+    power = 10.0 ** math.floor(math.log10(raw))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * (1 - 1e-9))
     first, last = math.floor(lo / step + 1e-9), math.ceil(hi / step - 1e-9)
     return [round(i * step, 12) for i in range(first, last + 1)]

@@ -64,7 +64,8 @@ class MaskBlocks(nn.Module):
         blocks = voxelize(points.xyz, points.scene, self.config.size)
         scene = blocks.coords[:, 0]
         # A block's place in its scene's random order: sorted by (scene, hash), minus where the scene starts.
-        draw = hashed(batch.keys[scene], blocks.keys)
+        # A block is known by its place alone: ``blocks.keys`` would tell which number its scene has in the batch.
+        draw = hashed(batch.keys[scene], *blocks.coords[:, 1:].unbind(1))
         order = torch.argsort(draw, stable=True)
         order = order[torch.argsort(scene[order], stable=True)]
         per_scene = torch.zeros_like(batch.keys).index_add_(0, scene, torch.ones_like(scene))

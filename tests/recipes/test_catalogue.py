@@ -1,0 +1,71 @@
+"""Contract of every recipe: it is found, it survives JSON, its task builds, and a smoke size of it runs."""
+
+from dataclasses import replace
+
+import pytest
+
+from ponder3d.config import from_json, to_json
+from ponder3d.data.dataset import HeldOut
+from ponder3d.data.rgbd_folder import RGBDFolderConfig
+from ponder3d.encoders.files import FILE_NAME, load_encoder
+from ponder3d.engine.experiment import Experiment
+from ponder3d.engine.loop import train
+from ponder3d.recipes.catalogue import find_recipe, list_recipes
+
+RECIPES = list_recipes()
+FULL = sorted(name for name in RECIPES if not name.startswith("smoke."))
+SMOKE = sorted(set(RECIPES) - set(FULL))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_survives_json(name):
+    experiment = RECIPES[name]()
+    assert from_json(Experiment, to_json(experiment)) == experiment
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_says_what_it_is(name):
+    first = (RECIPES[name].__doc__ or "").strip().splitlines()[0]
+    assert first.endswith(".") and len(first) < 120
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_a_recipe_has_a_smoke_size(name):
+    small, full = RECIPES["smoke." + name.replace(".", "_")](), RECIPES[name]()
+    assert type(small.task) is type(full.task) and type(small.data) is type(full.data)
+    assert [type(t) for t in small.transforms] == [type(t) for t in full.transforms]
+    assert small.steps <= 4
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_training_and_evaluation_share_no_scene(name):
+    experiment = RECIPES[name]()
+    assert isinstance(experiment.validation, HeldOut)
+    if not isinstance(experiment.data, RGBDFolderConfig):  # whose held-out frames are tested with the dataset
+        assert experiment.data.held_out().first >= experiment.data.first + experiment.data.num_rooms
+
+
+@pytest.mark.parametrize("name", [name for name in SMOKE if "rgbd" not in name])
+def test_a_smoke_recipe_trains(name, tmp_path, shared_cache):
+    experiment = RECIPES[name]()
+    experiment = replace(experiment, data=replace(experiment.data, cache=shared_cache))
+    result = train(experiment, tmp_path / "run", quiet=True)
+    assert result.skipped_steps == 0 and result.figures
+    assert load_encoder(tmp_path / "run" / FILE_NAME).config == experiment.task.encoder
+
+
+def test_a_recipe_of_ones_own(tmp_path, monkeypatch):
+    (tmp_path / "my_recipes.py").write_text(
+        "from ponder3d.engine.experiment import Experiment\n"
+        "from ponder3d.recipes.semseg import rooms\n"
+        "def bigger() -> Experiment:\n"
+        "    return rooms()\n"
+        "def other() -> int:\n"
+        "    return 1\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert find_recipe("my_recipes.bigger")() == RECIPES["semseg.rooms"]()
+    for wrong in ("my_recipes.other", "my_recipes.missing", "nowhere.at_all", "rooms"):
+        with pytest.raises(ValueError, match="no recipe"):
+            find_recipe(wrong)

@@ -1,0 +1,78 @@
+"""The demo at a size of seconds, from the rooms to the page."""
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+
+from ponder3d.data.synthetic.rooms import FIRST_TEST_ROOM
+from ponder3d.data.transforms import LimitLabels
+from ponder3d.recipes.demo import (
+    PRETRAININGS,
+    DemoConfig,
+    finetune_experiment,
+    pretrain_experiments,
+    run_demo,
+    summarise,
+    table_text,
+)
+from ponder3d.report.demo_page import write_demo_page
+
+
+def test_rooms_of_training_transfer_and_test_are_disjoint():
+    config = DemoConfig()
+    pretrained = pretrain_experiments(config)["label-free"].data
+    transfer = finetune_experiment(config, "", 0).data
+    tests = transfer.held_out()
+    ranges = [range(d.first, d.first + d.num_rooms) for d in (pretrained, transfer, tests)]
+    assert ranges[0].stop <= ranges[1].start and ranges[1].stop <= ranges[2].start
+    assert ranges[2].start >= FIRST_TEST_ROOM
+
+
+def test_budgets_are_equal_whatever_the_start():
+    config = DemoConfig()
+    scratch, pretrained = (finetune_experiment(config, init, 1) for init in ("", "encoder.safetensors"))
+    assert replace(pretrained, init="") == scratch
+
+
+def test_trials_differ_in_the_labelled_points():
+    picks = [t for trial in (0, 1) for t in finetune_experiment(DemoConfig(), "", trial).transforms]
+    seeds = {t.seed for t in picks if isinstance(t, LimitLabels)}
+    assert len(seeds) == 2
+
+
+def test_means_and_spreads():
+    figures = {f"{way}-{start}-{t}": {"miou": 0.1} for way in ("probe", "finetune") for start in ("x",) for t in (0, 1)}
+    for way, starts in (("probe", ("random", *PRETRAININGS)), ("finetune", ("scratch", *PRETRAININGS))):
+        for start in starts:
+            figures |= {f"{way}-{start}-0": {"miou": 0.10}, f"{way}-{start}-1": {"miou": 0.14}}
+    figures["probe-semantic-1"] = {"miou": 0.30}
+    rows = summarise(figures, 2)
+    assert [(row["way"], row["start"]) for row in rows][:3] == [
+        ("probe", "random"),
+        ("probe", "label-free"),
+        ("probe", "semantic"),
+    ]
+    assert rows[0]["mean"] == pytest.approx(12) and rows[0]["spread"] == pytest.approx(2 * 2**0.5)
+    assert rows[2]["mean"] == pytest.approx(20)
+    assert re.search(r"semantic +20\.0 +14\.1 +\+8\.0", table_text(rows))
+
+
+def test_the_whole_demo(tmp_path):
+    config = DemoConfig(out=str(tmp_path / "demo"), smoke=True, quiet=True)
+    table = run_demo(config)
+    assert "label-free" in table and "semantic" in table and "nan" not in table
+    page = write_demo_page(config.out)
+    text = page.read_text()
+    assert page == tmp_path / "demo" / "report" / "index.html"
+    # Self-contained: nothing is fetched from anywhere.
+    assert not re.findall(r"(?:src|href)\s*=\s*['\"](?!data:|#)", text)
+    assert "http://" not in text.replace("http://www.w3.org/2000/svg", "") and "https://" not in text
+    for part in ("What goes in", "mIoU", "PSNR", "fingerprint"):
+        assert part.lower() in text.lower(), part
+    results = json.loads((tmp_path / "demo" / "results.json").read_text())
+    assert len(results["rows"]) == 6 and len(results["figures"]) == 12
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "demo").rglob("*.safetensors")}
+    assert run_demo(config) == table  # finished: nothing is run again
+    assert {path: path.stat().st_mtime_ns for path in before} == before

@@ -1,0 +1,43 @@
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from ponder3d.report.svg import Series, line_chart, round_ticks
+
+
+@pytest.mark.parametrize(
+    ("lo", "hi", "ticks"),
+    [
+        (0.0, 10.0, [0, 2, 4, 6, 8, 10]),
+        (5.3, 11.9, [4, 6, 8, 10, 12]),
+        (0.03, 0.11, [0.02, 0.04, 0.06, 0.08, 0.1, 0.12]),
+        (-1.0, 1.0, [-1, -0.5, 0, 0.5, 1]),
+    ],
+)
+def test_ticks_are_round_and_cover_the_range(lo, hi, ticks):
+    assert round_ticks(lo, hi) == pytest.approx(ticks)
+
+
+@pytest.mark.parametrize("value", [0.0, 3.0, -2e-7])
+def test_a_constant_has_ticks_around_it(value):
+    ticks = round_ticks(value, value)
+    assert len(ticks) >= 2 and ticks[0] <= value <= ticks[-1]
+
+
+def test_points_go_where_their_values_are():
+    root = ET.fromstring(line_chart("loss", [Series("a", ((0.0, 0.0), (50.0, 10.0), (100.0, 5.0)))], "step", ""))
+    (line,) = root.findall("polyline")
+    points = [tuple(map(float, pair.split(","))) for pair in line.get("points").split()]
+    xs, ys = zip(*points, strict=True)
+    assert xs[1] == pytest.approx((xs[0] + xs[2]) / 2)
+    assert ys[2] == pytest.approx((ys[0] + ys[1]) / 2) and ys[1] < ys[0]  # up is up
+
+
+def test_what_is_not_finite_is_left_out():
+    assert line_chart("x", [Series("a", ((0.0, float("nan")), (1.0, float("inf"))))], "", "") == ""
+    drawn = line_chart("x", [Series("a", ((0.0, 1.0), (1.0, float("nan")), (2.0, 3.0)))], "", "")
+    assert "nan" not in drawn and len(ET.fromstring(drawn).find("polyline").get("points").split()) == 2
+
+
+def test_names_are_escaped():
+    ET.fromstring(line_chart("a < b & c", [Series("<x>", ((0.0, 1.0),)), Series("y", ((0.0, 1.0),))], "<", "&"))
