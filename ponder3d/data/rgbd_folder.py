@@ -169,8 +169,8 @@ class RGBDFolder(SceneDataset):
                 raw_size, depth = read_depth(frame.depth, self.config)
                 size = size or fitted_size(raw_size, self.config.max_side)
                 colour_size, colour = read_colour(frame, raw_size, size)
-                labelled = frame.label is not None and sequence.labels is not None
-                label = read_labels(frame.label, sequence.label_rows, size) if labelled else None
+                mask = None if sequence.labels is None else frame.label  # without a map its values mean nothing
+                label = None if mask is None else read_labels(mask, sequence.label_rows, size)
             except DataError as error:
                 self._skip(str(error))
                 continue

@@ -6,6 +6,9 @@ loss and gradient is skipped and its scenes are named. SIGTERM sets a flag; the 
 """
 
 import contextlib
+import functools
+import multiprocessing
+import os
 import signal
 import sys
 import threading
@@ -235,26 +238,24 @@ class _Run:
         sampler = StepSampler(
             len(self.scenes), e.batch_size, e.seed, steps, e.accumulate, self.runner.rank, self.runner.world
         )
+        over = multiprocessing.RawValue("b", 0)
         loader = DataLoader(
             self.scenes,
             batch_sampler=sampler,  # type: ignore[arg-type]
             num_workers=e.workers,
             collate_fn=Collate(e.task.encoder.inputs),
             pin_memory=self.runner.device.type == "cuda",
-            worker_init_fn=_ignore_sigterm,
+            worker_init_fn=functools.partial(_leave_sigterm_to_the_loop, over),
         )
-        batches = iter(loader)
-        while True:
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
-            except (EOFError, ConnectionError) as error:
-                # The other end of the pipe is gone; or the dataset raised it, in a process that lives.
-                if str(error).startswith("Caught "):
-                    raise
-                raise self._loader_error(error) from error
-            yield batch
+        try:
+            yield from loader
+        except (EOFError, ConnectionError) as error:
+            # The other end of the pipe is gone; or the dataset raised it, in a process that lives.
+            if str(error).startswith("Caught "):
+                raise
+            raise self._loader_error(error) from error
+        finally:
+            over.value = 1
 
     def _loader_error(self, error: Exception) -> LoaderError:
         return LoaderError(f"a loader process died ({str(error).strip()}); continue with --resume {self.out}")
@@ -279,6 +280,7 @@ class _Run:
         e = self.experiment
         total = len(e.validation_data().build())
         rows = range(self.runner.rank, min(limit or total, total), self.runner.world)
+        self.runner.share_buffers(self.task)  # as in the checkpoint: whichever rank evaluates a scene
         state, pictures = evaluate_scenes(self.task, e, self.runner.device, rows)
         metric = self.task.metric()
         metric.state = self.runner.sum(state)
@@ -324,9 +326,15 @@ class _Run:
         self.bad_in_a_row = loaded.state["bad_in_a_row"]
 
 
-def _ignore_sigterm(worker: int) -> None:
-    """A SIGTERM to all processes of a run (batch systems do that) must not take the loader away before the save."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def _leave_sigterm_to_the_loop(over: Any, worker: int) -> None:
+    """In a loader process: a SIGTERM to all processes of a run (batch systems send it) must not take the loader away
+    before the loop has saved; once the loop is over, SIGTERM is how multiprocessing ends what is left."""
+
+    def leave(number: int, frame: Any) -> None:
+        if over.value:
+            os._exit(0)
+
+    signal.signal(signal.SIGTERM, leave)
 
 
 @contextlib.contextmanager

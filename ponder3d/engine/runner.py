@@ -66,6 +66,14 @@ class Runner:
         assert isinstance(total, Tensor)
         return total.to(value.device)
 
+    def share_buffers(self, module: nn.Module) -> None:
+        """Give every rank the buffers (running statistics) of the first; each has seen other scenes."""
+        if self.world > 1:
+            buffers = list(module.buffers())
+            first = self._fabric.broadcast([buffer.cpu() for buffer in buffers])
+            for own, value in zip(buffers, first, strict=True):
+                own.copy_(value)
+
     def wait(self) -> None:
         """Wait until every rank is here."""
         self._fabric.barrier()

@@ -9,7 +9,8 @@ from torch import Tensor
 def psnr(
     rendered: Float[Tensor, "*N 3"], truth: Float[Tensor, "*N 3"], mask: Bool[Tensor, "*N"] | None = None
 ) -> Float[Tensor, ""]:
-    """Peak signal-to-noise ratio in dB of colours in [0, 1], over the pixels of the mask. Identical images give 100."""
+    """Peak signal-to-noise ratio in dB of colours in [0, 1], over the pixels of the mask. Identical images give 100,
+    and so does an empty mask."""
     error = (rendered - truth).square().mean(-1)
     mse = error.mean() if mask is None else (error * mask).sum() / mask.sum().clamp(min=1)
     return -10 * torch.log10(mse.clamp(min=1e-10))

@@ -66,8 +66,12 @@ class FieldSamples:
 
     @property
     def normal(self) -> Float[Tensor, "N 3"]:
-        """Unit normal."""
-        return F.normalize(self.gradient, dim=1)
+        """The gradient's direction; unit length except where the gradient vanishes, and there it does too.
+
+        Far from all points the volume is constant and the gradient is rounding error; dividing by its length of 1e-8
+        would multiply the gradient of the colour loss there by as much, and drown the rest.
+        """
+        return self.gradient / (self.gradient.square().sum(1, keepdim=True) + 1e-4).sqrt()
 
 
 class SDFDecoder(nn.Module):

@@ -100,7 +100,9 @@ def semantic_loss(
     temperature: float,
 ) -> Float[Tensor, ""]:
     """Cross-entropy of the cosine between rendered features and class vectors; negative labels do not count."""
-    logits = F.normalize(rendered, dim=1) @ class_vectors.T / temperature
+    # The floor keeps a ray that hardly meets anything, whose feature is almost 0, from outweighing all others.
+    direction = rendered / (rendered.square().sum(1, keepdim=True) + 1e-4).sqrt()
+    logits = direction @ class_vectors.T / temperature
     per_ray = F.cross_entropy(logits, label, ignore_index=-1, reduction="none")
     return masked_mean(per_ray, label >= 0)
 

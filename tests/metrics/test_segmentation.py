@@ -1,0 +1,67 @@
+import pytest
+import torch
+
+from ponder3d.metrics.segmentation import SegmentationMetric, confusion, per_class
+from ponder3d.types import Batch, LabelSet, Scene
+
+LABELS = LabelSet(("floor", "chair", "lamp"), ((0, 0, 0), (1, 1, 1), (2, 2, 2)))
+
+
+def batch(labels: list[int]) -> Batch:
+    return Batch.of(
+        [Scene(torch.zeros(len(labels), 3), None, None, "x", labels=torch.tensor(labels, dtype=torch.int64))]
+    )
+
+
+def test_confusion_counts_by_true_and_predicted_class():
+    matrix = confusion(torch.tensor([0, 1, 1, 2, 0, 2]), torch.tensor([0, 0, 1, 1, -1, -100]), 3)
+    assert matrix.tolist() == [[1, 1, 0], [0, 1, 1], [0, 0, 0]] and matrix.dtype == torch.float64
+
+
+def test_figures_by_hand():
+    metric = SegmentationMetric(LABELS)
+    # Floor: 3 of 4 found, 1 too many. Chair: 1 of 2 found, 2 too many. Lamp: 1 of 2 found, none too many.
+    metric.update(torch.tensor([0, 0, 0, 1, 1, 0, 2, 1, 2]), batch([0, 0, 0, 0, 1, 1, 2, 2, -1]))
+    figures = metric.compute()
+    ious = {"iou/floor": 3 / 5, "iou/chair": 1 / 4, "iou/lamp": 1 / 2}
+    expected = {"miou": sum(ious.values()) / 3, "macc": (3 / 4 + 1 / 2 + 1 / 2) / 3, "allacc": 5 / 8, **ious}
+    assert figures == pytest.approx(expected)
+
+
+def test_a_class_that_is_nowhere_counts_for_nothing():
+    metric = SegmentationMetric(LABELS)
+    metric.update(torch.tensor([0, 0, 1, 2]), batch([0, 0, 1, 1]))  # a lamp is predicted where there is none
+    figures = metric.compute()
+    assert figures == pytest.approx({"miou": 0.75, "macc": 0.75, "allacc": 0.75, "iou/floor": 1, "iou/chair": 0.5})
+
+
+def test_nothing_labelled_gives_zeros():
+    metric = SegmentationMetric(LABELS)
+    assert metric.compute() == {"miou": 0, "macc": 0, "allacc": 0}
+    metric.update(torch.tensor([0, 2]), batch([-1, -1]))
+    assert metric.compute() == {"miou": 0, "macc": 0, "allacc": 0}
+    metric.update(torch.zeros(0, dtype=torch.int64), batch([]))
+    assert float(metric.state.sum()) == 0
+
+
+def test_unlabelled_points_may_be_predicted_as_anything():
+    labels = torch.randint(-1, 3, (500,))
+    first, second = torch.randint(0, 3, (2, 500))
+    second = torch.where(labels < 0, second, first)
+    assert torch.equal(confusion(first, labels, 3), confusion(second, labels, 3))
+
+
+def test_states_added_up_are_one_pass():
+    labels, predicted = torch.randint(-1, 3, (300,)), torch.randint(0, 3, (300,))
+    whole, parts = SegmentationMetric(LABELS), [SegmentationMetric(LABELS) for _ in range(3)]
+    whole.update(predicted, batch(labels.tolist()))
+    for part, p, t in zip(parts, predicted.split(100), labels.split(100), strict=True):
+        part.update(p, batch(t.tolist()))
+    merged = SegmentationMetric(LABELS)
+    merged.state = sum(part.state for part in parts)
+    assert merged.compute() == whole.compute()
+
+
+def test_a_perfect_prediction():
+    iou, accuracy, present = per_class(torch.diag(torch.tensor([5.0, 0, 3])).double())
+    assert iou.tolist() == accuracy.tolist() == [1, 0, 1] and present.tolist() == [True, False, True]

@@ -1,0 +1,298 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ponder3d.metrics.rendering import RenderedViews
+from ponder3d.render.fields import FieldConfig
+from ponder3d.render.losses import RenderLossConfig
+from ponder3d.render.renderer import RenderConfig, clip_rays, render
+from ponder3d.tasks.masking import BlockMasking
+from ponder3d.tasks.ponder import PonderConfig, class_codes
+from ponder3d.types import Batch, Cameras, RayTargets, Scene, Views
+
+INPUTS = ("rgb", "normal")
+
+
+def pack(*scenes: Scene) -> Batch:
+    return Batch.of(scenes, INPUTS)
+
+
+def values(terms) -> dict[str, float]:
+    return {name: float(value.detach()) for name, value in terms.items()}
+
+
+def depth_error(task, batch) -> float:
+    return float(task.losses(batch, 0).monitors["depth_error"])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"masking": BlockMasking(0.5, 0.5), "cell_offsets": False},
+        {"field": FieldConfig(hidden=16, geometry_channels=8, use_position=True, shared_volume=True, colour_layers=2)},
+        {"render": RenderConfig(16, 4, num_guided=6, alpha="slope")},
+        {"semantic_channels": 4, "feature_channels": 5},
+    ],
+    ids=lambda c: ",".join(c) or "default",
+)
+def test_every_parameter_learns(room, small_ponder, labels, changes):
+    task = replace(small_ponder, **changes).build(labels)
+    batch = pack(room(1), room(2))
+    if task.config.feature_channels:
+        batch = replace(batch, targets=replace(batch.targets, feature=torch.rand(96, 5)))
+    out = task.losses(batch, 0)
+    expected = {"colour", "eikonal", "depth", "sdf", "free_space"}
+    heads = {"semantic_channels": "semantic", "feature_channels": "feature"}
+    assert set(out.terms) == expected | {term for field, term in heads.items() if field in changes}
+    assert all(math.isfinite(v) and v > 0 for v in values(out.terms).values())
+    assert not any(m.requires_grad for m in out.monitors.values()) and "psnr" in out.monitors
+    sum(out.terms.values()).backward()
+    for name, parameter in task.named_parameters():
+        assert parameter.grad is not None and bool(torch.isfinite(parameter.grad).all()), name
+        assert float(parameter.grad.abs().max()) > 0, name
+
+
+def test_scenes_are_what_they_are_alone(room, small_ponder):
+    task = small_ponder.build(None).eval()
+    scenes = [room(1, num=300), room(2, num=700)]
+    together, alone = task.volume(pack(*scenes)), [task.volume(pack(s)) for s in scenes]
+    torch.testing.assert_close(together.feats, torch.cat([v.feats for v in alone]), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(together.grid.box, torch.cat([v.grid.box for v in alone]))
+    batch = pack(*scenes)
+    rays = clip_rays(batch.rays, together.grid)
+    out = render(task.field, together, rays, task.config.render)
+    for number, scene in enumerate(scenes):
+        single = render(task.field, alone[number], clip_rays(scene.rays, alone[number].grid), task.config.render)
+        for name in ("rgb", "t", "normal", "opacity"):
+            part = getattr(out, name)[rays.scene == number]
+            torch.testing.assert_close(part, getattr(single, name), atol=1e-4, rtol=1e-4)
+    # As many rays in each: the mean over the batch is the mean of the two.
+    both = values(task.losses(batch, 0).terms)
+    singles = [values(task.losses(pack(s), 0).terms) for s in scenes]
+    for name in ("colour", "depth", "eikonal"):
+        assert both[name] == pytest.approx((singles[0][name] + singles[1][name]) / 2, rel=1e-3), name
+
+
+def test_evaluation_draws_nothing(room, small_ponder):
+    task = replace(small_ponder, masking=BlockMasking()).build(None)
+    batch = pack(room(1))
+    rekeyed = replace(batch, keys=batch.keys + 1)
+    assert values(task.losses(batch, 0).terms) != values(task.losses(rekeyed, 0).terms)
+    task.eval()
+    assert values(task.losses(batch, 0).terms) == values(task.losses(rekeyed, 0).terms)
+
+
+def test_no_rays(room, small_ponder):
+    scene = replace(room(1), rays=None, targets=None)
+    with pytest.raises(ValueError, match="no rays for box 1; end the transforms with PickRays"):
+        small_ponder.build(None).losses(pack(scene), 0)
+
+
+@pytest.mark.parametrize("scene", [{"away": True}, {"rays": 0}], ids=str)
+def test_rays_that_see_nothing_cost_nothing(room, small_ponder, scene):
+    task = small_ponder.build(None)
+    out = task.losses(pack(room(1, **scene)), 0)
+    assert set(values(out.terms).values()) == {0.0}
+    sum(out.terms.values()).backward()
+    assert all(float(p.grad.abs().max()) == 0 for p in task.parameters() if p.grad is not None)
+    assert all(bool(torch.isfinite(m)) for m in out.monitors.values())
+
+
+def test_rays_that_miss_do_not_dilute_the_others(room, small_ponder, labels):
+    task = replace(small_ponder, semantic_channels=3).build(labels).eval()
+    scene, away = room(1), room(1, away=True)
+    rays, targets = scene.rays, scene.targets
+    more = replace(
+        scene,
+        rays=type(rays)(*[torch.cat([getattr(r, n) for r in (rays, away.rays)]) for n in rays.__dataclass_fields__]),
+        targets=type(targets)(*[torch.cat([getattr(targets, n)] * 2) for n in ("rgb", "t", "label")]),
+    )
+    assert values(task.losses(pack(more), 0).terms) == pytest.approx(values(task.losses(pack(scene), 0).terms))
+
+
+@pytest.mark.parametrize("num", [0, 1])
+@pytest.mark.parametrize("alone", [True, False])
+def test_scenes_of_no_and_of_one_point(room, small_ponder, num, alone):
+    task = small_ponder.build(None)
+    scene = room(1)
+    tiny = replace(scene, xyz=scene.xyz[:num], rgb=scene.rgb[:num], normal=scene.normal[:num], labels=None)
+    out = task.losses(pack(tiny) if alone else pack(tiny, room(2)), 0)
+    sum(out.terms.values()).backward()
+    assert all(math.isfinite(v) for v in values(out.terms).values())
+    assert all(bool(torch.isfinite(p.grad).all()) for p in task.parameters() if p.grad is not None)
+
+
+def semantic(task, scene, labels) -> float:
+    out = task.losses(pack(replace(scene, targets=replace(scene.targets, label=labels))), 0)
+    return float(out.terms["semantic"].detach()) if "semantic" in out.terms else math.nan
+
+
+def test_semantics_are_rendered_with_labels_only(room, small_ponder, labels):
+    task = replace(small_ponder, semantic_channels=3).build(labels).eval()
+    assert math.isnan(semantic(task, room(1), None))
+    assert "semantic" not in small_ponder.build(None).losses(pack(room(1)), 0).terms
+    with pytest.raises(ValueError, match="the dataset has no labels to render"):
+        replace(small_ponder, semantic_channels=3).build(None)
+
+
+def test_class_zero_counts_and_unlabelled_rays_do_not(room, small_ponder, labels):
+    task = replace(small_ponder, semantic_channels=3).build(labels).eval()
+    scene = room(1)
+    zeros = torch.zeros(48, dtype=torch.int64)
+    assert semantic(task, scene, zeros) > 0 and semantic(task, scene, zeros - 1) == 0
+    half = torch.where(torch.arange(48) < 24, scene.targets.label, -1)
+    first = replace(
+        scene,
+        rays=type(scene.rays)(*[getattr(scene.rays, n)[:24] for n in scene.rays.__dataclass_fields__]),
+        targets=RayTargets(scene.targets.rgb[:24], scene.targets.t[:24]),
+    )
+    assert semantic(task, scene, half) == pytest.approx(semantic(task, first, half[:24]), rel=1e-5)
+
+
+def test_class_codes_are_orthonormal_and_the_same_for_everyone():
+    codes = class_codes(5, 16)
+    torch.testing.assert_close(codes @ codes.T, torch.eye(5), atol=1e-6, rtol=0)
+    torch.manual_seed(7)
+    assert torch.equal(codes, class_codes(5, 16))
+    with pytest.raises(ValueError, match="semantic_channels is 4, but 5 classes"):
+        class_codes(5, 4)
+
+
+def test_the_volume_fills_the_scene_along_each_axis(room, small_ponder):
+    task = replace(small_ponder, volume_shape=(8, 6, 4), volume_margin=0.25).build(None)
+    scene = room(1)
+    flat = replace(scene, xyz=scene.xyz * torch.tensor([3.0, 2, 1]))
+    bounded = replace(scene, bounds=torch.tensor([[-5.0, 0, 0], [5, 1, 1]]))
+    grid = task.grid(pack(flat, bounded))
+    assert grid.shape == (8, 6, 4)
+    expected = [[[-3.25, -2.25, -1.25], [3.25, 2.25, 1.25]], [[-5.25, -0.25, -0.25], [5.25, 1.25, 1.25]]]
+    torch.testing.assert_close(grid.box, torch.tensor(expected))
+
+
+def test_the_gradient_is_the_slope_of_the_loss(room, small_ponder):
+    """Central differences along the gradient, of one network at a time; samples stay where they are."""
+    field = FieldConfig(16, geometry_channels=8, inv_std=5.0, use_position=True)
+    heavy = RenderLossConfig(eikonal=5.0)  # else the second derivatives would not show
+    task = replace(small_ponder, render=RenderConfig(24, 0), field=field, losses=heavy).build(None).eval()
+    batch = pack(room(1))
+    with torch.no_grad():
+        for parameter in task.parameters():  # off the kink of a ReLU at exactly 0, where fresh biases put empty cells
+            parameter += 0.05 * torch.randn_like(parameter)
+
+    def total() -> torch.Tensor:
+        return sum(task.losses(batch, 0).terms.values())
+
+    def loss_beside(part, direction, step) -> float:
+        before = [p.detach().clone() for p in part.parameters()]
+        with torch.no_grad():
+            for parameter, d in zip(part.parameters(), direction, strict=True):
+                parameter += step * d
+            loss = float(total())
+            for parameter, value in zip(part.parameters(), before, strict=True):
+                parameter.copy_(value)
+        return loss
+
+    total().backward()
+    for part in (task.encoder, task.unet, task.field):
+        norm = float(torch.cat([p.grad.flatten() for p in part.parameters()]).norm())
+        direction = [p.grad / norm for p in part.parameters()]
+        step = 2e-3 / max(1.0, norm)
+        slope = (loss_beside(part, direction, step) - loss_beside(part, direction, -step)) / (2 * step)
+        assert slope == pytest.approx(norm, rel=0.03), type(part).__name__
+
+
+def test_rounding_errors_do_not_turn_the_gradient(room, small_ponder):
+    """Parameters changed in the seventh digit; far from all points the volume is constant and has no normal."""
+    task = replace(small_ponder, volume_shape=(24, 24, 24)).build(None)
+    batch = pack(room(1, num=2000, rays=128))
+
+    def gradient() -> torch.Tensor:
+        task.zero_grad()
+        task.losses(batch, 0).terms["colour"].backward()
+        return torch.cat([p.grad.flatten() for p in task.unet.parameters()])
+
+    first = gradient()
+    with torch.no_grad():
+        for parameter in task.parameters():
+            parameter *= 1 + 1e-6 * torch.randn_like(parameter)
+    second = gradient()
+    assert float(torch.cosine_similarity(first, second, dim=0)) > 0.99
+
+
+def test_one_scene_is_learned_by_heart(room, small_ponder):
+    """The volume reaches half a metre beyond the walls, so that a field without a surface is that far off."""
+    task = replace(small_ponder, volume_margin=0.5, field=FieldConfig(32, geometry_channels=8)).build(None)
+    others = room(9, rays=300)
+    scene, fresh = (
+        pack(room(1, num=1000, rays=96)),
+        pack(replace(room(1, num=1000), rays=others.rays, targets=others.targets)),
+    )
+    optimizer = torch.optim.Adam(task.parameters(), lr=1e-2)
+    before = depth_error(task, fresh)
+    for step in range(60):
+        out = task.losses(replace(scene, keys=torch.tensor([step])), step)
+        optimizer.zero_grad()
+        sum(out.terms.values()).backward()
+        optimizer.step()
+    assert before > 0.25 and depth_error(task, fresh) < 0.3 * before, "of rays that it was not trained on"
+
+
+def looking(num: int = 2) -> Views:
+    """Views of 8x10 pixels from near the middle of the box along +x."""
+    pose = torch.tensor([[0.0, 0, 1, 0.1], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]]).repeat(num, 1, 1)
+    matrix = torch.tensor([[8.0, 0, 4.5], [0, 8, 3.5], [0, 0, 1]]).repeat(num, 1, 1)
+    rgb = torch.randint(0, 255, (num, 8, 10, 3), dtype=torch.uint8)
+    return Views(Cameras(matrix, pose, (8, 10)), rgb, torch.full((num, 8, 10), 0.9), None, torch.tensor([num]))
+
+
+def test_views_are_rendered_and_pictured(room, small_ponder, labels):
+    task = replace(small_ponder, semantic_channels=3).build(labels).eval()
+    batch = pack(replace(room(1), views=looking()))
+    out = task.predict(batch)
+    assert isinstance(out, RenderedViews) and out.rgb.shape == (2, 8, 10, 3) and out.semantic.shape == (2, 8, 10, 3)
+    assert torch.equal(out.rgb[0], out.rgb[1]) and 0 <= float(out.rgb.min()) and float(out.rgb.max()) <= 1
+    assert float(out.depth.min()) > 0 and float(out.depth.max()) < 1.1 + task.config.volume_margin
+    metric = task.metric()
+    metric.update(out, batch)
+    assert set(metric.compute()) >= {"psnr", "depth_error", "psnr_mean_colour", "depth_error_median"}
+    pictures = task.pictures(out, batch)
+    assert [p.name for p in pictures] == ["view-0-truth", "view-0-rendered", "view-1-truth", "view-1-rendered"]
+    assert all(p.rgb.shape == (8, 30, 3) for p in pictures)
+    assert torch.equal(pictures[0].rgb[:, :10], batch.views.rgb[0])
+
+
+def test_the_size_of_a_chunk_changes_nothing(room, small_ponder):
+    task = small_ponder.build(None).eval()
+    volume, cameras = task.volume(pack(room(1))), looking().cameras
+    whole, parts = task.render_views(volume, cameras), task.render_views(volume, cameras, chunk=7)
+    torch.testing.assert_close(whole.depth, parts.depth)
+    torch.testing.assert_close(whole.rgb, parts.rgb)
+
+
+def test_prediction_needs_one_scene_with_views(room, small_ponder):
+    task = small_ponder.build(None).eval()
+    seen = replace(room(1), views=looking())
+    for batch in (pack(room(1)), pack(seen, seen)):
+        with pytest.raises(ValueError, match="needs a batch of one scene with the views"):
+            task.predict(batch)
+
+
+def test_terms_follow_their_weights(room, small_ponder):
+    config = replace(small_ponder, losses=RenderLossConfig(colour=0.0, free_space=0.0, eikonal=0.0, depth=2.0))
+    task, plain = config.build(None).eval(), small_ponder.build(None).eval()
+    plain.load_state_dict(task.state_dict())
+    terms, usual = (values(t.losses(pack(room(1)), 0).terms) for t in (task, plain))
+    assert set(terms) == {"depth", "sdf"} and terms["depth"] == pytest.approx(2 * usual["depth"])
+    colour_only = replace(room(1), targets=replace(room(1).targets, t=None))
+    out = plain.losses(pack(colour_only), 0)
+    assert set(out.terms) == {"colour", "eikonal"} and "depth_error" not in out.monitors
+
+
+def test_the_papers_numbers():
+    """Section 4 of the paper: 128 x 128 x 32 cells; 96 channels of points with 4 of their place, 128 of the volume."""
+    task = PonderConfig().build(None)
+    assert task.config.volume_shape == (128, 128, 32)
+    assert (task.encoder.out_channels, task.unet.out_channels) == (96, 128)

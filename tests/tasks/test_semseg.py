@@ -1,0 +1,145 @@
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ponder3d.metrics.segmentation import SegmentationMetric
+from ponder3d.tasks.semseg import SemSegConfig, lovasz_softmax
+from ponder3d.types import Batch, LabelSet, Scene
+
+
+@pytest.fixture
+def task(pass_config, labels):
+    """Logits are the inputs, 2 rgb - 1."""
+    made = SemSegConfig(encoder=pass_config()).build(labels)
+    with torch.no_grad():
+        made.head.weight.copy_(torch.eye(3))
+        made.head.bias.zero_()
+    return made
+
+
+def batch(logits: torch.Tensor, labels: list[int] | None) -> Batch:
+    truth = None if labels is None else torch.tensor(labels, dtype=torch.int64)
+    return Batch.of([Scene(torch.rand(len(logits), 3), (logits + 1) / 2, None, "few points", labels=truth)], ("rgb",))
+
+
+def brute_force_lovasz(p: torch.Tensor, labels: torch.Tensor) -> float:
+    """The Lovasz extension of the Jaccard loss by its definition on sets (Berman et al. 2018, eq. 5 and 9)."""
+    points = [i for i in range(len(labels)) if labels[i] >= 0]
+    per_class = []
+    for c in sorted({int(labels[i]) for i in points}):
+        truth = {i for i in points if labels[i] == c}
+
+        def jaccard_loss(wrong, truth=truth):  # of the prediction that is wrong on these points only
+            return len(wrong) / len(truth | wrong) if wrong else 0.0
+
+        error = {i: 1 - float(p[i, c]) if i in truth else float(p[i, c]) for i in points}
+        wrong, total = set(), 0.0
+        for i in sorted(points, key=lambda i: -error[i]):
+            total += error[i] * (jaccard_loss(wrong | {i}) - jaccard_loss(wrong))
+            wrong.add(i)
+        per_class.append(total)
+    return sum(per_class) / len(per_class) if per_class else 0.0
+
+
+def test_cross_entropy_over_labelled_points(task):
+    logits = torch.tensor([[0.5, -0.2, 0.1], [0.9, 0.3, -1.0], [0.0, 0.0, 0.0], [-0.4, 0.7, 0.2]])
+    terms = task.losses(batch(logits, [0, 2, -1, 1]), 0).terms
+    rows = logits[[0, 1, 3]]
+    by_hand = -(rows[range(3), [0, 2, 1]] - rows.exp().sum(1).log()).mean()
+    torch.testing.assert_close(terms["cross_entropy"], by_hand)
+    torch.testing.assert_close(terms["cross_entropy"], F.cross_entropy(rows, torch.tensor([0, 2, 1])))
+    torch.testing.assert_close(terms["lovasz"], lovasz_softmax(rows.softmax(1), torch.tensor([0, 2, 1])))
+
+
+@pytest.mark.parametrize("num", [1, 2, 7, 40])
+def test_lovasz_is_the_extension_of_the_jaccard_loss(num):
+    for _ in range(5):
+        p, labels = torch.randn(num, 4).softmax(1), torch.randint(-1, 4, (num,))
+        assert float(lovasz_softmax(p, labels)) == pytest.approx(brute_force_lovasz(p, labels), abs=1e-5)
+
+
+def test_lovasz_of_hard_predictions_is_one_minus_the_mean_iou():
+    truth, predicted = torch.tensor([0, 0, 0, 1, 1]), torch.tensor([0, 0, 1, 1, 0])
+    loss = lovasz_softmax(F.one_hot(predicted, 3).float(), truth)
+    assert float(loss) == pytest.approx(1 - (2 / 4 + 1 / 3) / 2)
+
+
+def test_a_perfect_prediction_has_no_lovasz_loss():
+    truth = torch.tensor([0, 2, 2, -1, 1])
+    assert float(lovasz_softmax(F.one_hot(truth.clamp(min=0), 3).float(), truth)) == 0
+
+
+def test_gradient_of_lovasz():
+    p = torch.rand(6, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: lovasz_softmax(x, torch.tensor([0, 1, 1, 2, -1, 0])), p)
+
+
+def test_unlabelled_points_contribute_nothing(task):
+    logits = (torch.rand(20, 3) * 2 - 1).requires_grad_()
+    labels = torch.randint(0, 3, (20,))
+    labels[::3] = -1
+    sum(task.losses(batch(logits, labels.tolist()), 0).terms.values()).backward()
+    assert bool((logits.grad[::3] == 0).all()) and bool((logits.grad[1::3].abs().sum(1) > 0).all())
+    changed = torch.where(labels[:, None] < 0, -logits.detach(), logits.detach())
+    before, after = (task.losses(batch(x, labels.tolist()), 0) for x in (logits.detach(), changed))
+    assert all(before.terms[k] == after.terms[k] for k in before.terms)
+    assert before.monitors["accuracy"] == after.monitors["accuracy"]
+
+
+@pytest.mark.parametrize("num", [0, 9])
+def test_without_any_label_the_gradient_is_zero(task, num):
+    logits = torch.randn(num, 3).requires_grad_()
+    out = task.losses(batch(logits, [-1] * num), 0)
+    assert {k: float(v.detach()) for k, v in out.terms.items()} == {"cross_entropy": 0, "lovasz": 0}
+    sum(out.terms.values()).backward()
+    assert bool((logits.grad == 0).all()) and float(task.head.weight.grad.abs().max()) == 0
+    assert float(out.monitors["accuracy"]) == 0
+
+
+def test_weights_of_the_terms(task, pass_config, labels):
+    data = batch(torch.randn(9, 3), [0, 1, 2] * 3)
+    plain = task.losses(data, 0).terms
+    for cross_entropy, lovasz in ((2.0, 0.5), (1.0, 0.0), (0.0, 3.0)):
+        other = SemSegConfig(pass_config(), cross_entropy, lovasz).build(labels)
+        other.load_state_dict(task.state_dict())
+        terms = other.losses(data, 0).terms
+        expected = {"cross_entropy": cross_entropy, "lovasz": lovasz}
+        assert set(terms) == {name for name, weight in expected.items() if weight}
+        for name, value in terms.items():
+            torch.testing.assert_close(value, expected[name] * plain[name])
+
+
+def test_prediction_metric_and_pictures(task):
+    logits = torch.tensor([[0.5, 0.1, 0], [0, 0.1, 0.9], [0.2, 0.7, 0], [0, 0, 0.1]])
+    data = batch(logits, [0, 2, 0, -1])
+    predicted = task.predict(data)
+    assert predicted.tolist() == [0, 2, 1, 2]
+    metric = task.metric()
+    assert isinstance(metric, SegmentationMetric)
+    metric.update(predicted, data)
+    assert metric.compute()["allacc"] == pytest.approx(2 / 3)
+    assert float(task.losses(data, 0).monitors["accuracy"]) == pytest.approx(2 / 3)
+    (picture,) = task.pictures(predicted, data)
+    assert picture.rgb.dtype == torch.uint8 and picture.rgb.shape[2] == 3
+
+
+def test_errors(task, pass_config):
+    with pytest.raises(ValueError, match="no point labels in few points"):
+        task.losses(batch(torch.randn(4, 3), None), 0)
+    with pytest.raises(ValueError, match="the dataset has no labels"):
+        SemSegConfig(encoder=pass_config()).build(None)
+
+
+def test_the_encoder_is_trained_through_voxels(room, small_encoder, labels):
+    task = SemSegConfig(encoder=small_encoder).build(labels)
+    data = Batch.of([room(1), replace(room(2), labels=None)], small_encoder.inputs)
+    data = replace(data, labels=torch.cat([room(1).labels, torch.full((500,), -1)]))
+    sum(task.losses(data, 0).terms.values()).backward()
+    assert all(bool(torch.isfinite(p.grad).all()) and float(p.grad.abs().max()) > 0 for p in task.parameters())
+
+
+def test_the_number_of_classes_is_that_of_the_dataset(pass_config):
+    two = LabelSet(("a", "b"), ((0, 0, 0), (1, 1, 1)))
+    assert SemSegConfig(encoder=pass_config()).build(two).head.out_features == 2
