@@ -98,7 +98,13 @@ def run_demo(config: DemoConfig) -> str:
     run_jobs(jobs, config.processes, "pre-training", config.quiet)
     figures = run_jobs(_transfer_jobs(config, out), config.processes, "transfer", config.quiet)
     rows = summarise(figures, config.trials)
-    record = {"config": to_json(config), "fingerprint": fingerprint(config), "figures": figures, "rows": rows}
+    record = {
+        "config": to_json(config),
+        "fingerprint": fingerprint(config),
+        "figures": figures,
+        "rows": rows,
+        "table": [table_cells(row) for row in rows],
+    }
     write_json(out / RESULTS, record)
     return table_text(rows)
 
@@ -204,30 +210,38 @@ def _sampled(data: RoomsConfig, grid_size: float) -> list[Scene]:
 
 
 def summarise(figures: dict[str, dict[str, float]], trials: int) -> list[dict[str, float | str]]:
-    """One row per way of transfer: mIoU of each trial, mean and standard deviation, in percentage points."""
+    """One row per way of transfer and start: mIoU in percentage points.
+
+    ``mean`` and ``spread`` (standard deviation) are over the trials. ``gain`` and ``gain_spread`` are those of the
+    difference from the first row of the way, trial by trial: a trial gives every start the same labelled points.
+    """
     rows: list[dict[str, float | str]] = []
     for way, starts in (("probe", ("random", *PRETRAININGS)), ("finetune", ("scratch", *PRETRAININGS))):
+        base = [100 * figures[f"{way}-{starts[0]}-{trial}"]["miou"] for trial in range(trials)]
         for start in starts:
             values = [100 * figures[f"{way}-{start}-{trial}"]["miou"] for trial in range(trials)]
-            spread = statistics.stdev(values) if trials > 1 else 0.0
-            rows.append({"way": way, "start": start, "mean": statistics.mean(values), "spread": spread})
+            gains = [value - other for value, other in zip(values, base, strict=True)]
+            row: dict[str, float | str] = {"way": way, "start": start}
+            for name, numbers in (("mean", values), ("gain", gains)):
+                row[name] = statistics.mean(numbers)
+                row["spread" if name == "mean" else "gain_spread"] = statistics.stdev(numbers) if trials > 1 else 0.0
+            rows.append(row)
     return rows
+
+
+def table_cells(row: dict[str, float | str]) -> tuple[str, str, str, str]:
+    """A row of the transfer table: way, start, mIoU and gain; the way is named once, the base has no gain."""
+    titles = {"probe": "linear probe, frozen features", "finetune": "fine-tuning, few labels"}
+    first = row["start"] in ("random", "scratch")
+    gain = "" if first else f"{row['gain']:+.1f} +- {row['gain_spread']:.1f}"
+    title = titles[str(row["way"])] if first else ""
+    return title, str(row["start"]), f"{row['mean']:.1f} +- {row['spread']:.1f}", gain
 
 
 def table_text(rows: list[dict[str, float | str]]) -> str:
     """The transfer table for the terminal."""
-    titles = {"probe": "linear probe, frozen features", "finetune": "fine-tuning, few labels"}
-    lines = [f"{'':<32}{'start':<12}{'mIoU %':>8}{'+-':>6}{'gain':>8}"]
-    base = 0.0
-    for row in rows:
-        mean, spread = float(row["mean"]), float(row["spread"])
-        first = row["start"] in ("random", "scratch")
-        base = mean if first else base
-        gain = "" if first else f"{mean - base:+.1f}"
-        lines.append(
-            f"{titles[str(row['way'])] if first else '':<32}{row['start']:<12}{mean:>8.1f}{spread:>6.1f}{gain:>8}"
-        )
-    return "\n".join(lines)
+    cells = [("", "start", "mIoU %", "gain"), *(table_cells(row) for row in rows)]
+    return "\n".join(f"{way:<32}{start:<12}{miou:>14}{gain:>14}".rstrip() for way, start, miou, gain in cells)
 
 
 def read_results(folder: Path | str) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from ponder3d.data.context import ContextTarget
 from ponder3d.data.synthetic.rooms import RoomsConfig
 from ponder3d.data.transforms import (
     Centre,
@@ -39,28 +40,32 @@ def small_encoder() -> SparseUNetConfig:
 
 
 def rooms() -> Experiment:
-    """Label-free: colour and depth of generated rooms, 70 % of the room's blocks taken away. 5 minutes on a laptop."""
+    """Label-free: colour, depth and surroundings of generated rooms, parts of them taken away. Minutes on a laptop."""
     encoder = small_encoder()
+    context = ContextTarget(spacing=encoder.grid_size)
     return Experiment(
         task=PonderConfig(
             encoder=encoder,
             volume_shape=(32, 32, 16),
-            volume_net=ShallowNet3DConfig(channels=32, depth=2, out_channels=32),
-            field=FieldConfig(hidden=64, geometry_channels=16, inv_std=20.0, learn_inv_std=False),
-            render=RenderConfig(num_uniform=24, num_importance=12),
-            losses=RenderLossConfig(),
+            volume_net=ShallowNet3DConfig(channels=32, depth=1, out_channels=32),
+            # Cells are 20 cm: a surface that is learnt to be softer than this never becomes sharp again.
+            field=FieldConfig(hidden=64, geometry_channels=16, inv_std=100.0, learn_inv_std=False),
+            render=RenderConfig(num_uniform=20, num_importance=4, num_guided=8),
+            losses=RenderLossConfig(depth=0.3, sdf=3.0, eikonal=0.1, feature=30.0),
+            feature_channels=context.channels,
             mesh_cell=0.06,
         ),
-        data=RoomsConfig(num_rooms=64, num_test_rooms=8, classes="grouped", cache="runs/rooms"),
+        data=RoomsConfig(num_rooms=64, num_test_rooms=8, classes="grouped", cloud_spacing=0.04, cache="runs/rooms"),
         transforms=(
             Centre(),
             Rotate(),
             Scale(),
             Flip(),
             GridSample(encoder.grid_size),
-            RemoveBlocks(smallest=0.0, largest=0.7),
-            DropModality(colour=0.1, normal=0.1),
             PickRays(views=6, rays_per_view=64),
+            context,
+            RemoveBlocks(smallest=0.0, largest=0.3),
+            DropModality(colour=0.1, normal=0.1),
         ),
         # Views 20 to 29 do not contribute to the cloud (RoomsConfig.num_fused_views).
         validation_transforms=(Centre(), GridSample(encoder.grid_size), KeepViews((22, 27))),
@@ -77,7 +82,7 @@ def rooms_semantic() -> Experiment:
     """As ``rooms``, and the 2D labels of the pre-training rooms are rendered too (eq. 9)."""
     base = rooms()
     assert isinstance(base.task, PonderConfig)
-    task = replace(base.task, semantic_channels=32, losses=replace(base.task.losses, semantic=3.0))
+    task = replace(base.task, semantic_channels=32, losses=replace(base.task.losses, semantic=2.0))
     return replace(base, task=task)
 
 

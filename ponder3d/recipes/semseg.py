@@ -15,7 +15,9 @@ def rooms() -> Experiment:
     encoder = small_encoder()
     return Experiment(
         task=SemSegConfig(encoder=encoder),
-        data=RoomsConfig(first=500_000, num_rooms=8, num_test_rooms=16, classes="grouped", cache="runs/rooms"),
+        data=RoomsConfig(
+            first=500_000, num_rooms=8, num_test_rooms=16, classes="grouped", cloud_spacing=0.04, cache="runs/rooms"
+        ),
         transforms=(
             LimitLabels(20),
             Centre(),

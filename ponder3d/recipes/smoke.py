@@ -6,6 +6,7 @@ They show that a recipe runs on this machine, and teach nothing.
 from dataclasses import replace
 
 from ponder3d.config import Config
+from ponder3d.data.context import ContextTarget
 from ponder3d.data.synthetic.rooms import RoomsConfig
 from ponder3d.data.transforms import GridSample, PickRays, Transform
 from ponder3d.encoders.encoder import EncoderConfig
@@ -107,6 +108,8 @@ def _small_encoder(encoder: EncoderConfig) -> EncoderConfig:
 def _small_transform(transform: Transform) -> Transform:
     if isinstance(transform, GridSample):
         return replace(transform, size=_GRID_SIZE)
+    if isinstance(transform, ContextTarget):
+        return replace(transform, spacing=_GRID_SIZE)
     if isinstance(transform, PickRays):
         return replace(transform, views=2, rays_per_view=16)
     return transform

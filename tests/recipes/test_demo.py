@@ -56,7 +56,7 @@ def test_means_and_spreads():
     ]
     assert rows[0]["mean"] == pytest.approx(12) and rows[0]["spread"] == pytest.approx(2 * 2**0.5)
     assert rows[2]["mean"] == pytest.approx(20)
-    assert re.search(r"semantic +20\.0 +14\.1 +\+8\.0", table_text(rows))
+    assert re.search(r"semantic +20\.0 \+- 14\.1 +\+8\.0 \+- 11\.3", table_text(rows))
 
 
 def test_the_whole_demo(tmp_path):
