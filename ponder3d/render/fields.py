@@ -1,8 +1,8 @@
 """The neural SDF field (eq. 4, 5 and 9): features of a volume, decoded to signed distance, colour and semantics.
 
 The spatial gradient of the SDF is written down in closed form: the decoder's derivative by its features, layer by
-layer, and the derivative of the trilinear weights. It is made of ordinary differentiable operations, so training needs
-first-order autograd only, no double backward.
+layer, and the derivative of the trilinear weights (``closed_form.py``). Training needs first-order autograd only, no
+double backward.
 """
 
 import math
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from ponder3d.config import Config
 from ponder3d.geometry.grid import cells_from_world
-from ponder3d.geometry.trilinear import Corners, corners, sample, sample_derivative
+from ponder3d.geometry.trilinear import corners, sample
+from ponder3d.render.closed_form import DecoderWeights, Positions, decode_with_gradient
 from ponder3d.types import Volume
 
 
@@ -96,35 +97,22 @@ class SDFDecoder(nn.Module):
 
     def forward(self, f: Float[Tensor, "N C"], q: Float[Tensor, "N 3"] | None) -> Float[Tensor, "N D"]:
         """Distance, then geometry features."""
-        return self._pre_activations(f, q)[-1]
-
-    def with_derivative(
-        self, f: Float[Tensor, "N C"], q: Float[Tensor, "N 3"] | None
-    ) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N C"], Float[Tensor, "N 3"] | None]:
-        """``forward``, and the derivative of the distance by the features and by the position."""
-        z = self._pre_activations(f, q)
-        of_feature, of_hidden = _weights(self.feature_layers), _weights(self.hidden_layers)
-        by_feature = of_feature[-1][0].expand(len(f), -1)
-        by_z = None
-        for level in range(len(z) - 2, -1, -1):
-            by_x = of_hidden[level][0].expand(len(f), -1) if by_z is None else by_z @ of_hidden[level]
-            by_z = by_x * torch.sigmoid(self.beta * z[level])
-            by_feature = by_feature + by_z @ of_feature[level]
-        if self.position_layer is None:
-            return z[-1], by_feature, None
-        if by_z is None:  # one layer: the position enters the distance directly
-            return z[-1], by_feature, self.position_layer.weight[0].expand(len(f), -1)
-        return z[-1], by_feature, by_z @ self.position_layer.weight
-
-    def _pre_activations(self, f: Tensor, q: Tensor | None) -> list[Tensor]:
         z = self.feature_layers[0](f)
         if self.position_layer is not None:
             assert q is not None
             z = z + self.position_layer(q)
-        out = [z]
         for hidden, feature in zip(self.hidden_layers, self.feature_layers[1:], strict=True):
-            out.append(hidden(F.softplus(out[-1], beta=self.beta)) + feature(f))
-        return out
+            z = hidden(F.softplus(z, beta=self.beta)) + feature(f)
+        return z
+
+    def weights(self) -> DecoderWeights:
+        """What ``decode_with_gradient`` needs to do the same, with the derivative."""
+        return DecoderWeights(
+            feature=_weights(self.feature_layers),
+            bias=[layer.bias for layer in self.feature_layers if isinstance(layer, nn.Linear)],
+            hidden=_weights(self.hidden_layers),
+            position=None if self.position_layer is None else self.position_layer.weight,
+        )
 
 
 def _weights(layers: nn.ModuleList) -> list[Tensor]:
@@ -164,15 +152,13 @@ class SDFField(nn.Module):
 
     def forward(self, volume: Volume, xyz: Float[Tensor, "N 3"], scene: Int[Tensor, " N"]) -> FieldSamples:
         """Distance, gradient and features at world points."""
-        at = corners(volume.grid, xyz, scene)
-        geometry_volume, q = self._geometry(volume), self._position(volume, xyz, scene)
-        f = sample(geometry_volume, at)
-        out, by_feature, by_position = self.sdf.with_derivative(f, q)
-        gradient = sample_derivative(geometry_volume, at, by_feature)
-        if by_position is not None:
-            extent = volume.grid.box[:, 1] - volume.grid.box[:, 0]
-            gradient = gradient + by_position * (2 / extent)[scene]
-        return FieldSamples(out[:, 0], gradient, out[:, 1:], self._appearance(volume, f, at), q)
+        at, q = corners(volume.grid, xyz, scene), self._position(volume, xyz, scene)
+        positions = None
+        if q is not None:
+            positions = Positions(q, (2 / (volume.grid.box[:, 1] - volume.grid.box[:, 0]))[scene])
+        rows = volume.feats.float().flatten(0, 3)
+        f, out, gradient = decode_with_gradient(rows, at, self.sdf.weights(), self.sdf.beta, positions)
+        return FieldSamples(out[:, 0], gradient, out[:, 1:], f[:, self.appearance_from :], q)
 
     def colours(self, samples: FieldSamples, directions: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
         """phi_RGB (eq. 5): colour in [0, 1] seen along the ray directions."""
@@ -188,11 +174,6 @@ class SDFField(nn.Module):
 
     def _geometry(self, volume: Volume) -> Volume:
         return Volume(volume.grid, volume.feats[..., : self.split].contiguous().float())
-
-    def _appearance(self, volume: Volume, f: Tensor, at: Corners) -> Tensor:
-        if self.config.shared_volume:
-            return f
-        return sample(Volume(volume.grid, volume.feats[..., self.appearance_from :].contiguous().float()), at)
 
     def _position(self, volume: Volume, xyz: Tensor, scene: Tensor) -> Tensor | None:
         if not self.config.use_position:

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from ponder3d.geometry.grid import cells_from_world
-from ponder3d.geometry.trilinear import corners, sample, sample_derivative
+from ponder3d.geometry.trilinear import corners, read_slopes, sample, sample_derivative, scatter
 from ponder3d.types import Grid, Volume
 
 
@@ -117,3 +117,22 @@ def test_backward_is_the_same_to_the_bit():
         sample(Volume(volume.grid, feats), at).square().sum().backward()
         grads.append(feats.grad)
     assert torch.equal(grads[0], grads[1])
+
+
+@pytest.mark.parametrize("num", [0, 1, 5000])
+def test_scatter_sums_every_term_into_its_row(num):
+    index = torch.randint(0, 50, (num, 8))
+    weight = torch.randn(num, 8, 3, dtype=torch.float64)
+    values = torch.randn(3, num, 4, dtype=torch.float64)
+    terms = torch.einsum("nkt,tnc->nkc", weight, values)
+    expected = torch.zeros(60, 4, dtype=torch.float64).index_add_(0, index.flatten(), terms.flatten(0, 1))
+    torch.testing.assert_close(scatter(index, weight, values, 60), expected)
+
+
+def test_slopes_are_those_of_every_channel():
+    volume = a_volume()
+    at = corners(volume.grid, *points_in(volume, 50))
+    slopes = read_slopes(volume.feats.flatten(0, 3), at.index, at.slope)
+    for channel in range(3):
+        g = torch.nn.functional.one_hot(torch.full((50,), channel), 3).double()
+        torch.testing.assert_close(slopes[..., channel], sample_derivative(volume, at, g))

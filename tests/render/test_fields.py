@@ -5,6 +5,9 @@ import torch
 import torch.nn.functional as F
 
 from ponder3d.geometry.grid import cells_from_world
+from ponder3d.geometry.trilinear import corners
+from ponder3d.render import closed_form
+from ponder3d.render.closed_form import DecoderWeights, Positions, decode_with_gradient
 from ponder3d.render.fields import FieldConfig, SDFField
 from ponder3d.types import Grid, Volume
 
@@ -133,3 +136,85 @@ def test_a_fixed_sharpness_is_not_trained():
     assert not field.log_inv_std.requires_grad
     torch.testing.assert_close(field.inv_std, torch.tensor(30.0))
     assert FieldConfig().build(8).log_inv_std.requires_grad
+
+
+def all_gradients(field: SDFField, volume: Volume, xyz, scene) -> list[torch.Tensor]:
+    """Of a loss of all outputs, by the volume and the decoder; the outputs first."""
+    feats = volume.feats.clone().requires_grad_()
+    samples = field(Volume(volume.grid, feats), xyz, scene)
+    outputs = [samples.sdf, samples.gradient, samples.geometry, samples.appearance]
+    loss = sum(((each + 0.3).square().sum() for each in outputs), torch.zeros(()))
+    grads = torch.autograd.grad(loss, [feats, *field.sdf.parameters()])
+    return [*(each.detach() for each in outputs), *grads]
+
+
+def test_every_output_has_the_right_gradients(config):
+    """Geometry features, appearance and distance alike, and all of them at once, by finite differences."""
+    field, volume, xyz, scene = setup(config, num=6)
+    at = corners(volume.grid, xyz, scene)
+    weights = field.sdf.weights()
+    positions = Positions(torch.rand_like(xyz), torch.rand_like(xyz)) if config.use_position else None
+
+    def decode(rows, *flat):
+        given = DecoderWeights.from_flat(list(flat), len(weights.feature))
+        return decode_with_gradient(rows, at, given, config.softplus_beta, positions)
+
+    rows = volume.feats.flatten(0, 3).requires_grad_()
+    assert torch.autograd.gradcheck(decode, (rows, *weights.flat()), fast_mode=True)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 20, 39])
+def test_chunks_do_not_show(config, chunk, monkeypatch):
+    """40 points: one at a time, with a remainder, without, and a remainder of one."""
+    field, volume, xyz, scene = setup(config)
+    whole = all_gradients(field, volume, xyz, scene)
+    monkeypatch.setattr(closed_form, "CHUNK", chunk)
+    for a, b in zip(all_gradients(field, volume, xyz, scene), whole, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_no_points(config):
+    field, volume, xyz, scene = setup(config)
+    sdf, gradient, geometry, appearance, *grads = all_gradients(field, volume, xyz[:0], scene[:0])
+    assert sdf.shape == (0,) and gradient.shape == (0, 3)
+    assert geometry.shape == (0, config.geometry_channels)
+    assert appearance.shape == (0, 8 if config.shared_volume else 4)
+    assert all(float(each.abs().max()) == 0 for each in grads)
+
+
+def test_the_same_to_the_bit(config, monkeypatch):
+    monkeypatch.setattr(closed_form, "CHUNK", 1000)
+    field, volume, xyz, scene = setup(config, num=4500)
+    field, grid = field.to(torch.float32), Grid(volume.grid.box.to(torch.float32), volume.grid.shape)
+    volume = Volume(grid, volume.feats.to(torch.float32))
+    first, second = (all_gradients(field, volume, xyz.to(torch.float32), scene) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_autocast_does_not_reach_the_field():
+    field, volume, xyz, scene = setup(CONFIGS["paper"])
+    expected = all_gradients(field, volume, xyz, scene)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = all_gradients(field, volume, xyz, scene)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_a_frozen_volume_or_decoder_is_no_obstacle():
+    field, volume, xyz, scene = setup(CONFIGS["paper"])
+    weight = field.sdf.feature_layers[0].weight
+    field(volume, xyz, scene).gradient.square().sum().backward()
+    assert float(weight.grad.abs().max()) > 0
+    field.requires_grad_(False)
+    feats = volume.feats.clone().requires_grad_()
+    field(Volume(volume.grid, feats), xyz, scene).gradient.square().sum().backward()
+    assert feats.grad is not None and float(feats.grad.abs().max()) > 0
+
+
+@pytest.mark.parametrize("beta", [1.0, 100.0])
+def test_softplus_equals_torchs(beta):
+    z = torch.cat([torch.linspace(-100, 100, 2001), torch.linspace(-0.5, 0.5, 2001)])
+    y, s = closed_form._softplus(z, beta)
+    expected = torch.nn.functional.softplus(z.to(torch.float64), beta=beta)
+    # A few roundings of z, relative to the larger of the two.
+    assert bool(((y - expected).abs() <= 3e-7 * (z.abs() + 1 / beta)).all())
+    torch.testing.assert_close(s, torch.sigmoid(beta * z))
