@@ -44,7 +44,7 @@ def write_demo_page(folder: Path | str) -> Path:
     room = experiment.validation_data().build()[0]
     seen = apply(experiment.validation_transforms, room, experiment.seed, 0)
     page = Page(
-        "ponder3d: what rendering teaches a 3D encoder", f"demo {results['fingerprint']}, seed {config['seed']}"
+        "ponder3d: what rendering teaches a 3D encoder", f"seed {config['seed']}, fingerprint {results['fingerprint']}"
     )
     _transfer_table(page, results)
     _what_went_in(page, room)

@@ -1,0 +1,39 @@
+"""The warm server that child processes are forked from, and the way to the helper module that they import."""
+
+import multiprocessing
+import multiprocessing.forkserver
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+# The tests and the children import ``tiny_runs`` under one name. Not here: ponder3d must not be imported before
+# jaxtyping's hook is in place.
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(scope="session")
+def warm():
+    """The server: processes of the context ``forkserver`` find everything imported."""
+    with pytest.MonkeyPatch.context() as patch:
+        # The server does not get this process's sys.path.
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+        multiprocessing.set_forkserver_preload(["tiny_runs", "saves"])
+        multiprocessing.forkserver.ensure_running()
+
+
+@pytest.fixture
+def launch(warm):
+    """Starts an attempt at a run in child processes; whatever is left of it is killed when the test ends."""
+    import tiny_runs  # noqa: PLC0415
+
+    children = []
+
+    def start(*args, **kwargs) -> tiny_runs.Child:
+        children.append(tiny_runs.start(tiny_runs.Attempt(*args, **kwargs)))
+        return children[-1]
+
+    yield start
+    for child in children:
+        child.end()

@@ -1,0 +1,57 @@
+"""Jobs: side by side, not twice, and not silently wrong."""
+
+from pathlib import Path
+
+import job_functions
+import pytest
+import tiny_runs
+
+from ponder3d.engine.evaluate import read_json
+from ponder3d.engine.jobs import Job, run_jobs
+
+
+def job(name: str, folder: Path, function, *arguments, identity: str = "1") -> Job:
+    return Job(name, folder / name, function=function, arguments=arguments, identity=identity)
+
+
+def runs_of(folder: Path, name: str) -> int:
+    """How often a job that uses ``job_functions.note`` has run."""
+    return len((folder / f"{name}.txt").read_text().splitlines())
+
+
+def test_jobs_run_at_the_same_time(tmp_path):
+    # Each waits for the other: one after the other they would never end.
+    jobs = [job("a", tmp_path, job_functions.meet, tmp_path, "a", "b")]
+    jobs += [job("b", tmp_path, job_functions.meet, tmp_path, "b", "a")]
+    assert run_jobs(jobs, 2, "two", quiet=True) == {"a": {"met": 1.0}, "b": {"met": 1.0}}
+
+
+def test_a_finished_job_is_not_run_again_unless_its_identity_changes(tmp_path):
+    def jobs(identity: str) -> list[Job]:
+        return [job("a", tmp_path, job_functions.note, tmp_path / "a.txt", 2.5, identity=identity)]
+
+    assert run_jobs(jobs("1"), 1, "first", quiet=True) == {"a": {"value": 2.5}}
+    assert read_json(tmp_path / "a" / "result.json") == {"key": "1", "figures": {"value": 2.5}}
+    assert run_jobs(jobs("1"), 1, "again", quiet=True) == {"a": {"value": 2.5}}
+    assert runs_of(tmp_path, "a") == 1
+    run_jobs(jobs("2"), 1, "changed", quiet=True)
+    assert runs_of(tmp_path, "a") == 2
+
+
+def test_a_failing_job_raises_and_the_others_keep_their_results(tmp_path):
+    good = job("good", tmp_path, job_functions.note, tmp_path / "good.txt", 1.0)
+    bad = job("bad", tmp_path, job_functions.fail)
+    with pytest.raises(ZeroDivisionError, match="on purpose"):
+        run_jobs([good, bad], 1, "one at a time", quiet=True)
+    assert not (tmp_path / "bad" / "result.json").exists()
+    assert run_jobs([good], 1, "good", quiet=True) == {"good": {"value": 1.0}}
+    assert runs_of(tmp_path, "good") == 1
+
+
+def test_an_experiment_is_trained_and_its_key_is_its_fingerprint(tmp_path):
+    experiment = tiny_runs.plain_run(steps=4)
+    one = Job("run", tmp_path / "run", experiment)
+    figures = run_jobs([one], 1, "train", quiet=True)["run"]
+    assert set(figures) == {"height_error"}
+    assert tiny_runs.final_state(tmp_path / "run")["step"] == 4
+    assert one.key() != Job("run", tmp_path / "run", tiny_runs.plain_run(steps=5)).key()

@@ -1,0 +1,298 @@
+"""The loop: what is skipped, what is saved when it is asked to stop, and what it continues."""
+
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_runs import PlainConfig, PlainEncoderConfig, TinyRooms, differences, final_state, plain_run, ponder_run
+
+from ponder3d.encoders.files import load_encoder
+from ponder3d.engine.checkpoint import CheckpointError, CheckpointStore
+from ponder3d.engine.evaluate import evaluate, load_task
+from ponder3d.engine.log import read_table
+from ponder3d.engine.loop import NonFiniteError, PreemptedError, resume_experiment, train
+from ponder3d.engine.optim import OptimConfig
+from ponder3d.engine.sampler import StepSampler
+
+ALL_SCENES = tuple(f"tiny/{index}" for index in range(5))
+
+
+class StopError(Exception):
+    """Stands for a kill, for everything that is on disk."""
+
+
+def stop_at(*steps: int):
+    """A report that stops the run after one of some steps."""
+
+    def report(step: int, total: int, figures: dict[str, float]) -> None:
+        if step in steps:
+            raise StopError
+
+    return report
+
+
+def state_after(out: Path, step: int) -> dict:
+    (path,) = [p for p in (out / "checkpoints").iterdir() if p.name == f"step-{step:08d}"]
+    return torch.load(path / "state.pt", weights_only=True)
+
+
+def column(path: Path, name: str = "step") -> list[str]:
+    return [row[name] for row in read_table(path)]
+
+
+# ------------------------------------------------------------------------------------------------------- not finite
+
+
+@pytest.mark.parametrize("bad", ["loss", "gradient"])
+def test_a_step_that_is_not_finite_changes_nothing_and_names_its_scenes(tmp_path, capsys, bad):
+    encoder = PlainEncoderConfig(norm=True)
+    task = PlainConfig(encoder, bad_scenes=("tiny/3",), bad=bad)
+    experiment = plain_run(task=task, steps=10, save_every=1, keep=100)
+    result = train(experiment, tmp_path)
+    drawn = list(StepSampler(5, 2, experiment.seed, range(10)))
+    spoilt = [step for step, batch in enumerate(drawn) if 3 in [index for _, index in batch]]
+    # 20 draws are 4 epochs; step 7 has the last draw of one and the first of the next.
+    assert len(spoilt) == result.skipped_steps == 3
+    for step in range(1, 10):
+        changed = {
+            name.split("/")[1] for name in differences(state_after(tmp_path, step), state_after(tmp_path, step + 1))
+        }
+        if step in spoilt:
+            assert changed == {"step", "skipped", "bad_in_a_row"}
+        else:
+            assert {"step", "model", "optimizer"} <= changed
+    lines = (tmp_path / "skipped.log").read_text().splitlines()
+    assert len(lines) == 3
+    printed = capsys.readouterr().err
+    for line, step in zip(lines, spoilt, strict=True):
+        scenes = ", ".join(f"tiny/{index}" for _, index in drawn[step])
+        assert line == f"step {step} skipped on all ranks; rank 0, {bad} not finite, scenes: {scenes}"
+        assert line in printed
+    assert column(tmp_path / "train.csv", "skipped_steps")[-1] == "3"
+
+
+def test_too_many_such_steps_in_a_row_end_the_run_with_finite_checkpoints(tmp_path):
+    task = PlainConfig(bad_scenes=ALL_SCENES, bad_from=5)
+    experiment = plain_run(task=task, save_every=1, keep=100, max_bad_steps=3)
+    with pytest.raises(NonFiniteError, match="3 steps in a row were not finite, the last of them step 7"):
+        train(experiment, tmp_path, quiet=True)
+    state = final_state(tmp_path)
+    assert state["bad_in_a_row"] == 2
+    assert all(torch.isfinite(value).all() for value in state["model"].values())
+    assert not differences(state["model"], state_after(tmp_path, 5)["model"])
+    assert all(torch.isfinite(value).all() for value in load_encoder(tmp_path).state_dict().values())
+    # The count goes on after a resume: the next bad step is the third again.
+    with pytest.raises(NonFiniteError, match="step 7"):
+        train(experiment, tmp_path, resume=True, quiet=True)
+
+
+def test_bad_steps_that_are_not_in_a_row_do_not_end_the_run(tmp_path):
+    # Steps 1 and 2, then 7: three, of which two are in a row.
+    experiment = plain_run(task=PlainConfig(bad_scenes=("tiny/3",)), max_bad_steps=3)
+    assert train(experiment, tmp_path / "three", quiet=True).skipped_steps == 3
+    with pytest.raises(NonFiniteError, match="step 2"):
+        train(replace(experiment, max_bad_steps=2), tmp_path / "two", quiet=True)
+
+
+# ----------------------------------------------------------------------------------------------------------- resuming
+
+
+def test_a_run_that_stops_around_the_end_of_an_epoch_once_or_more_ends_with_the_same_bits(tmp_path):
+    experiment = plain_run(save_every=1, task=PlainConfig(PlainEncoderConfig(norm=True), noise=0.1))
+    train(experiment, tmp_path / "whole", quiet=True)
+    whole = final_state(tmp_path / "whole")
+    # Epochs end within step 3 and at step 5, 7.5 and 10.
+    stops = [(1,), (4,), (5,), (6,), (9,), (10,), (2, 3), (4, 5), (5, 6), (7, 8), (3, 5, 8)]
+    for number, steps in enumerate(stops):
+        out = tmp_path / str(number)
+        for step in steps:
+            with pytest.raises(StopError):
+                train(experiment, out, resume=True, report=stop_at(step))
+        train(experiment, out, resume=True, quiet=True)
+        assert not differences(final_state(out), whole), steps
+        assert column(out / "train.csv") == [str(step) for step in range(1, 11)]
+
+
+def test_another_seed_ends_with_other_bits(tmp_path):
+    for seed in (0, 1):
+        train(plain_run(seed=seed), tmp_path / str(seed), quiet=True)
+    assert "/model/head.weight" in differences(final_state(tmp_path / "0"), final_state(tmp_path / "1"))
+
+
+def test_a_damaged_checkpoint_costs_steps_but_no_bits(tmp_path, capsys):
+    experiment = plain_run()
+    train(experiment, tmp_path / "whole", quiet=True)
+    out = tmp_path / "damaged"
+    with pytest.raises(StopError):
+        train(experiment, out, report=stop_at(8))
+    path = out / "checkpoints" / "step-00000006" / "state.pt"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    train(experiment, out, resume=True, quiet=True)
+    assert f"a damaged checkpoint was passed over: {path.parent}" in capsys.readouterr().err
+    assert not differences(final_state(out), final_state(tmp_path / "whole"))
+
+
+def test_with_damaged_checkpoints_only_the_run_does_not_start_over(tmp_path):
+    train(plain_run(keep=1), tmp_path, quiet=True)
+    (tmp_path / "checkpoints" / "step-00000010" / "state.pt").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="no checkpoint that verifies"):
+        train(plain_run(keep=1), tmp_path, resume=True, quiet=True)
+
+
+def test_a_directory_that_holds_a_run_is_not_overwritten(tmp_path):
+    train(plain_run(), tmp_path, quiet=True)
+    before = final_state(tmp_path)
+    with pytest.raises(ValueError, match="already holds a run"):
+        train(plain_run(), tmp_path, quiet=True)
+    assert not differences(final_state(tmp_path), before)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("steps", 11), ("seed", 1), ("batch_size", 5), ("data", TinyRooms(num=6)), ("task", PlainConfig(bad="gradient"))],
+)
+def test_another_experiment_is_not_continued(tmp_path, field, value):
+    train(plain_run(), tmp_path, quiet=True)
+    with pytest.raises(ValueError, match=f"holds another experiment .it differs in {field}."):
+        train(plain_run(**{field: value}), tmp_path, resume=True, quiet=True)
+
+
+def test_how_a_run_is_stored_and_logged_may_change(tmp_path):
+    train(plain_run(), tmp_path / "whole", quiet=True)
+    with pytest.raises(StopError):
+        train(plain_run(), tmp_path / "changed", report=stop_at(4))
+    train(plain_run(save_every=1, keep=5, log_every=3), tmp_path / "changed", resume=True, quiet=True)
+    assert not differences(final_state(tmp_path / "changed"), final_state(tmp_path / "whole"))
+
+
+def test_the_experiment_of_a_run_is_in_its_checkpoint(tmp_path):
+    train(plain_run(seed=3), tmp_path, quiet=True)
+    assert resume_experiment(tmp_path) == plain_run(seed=3)
+    with pytest.raises(CheckpointError):
+        resume_experiment(tmp_path / "none")
+
+
+def test_no_step_is_in_a_table_twice(tmp_path):
+    experiment = plain_run(validate_every=4, save_every=3)
+    for stop in (2, 5, 9):  # before the first checkpoint, and after evaluations that are done again
+        with pytest.raises(StopError):
+            train(experiment, tmp_path, resume=True, report=stop_at(stop))
+    for _ in range(2):  # a run that is done evaluates again
+        train(experiment, tmp_path, resume=True, quiet=True)
+    assert column(tmp_path / "train.csv") == [str(step) for step in range(1, 11)]
+    assert column(tmp_path / "validation.csv") == ["0", "4", "8", "10"]
+
+
+# ----------------------------------------------------------------------------------------------------------- stopping
+
+
+def test_sigterm_saves_and_the_resumed_run_ends_with_the_same_bits(tmp_path):
+    experiment = plain_run(save_every=100)
+    train(experiment, tmp_path / "whole", quiet=True)
+
+    def report(step: int, total: int, figures: dict[str, float]) -> None:
+        if step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(PreemptedError, match="stopped after step 5"):
+        train(experiment, tmp_path / "out", report=report)
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert CheckpointStore(tmp_path / "out" / "checkpoints").steps() == [5]
+    train(experiment, tmp_path / "out", resume=True, quiet=True)
+    assert not differences(final_state(tmp_path / "out"), final_state(tmp_path / "whole"))
+
+
+def test_sigterm_to_all_processes_does_not_take_the_loader_away_before_the_save(launch, tmp_path):
+    # Batch systems send it to the loader processes too.
+    experiment = ponder_run(steps=14, save_every=100)
+    assert launch(experiment, tmp_path / "whole").wait()[0]["end"] == "done"
+    for number in range(3):
+        out = tmp_path / str(number)
+        child = launch(experiment, out)
+        assert child.wait_for_step(3 + number)
+        child.send(signal.SIGTERM)
+        assert child.wait()[0]["end"] == "PreemptedError"
+        assert final_state(out)["step"] >= 4 + number
+        assert launch(experiment, out).wait()[0]["end"] == "done"
+        assert not differences(final_state(out), final_state(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("while_", ["stepping", "waiting"])
+def test_a_killed_loader_process_is_named_as_such_and_the_run_can_go_on(launch, tmp_path, while_):
+    experiment = plain_run(workers=2, steps=20)
+    for number in range(3):
+        child = launch(experiment, tmp_path, kill_worker_at=5 * number + 5, kill_worker_while=while_)
+        (end,) = child.wait()
+        assert end["end"] == "LoaderError", end
+        assert "a loader process died" in end["message"]
+    assert launch(experiment, tmp_path).wait()[0]["end"] == "done"
+    train(replace(experiment, workers=0), tmp_path / "whole", quiet=True)
+    assert not differences(final_state(tmp_path), final_state(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("trouble", ["RuntimeError", "EOFError", "ValueError"])
+def test_an_error_of_the_dataset_comes_with_its_own_type(launch, tmp_path, trouble):
+    experiment = plain_run(data=TinyRooms(trouble=trouble), workers=2)
+    (end,) = launch(experiment, tmp_path).wait()
+    assert end["end"] == trouble
+    assert "scene 3 is broken" in end["message"]
+
+
+# --------------------------------------------------------------------------------------------------- what is computed
+
+
+def test_two_passes_are_one_batch_of_double_size(tmp_path):
+    # The loss is a mean over scenes: only the order of the sum differs.
+    for accumulate in (1, 2, 4):
+        train(plain_run(batch_size=4, accumulate=accumulate), tmp_path / str(accumulate), quiet=True)
+    one, two, four = (final_state(tmp_path / str(accumulate))["model"] for accumulate in (1, 2, 4))
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=0, atol=1e-6)
+        torch.testing.assert_close(four[name], one[name], rtol=0, atol=1e-6)
+    train(plain_run(batch_size=2), tmp_path / "half", quiet=True)  # the comparison can fail
+    assert (final_state(tmp_path / "half")["model"]["head.weight"] - one["head.weight"]).abs().max() > 1e-3
+
+
+def test_the_loss_goes_down(tmp_path):
+    train(plain_run(steps=60, optim=OptimConfig(lr=5e-2), save_every=60), tmp_path, quiet=True)
+    losses = [float(value) for value in column(tmp_path / "train.csv", "loss")]
+    assert sum(losses[-10:]) < 0.6 * sum(losses[:10])
+
+
+def test_the_gradient_is_clipped(tmp_path):
+    # SGD at a rate of 1 moves the weights by 1.9 times the gradient (Nesterov's first step), clipped to norm 0.01.
+    optim = OptimConfig(name="sgd", lr=1.0, weight_decay=0.0, warmup=0.0, clip=0.01)
+    experiment = plain_run(optim=optim, steps=1, save_every=1)
+    train(experiment, tmp_path / "one", quiet=True)
+    train(replace(experiment, optim=replace(optim, lr=0.0)), tmp_path / "none", quiet=True)
+    after, before = (final_state(tmp_path / name)["model"] for name in ("one", "none"))
+    moved = torch.cat([(after[name] - before[name]).flatten() for name in after])
+    assert moved.norm().item() == pytest.approx(0.019, rel=1e-3)
+    assert float(column(tmp_path / "one" / "train.csv", "gradient_norm")[0]) > 0.01
+
+
+def test_the_encoder_file_holds_the_weights_of_the_last_checkpoint(tmp_path):
+    train(plain_run(), tmp_path, quiet=True)
+    weights = {f"encoder.{name}": value for name, value in load_encoder(tmp_path).state_dict().items()}
+    model = final_state(tmp_path)["model"]
+    assert len(weights) == 2
+    assert not differences(weights, {name: model[name] for name in weights})
+
+
+def test_evaluating_a_run_gives_the_figures_it_ended_with(tmp_path):
+    result = train(plain_run(), tmp_path, quiet=True)
+    assert evaluate(tmp_path, quiet=True) == result.figures
+    assert float(column(tmp_path / "validation.csv", "height_error")[-1]) == pytest.approx(
+        result.figures["height_error"], rel=1e-5
+    )
+    task, experiment, step = load_task(tmp_path)
+    assert (experiment, step, task.training) == (plain_run(), 10, False)
+
+
+def test_a_batch_larger_than_the_dataset_trains(tmp_path):
+    train(plain_run(data=TinyRooms(num=3), batch_size=8, steps=3), tmp_path, quiet=True)
+    assert final_state(tmp_path)["step"] == 3

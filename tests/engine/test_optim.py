@@ -1,0 +1,104 @@
+"""Optimisers and the learning rate, against numbers worked out by hand."""
+
+import pytest
+import torch
+from tiny_runs import ponder_run
+from torch import nn
+
+from ponder3d.engine.optim import OptimConfig, gradient_norm, lr_factor, set_lr
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+        self.head = nn.Linear(3, 1)
+        self.sharpness = nn.Parameter(torch.tensor(20.0))
+        self.frozen = nn.Parameter(torch.ones(2, 2), requires_grad=False)
+
+
+def groups_by_name(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, dict]:
+    found = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
+    return {name: found[id(parameter)] for name, parameter in model.named_parameters() if id(parameter) in found}
+
+
+def test_weights_decay_but_biases_norms_and_scalars_do_not():
+    groups = groups_by_name(model := Model(), OptimConfig(weight_decay=0.3).build(model))
+    assert {name: group["weight_decay"] for name, group in groups.items()} == {
+        "sharpness": 0.0,
+        "encoder.0.weight": 0.3,
+        "encoder.0.bias": 0.0,
+        "encoder.1.weight": 0.0,
+        "encoder.1.bias": 0.0,
+        "head.weight": 0.3,
+        "head.bias": 0.0,
+    }
+
+
+def test_every_trainable_parameter_of_a_task_is_in_exactly_one_group():
+    task = ponder_run().task.build(None)
+    members = [p for group in OptimConfig().build(task).param_groups for p in group["params"]]
+    assert sorted(map(id, members)) == sorted(id(p) for p in task.parameters() if p.requires_grad)
+
+
+def test_the_encoder_has_a_rate_of_its_own():
+    optimizer = OptimConfig(encoder_lr_scale=0.1).build(model := Model())
+    set_lr(optimizer, 0.5)
+    rates = {name: group["lr"] for name, group in groups_by_name(model, optimizer).items()}
+    assert rates["encoder.0.weight"] == rates["encoder.1.bias"] == pytest.approx(0.05)
+    assert rates["head.weight"] == rates["sharpness"] == 0.5
+
+
+def test_weight_decay_of_adamw_shrinks_a_weight_without_gradient_by_lr_times_decay():
+    optimizer = OptimConfig(weight_decay=0.5).build(model := Model())
+    set_lr(optimizer, 0.1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(2.0)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    torch.testing.assert_close(model.head.weight, torch.full((1, 3), 2.0 * (1 - 0.1 * 0.5)))
+    torch.testing.assert_close(model.head.bias, torch.full((1,), 2.0))
+
+
+def test_sgd_has_nesterov_momentum():
+    optimizer = OptimConfig(name="sgd", weight_decay=0.0).build(model := nn.Linear(1, 1))
+    set_lr(optimizer, 0.1)
+    with torch.no_grad():
+        model.weight.fill_(1.0)
+    # Gradient 1 twice: the first step is lr (1 + 0.9), the second lr (1 + 0.9 * 1.9).
+    for expected in (1 - 0.19, 1 - 0.19 - 0.271):
+        model.weight.grad = torch.ones(1, 1)
+        optimizer.step()
+        assert model.weight.item() == pytest.approx(expected)
+
+
+def test_the_rate_rises_linearly_and_falls_along_half_a_cosine():
+    # 2 of 10 steps warm up; the other 8 follow 0.1 + 0.9 * (1 + cos(pi k / 8)) / 2.
+    factors = [lr_factor(step, 10, 0.2, 0.1) for step in range(10)]
+    assert factors[:2] == [0.5, 1.0]
+    assert factors[2] == 1.0
+    assert factors[4] == pytest.approx(0.1 + 0.9 * (1 + 2**-0.5) / 2)
+    assert factors[6] == pytest.approx(0.55)
+    assert factors[9] == pytest.approx(0.1 + 0.9 * (1 - 0.9238795) / 2)
+
+
+def test_without_warmup_the_first_step_has_the_full_rate():
+    assert lr_factor(0, 1000, 0.0, 0.0) == 1.0
+    assert lr_factor(0, 1, 0.05, 0.01) == 1.0
+    assert lr_factor(999, 1000, 0.0, 0.0) < 1e-5
+
+
+def test_the_norm_of_the_gradients_is_that_of_all_together():
+    a, b, without = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(1, 1)), nn.Parameter(torch.zeros(5))
+    a.grad, b.grad = torch.tensor([3.0, 4.0]), torch.tensor([[12.0]])
+    assert gradient_norm([a, b, without]).item() == 13.0
+    assert gradient_norm([without]).item() == 0.0
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_one_bad_gradient_makes_the_norm_not_finite(bad):
+    a, b = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(3))
+    a.grad, b.grad = torch.ones(2), torch.tensor([1.0, bad, 1.0])
+    assert not torch.isfinite(gradient_norm([a, b]))

@@ -1,0 +1,86 @@
+"""Which scenes make up which step."""
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import tiny_runs
+
+from ponder3d.engine.sampler import StepSampler
+
+
+def draws(num_scenes: int, batch_size: int, steps: range, seed: int = 0, **split: int) -> list[list[tuple[int, int]]]:
+    return list(StepSampler(num_scenes, batch_size, seed, steps, **split))
+
+
+def test_a_batch_is_a_function_of_the_seed_and_the_step():
+    assert draws(5, 2, range(20)) == draws(5, 2, range(20))
+    assert draws(5, 2, range(20)) != draws(5, 2, range(20), seed=1)
+    assert [draws(5, 2, range(k, k + 1))[0] for k in (13, 4, 7)] == [draws(5, 2, range(20))[k] for k in (13, 4, 7)]
+
+
+def test_starting_at_a_step_gives_the_rest_of_the_run():
+    whole = draws(5, 2, range(20))
+    for start in range(21):
+        assert draws(5, 2, range(start, 20)) == whole[start:]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 5, 7])
+def test_every_scene_is_drawn_once_an_epoch(batch_size):
+    flat = [draw for batch in draws(5, batch_size, range(35)) for draw in batch]
+    assert len(flat) == 35 * batch_size
+    # 35 steps are a whole number of epochs of 5 scenes for any batch size.
+    assert Counter(flat) == {(epoch, index): 1 for epoch in range(7 * batch_size) for index in range(5)}
+    assert [epoch for epoch, _ in flat] == sorted(epoch for epoch, _ in flat)
+
+
+def test_epochs_differ_in_their_order():
+    flat = [draw for batch in draws(10, 10, range(6)) for draw in batch]
+    orders = {tuple(index for epoch, index in flat if epoch == number) for number in range(6)}
+    assert len(orders) == 6
+
+
+def test_fewer_scenes_than_the_batch_size_are_drawn_several_times():
+    batches = draws(3, 8, range(3))
+    assert all(len(batch) == 8 for batch in batches)
+    # 24 draws are 8 epochs: the first batch holds epochs 0 and 1, and two scenes of epoch 2.
+    assert Counter(epoch for epoch, _ in batches[0]) == {0: 3, 1: 3, 2: 2}
+    assert Counter(draw for batch in batches for draw in batch) == {(e, i): 1 for e in range(8) for i in range(3)}
+
+
+@pytest.mark.parametrize(("world", "accumulate"), [(1, 2), (2, 1), (2, 2), (4, 1), (1, 4)])
+def test_ranks_and_passes_share_out_the_batch_of_one_rank(world, accumulate):
+    whole = draws(5, 4, range(10))
+    ranks = [draws(5, 4, range(10), accumulate=accumulate, rank=rank, world=world) for rank in range(world)]
+    assert all(len(rank) == 10 * accumulate for rank in ranks)
+    for step in range(10):
+        parts = [rank[step * accumulate + number] for number in range(accumulate) for rank in ranks]
+        assert all(len(part) == 4 // world // accumulate for part in parts)
+        assert [draw for part in parts for draw in part] == whole[step]
+
+
+def test_its_length_is_the_number_of_passes():
+    assert len(StepSampler(5, 4, 0, range(3, 10), accumulate=2)) == 14
+
+
+@pytest.mark.parametrize(("world", "accumulate"), [(3, 1), (1, 3), (2, 4), (8, 1)])
+def test_a_batch_that_cannot_be_split_is_refused(world, accumulate):
+    with pytest.raises(ValueError, match=f"batch_size 4 cannot be split over {world} ranks and {accumulate}"):
+        StepSampler(5, 4, 0, range(1), accumulate, 0, world)
+
+
+def test_no_scenes_are_refused():
+    with pytest.raises(ValueError, match="no scenes"):
+        StepSampler(0, 4, 0, range(1))
+
+
+def test_loader_processes_do_not_change_a_bit_of_the_batches(launch, tmp_path):
+    # In children: this process has threads, which forking does not mix with.
+    experiment = tiny_runs.ponder_run(steps=7)
+    for workers in (0, 1, 2):
+        launch(replace(experiment, workers=workers), tmp_path / str(workers), record_batches=True).wait()
+    recorded = [tiny_runs.recorded_batches(tmp_path / str(workers)) for workers in (0, 1, 2)]
+    assert len(recorded[0]) == 7
+    assert not tiny_runs.differences(recorded[0], recorded[1])
+    assert not tiny_runs.differences(recorded[0], recorded[2])
+    assert tiny_runs.differences(recorded[0][0], recorded[0][1])  # the comparison can fail
