@@ -1,4 +1,4 @@
-"""One feature per point of a cloud, from an encoder that a run has left: python examples/01_encode.py RUN [CLOUD.npy]."""
+"""One feature per point, from an encoder that a run has left: python examples/01_encode.py RUN [CLOUD.npy]."""
 
 import sys
 
