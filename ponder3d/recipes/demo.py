@@ -57,8 +57,8 @@ class DemoConfig(Config):
     """Rooms of fine-tuning."""
     labelled_points: int = 20
     """Labelled points in each of them."""
-    pretrain_steps: int = 800
-    finetune_steps: int = 150
+    pretrain_steps: int = 700
+    finetune_steps: int = 100
     trials: int = 3
     """Repetitions of every measurement, with other seeds."""
     processes: int = 2
