@@ -29,9 +29,9 @@ def rooms() -> Experiment:
             GridSample(encoder.grid_size),
         ),
         validation_transforms=(Centre(), GridSample(encoder.grid_size)),
-        # The head starts from nothing whatever the encoder starts from, and has 100 steps.
+        # The head starts from nothing whatever the encoder starts from, and has 80 steps.
         optim=OptimConfig(lr=1e-2, encoder_lr_scale=0.4),
-        steps=100,
+        steps=80,
         batch_size=2,
         workers=0,
     )
