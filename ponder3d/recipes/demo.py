@@ -132,7 +132,7 @@ def pretrain_experiments(config: DemoConfig) -> dict[str, Experiment]:
             recipe,
             data=data,
             steps=config.pretrain_steps,
-            validate_every=max(1, config.pretrain_steps // 4),
+            validate_every=-(-config.pretrain_steps // 4),
             seed=config.seed,
         )
     return experiments

@@ -84,7 +84,7 @@ def _what_went_in(page: Page, room: Scene) -> None:
     page.heading("What goes in")
     page.text(
         "A generated room as a depth camera sees it: a fused point cloud, and posed images that supervise. "
-        "Drag to turn, scroll to zoom. In training up to 70 % of the room's blocks are taken away from the encoder."
+        "Drag to turn, scroll to zoom. In training up to 30 % of the room's blocks are taken away from the encoder."
     )
     assert room.rgb is not None and room.views is not None and room.views.depth is not None
     below = room.xyz[:, 2] < room.xyz[:, 2].max() - 0.25  # without the ceiling one sees the room
