@@ -15,7 +15,7 @@ test: check
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow --timeout=7200
