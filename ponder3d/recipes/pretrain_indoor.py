@@ -39,36 +39,41 @@ def small_encoder() -> SparseUNetConfig:
     )
 
 
+def small_ponder() -> PonderConfig:
+    """Pre-training at a size of minutes: colour, depth, and the surroundings (``ContextTarget``) as a feature."""
+    return PonderConfig(
+        encoder=small_encoder(),
+        volume_shape=(32, 32, 16),
+        volume_net=ShallowNet3DConfig(channels=32, depth=1, out_channels=32),
+        # Cells are 20 cm: a surface that is learnt to be softer than this never becomes sharp again.
+        field=FieldConfig(hidden=64, geometry_channels=16, inv_std=100.0, learn_inv_std=False),
+        render=RenderConfig(num_uniform=20, num_importance=4, num_guided=8),
+        losses=RenderLossConfig(depth=0.3, sdf=3.0, eikonal=0.1, feature=30.0),
+        feature_channels=ContextTarget().channels,
+        mesh_cell=0.06,
+    )
+
+
 def rooms() -> Experiment:
     """Label-free: colour, depth and surroundings of generated rooms, parts of them taken away. Minutes on a laptop."""
-    encoder = small_encoder()
-    context = ContextTarget(spacing=encoder.grid_size)
+    task = small_ponder()
+    grid_size = task.encoder.grid_size
     return Experiment(
-        task=PonderConfig(
-            encoder=encoder,
-            volume_shape=(32, 32, 16),
-            volume_net=ShallowNet3DConfig(channels=32, depth=1, out_channels=32),
-            # Cells are 20 cm: a surface that is learnt to be softer than this never becomes sharp again.
-            field=FieldConfig(hidden=64, geometry_channels=16, inv_std=100.0, learn_inv_std=False),
-            render=RenderConfig(num_uniform=20, num_importance=4, num_guided=8),
-            losses=RenderLossConfig(depth=0.3, sdf=3.0, eikonal=0.1, feature=30.0),
-            feature_channels=context.channels,
-            mesh_cell=0.06,
-        ),
+        task=task,
         data=RoomsConfig(num_rooms=64, num_test_rooms=8, classes="grouped", cloud_spacing=0.04, cache="runs/rooms"),
         transforms=(
             Centre(),
             Rotate(),
             Scale(),
             Flip(),
-            GridSample(encoder.grid_size),
+            GridSample(grid_size),
             PickRays(views=6, rays_per_view=64),
-            context,
+            ContextTarget(spacing=grid_size),
             RemoveBlocks(smallest=0.0, largest=0.3),
             DropModality(colour=0.1, normal=0.1),
         ),
         # Views 20 to 29 do not contribute to the cloud (RoomsConfig.num_fused_views).
-        validation_transforms=(Centre(), GridSample(encoder.grid_size), KeepViews((22, 27))),
+        validation_transforms=(Centre(), GridSample(grid_size), KeepViews((22, 27))),
         optim=OptimConfig(lr=4e-3),
         steps=800,
         batch_size=2,
