@@ -4,7 +4,7 @@ Every part is a job with its own directory, so an interrupted demo continues whe
 """
 
 import statistics
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -104,7 +104,7 @@ def run_demo(config: DemoConfig) -> str:
         "config": to_json(config),
         "fingerprint": fingerprint(config),
         "figures": figures,
-        "rows": rows,
+        "rows": [asdict(row) for row in rows],
         "table": [table_cells(row) for row in rows],
     }
     write_json(out / RESULTS, record)
@@ -211,36 +211,45 @@ def _sampled(data: RoomsConfig, grid_size: float) -> list[Scene]:
     ]
 
 
-def summarise(figures: dict[str, dict[str, float]], trials: int) -> list[dict[str, float | str]]:
-    """One row per way of transfer and start: mIoU in percentage points.
+@dataclass(frozen=True)
+class TransferRow:
+    """What one way of transfer gives from one start; mIoU in percentage points, over the trials."""
 
-    ``mean`` and ``spread`` (standard deviation) are over the trials. ``gain`` and ``gain_spread`` are those of the
-    difference from the first row of the way, trial by trial: a trial gives every start the same labelled points.
-    """
-    rows: list[dict[str, float | str]] = []
+    way: str
+    start: str
+    mean: float
+    spread: float
+    """Standard deviation."""
+    gain: float
+    """Mean difference from the first start, trial by trial: a trial gives every start the same labelled points."""
+    gain_spread: float
+
+
+def summarise(figures: dict[str, dict[str, float]], trials: int) -> list[TransferRow]:
+    """One row per way of transfer and start; the first start of a way is what the others are compared with."""
+    rows = []
     for way, starts in (("probe", ("random", *PRETRAININGS)), ("finetune", ("scratch", *PRETRAININGS))):
         base = [100 * figures[f"{way}-{starts[0]}-{trial}"]["miou"] for trial in range(trials)]
         for start in starts:
             values = [100 * figures[f"{way}-{start}-{trial}"]["miou"] for trial in range(trials)]
             gains = [value - other for value, other in zip(values, base, strict=True)]
-            row: dict[str, float | str] = {"way": way, "start": start}
-            for name, numbers in (("mean", values), ("gain", gains)):
-                row[name] = statistics.mean(numbers)
-                row["spread" if name == "mean" else "gain_spread"] = statistics.stdev(numbers) if trials > 1 else 0.0
-            rows.append(row)
+            rows.append(TransferRow(way, start, *_mean_and_spread(values), *_mean_and_spread(gains)))
     return rows
 
 
-def table_cells(row: dict[str, float | str]) -> tuple[str, str, str, str]:
+def _mean_and_spread(values: list[float]) -> tuple[float, float]:
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def table_cells(row: TransferRow) -> tuple[str, str, str, str]:
     """A row of the transfer table: way, start, mIoU and gain; the way is named once, the base has no gain."""
     titles = {"probe": "linear probe, frozen features", "finetune": "fine-tuning, few labels"}
-    first = row["start"] in ("random", "scratch")
-    gain = "" if first else f"{row['gain']:+.1f} +- {row['gain_spread']:.1f}"
-    title = titles[str(row["way"])] if first else ""
-    return title, str(row["start"]), f"{row['mean']:.1f} +- {row['spread']:.1f}", gain
+    first = row.start in ("random", "scratch")
+    gain = "" if first else f"{row.gain:+.1f} +- {row.gain_spread:.1f}"
+    return titles[row.way] if first else "", row.start, f"{row.mean:.1f} +- {row.spread:.1f}", gain
 
 
-def table_text(rows: list[dict[str, float | str]]) -> str:
+def table_text(rows: list[TransferRow]) -> str:
     """The transfer table for the terminal."""
     cells = [("", "start", "mIoU %", "gain"), *(table_cells(row) for row in rows)]
     return "\n".join(f"{way:<32}{start:<12}{miou:>14}{gain:>14}".rstrip() for way, start, miou, gain in cells)

@@ -49,13 +49,13 @@ def test_means_and_spreads():
             figures |= {f"{way}-{start}-0": {"miou": 0.10}, f"{way}-{start}-1": {"miou": 0.14}}
     figures["probe-semantic-1"] = {"miou": 0.30}
     rows = summarise(figures, 2)
-    assert [(row["way"], row["start"]) for row in rows][:3] == [
+    assert [(row.way, row.start) for row in rows][:3] == [
         ("probe", "random"),
         ("probe", "label-free"),
         ("probe", "semantic"),
     ]
-    assert rows[0]["mean"] == pytest.approx(12) and rows[0]["spread"] == pytest.approx(2 * 2**0.5)
-    assert rows[2]["mean"] == pytest.approx(20)
+    assert rows[0].mean == pytest.approx(12) and rows[0].spread == pytest.approx(2 * 2**0.5)
+    assert rows[2].mean == pytest.approx(20)
     assert re.search(r"semantic +20\.0 \+- 14\.1 +\+8\.0 \+- 11\.3", table_text(rows))
 
 
