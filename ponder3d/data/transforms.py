@@ -262,10 +262,17 @@ class PickRays(Transform):
     need_depth: bool = True
     """Choose among pixels with depth only; otherwise among all, and those without depth train colour alone."""
     edge_share: float = 0.0
-    """Share of the rays that is drawn near depth edges, where objects end, instead of uniformly."""
+    """Share of the rays that is drawn near depth edges, where objects end, instead of over the whole image."""
+    by_area: bool = False
+    """Draw pixels in proportion to their squared depth, hence to the area of a surface facing the camera that they see,
+    instead of evenly: what stands close to the camera does not count for more. Goes with ``need_depth``."""
     near: float = 0.05
     """Metres in front of the camera that are taken to be free."""
     far: float = 20.0
+
+    def __post_init__(self):
+        if self.by_area and not self.need_depth:
+            raise ValueError("PickRays.by_area needs depth: set need_depth too")
 
     def __call__(self, scene: Scene, generator: Generator) -> Scene:
         views = scene.views
@@ -311,8 +318,15 @@ class PickRays(Transform):
         for mask, num in groups:
             candidates = mask.flatten().nonzero()[:, 0]
             if len(candidates) and num:
-                picked.append(candidates[torch.randint(len(candidates), (num,), generator=generator)])
+                picked.append(candidates[self._draw(depth.flatten()[candidates], num, generator)])
         return torch.cat(picked) if picked else torch.zeros(0, dtype=torch.int64)
+
+    def _draw(self, depth: Float[Tensor, " P"], num: int, generator: Generator) -> Int[Tensor, " {num}"]:
+        if not self.by_area:
+            return torch.randint(len(depth), (num,), generator=generator)
+        until = depth.to(torch.float64).square().cumsum(0)
+        spot = torch.rand(num, generator=generator, dtype=torch.float64) * until[-1]
+        return torch.searchsorted(until, spot).clamp(max=len(depth) - 1)
 
 
 @dataclass(frozen=True)

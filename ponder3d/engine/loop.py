@@ -7,6 +7,7 @@ loss and gradient is skipped and its scenes are named. SIGTERM sets a flag; the 
 
 import contextlib
 import functools
+import itertools
 import multiprocessing
 import os
 import signal
@@ -132,10 +133,13 @@ class _Run:
         self.task = experiment.task.build(dataset.labels)
         if experiment.init:
             copy_weights(load_encoder(experiment.init), self.task.encoder, experiment.init)
+        goes_on = resume and bool(self.store.steps())
+        if not goes_on:
+            self.task.to(self.runner.device).prepare(self._pass(number) for number in itertools.count())
         self.optimizer = experiment.optim.build(self.task)
         self.step_module, self.wrapped_optimizer = self.runner.setup(self.task, self.optimizer)
         self.position = self.skipped = self.bad_in_a_row = 0
-        if resume and self.store.steps():
+        if goes_on:
             self._restore()
         if self.leads:
             out.mkdir(parents=True, exist_ok=True)
@@ -231,6 +235,12 @@ class _Run:
                 f"{self.bad_in_a_row} steps in a row were not finite, the last of them step {step}; see "
                 f"{self.out / 'skipped.log'}. The checkpoints hold finite weights: lower the learning rate and resume"
             )
+
+    def _pass(self, number: int) -> Iterator[Batch]:
+        """Every training scene once. Steps draw from epochs 0, 1, ...; these are -1, -2, ..."""
+        collate = Collate(self.experiment.task.encoder.inputs)
+        for row in range(len(self.scenes)):
+            yield to_device(collate([self.scenes[-1 - number, row]]), self.runner.device)
 
     def _batches(self) -> Generator[Batch, None, None]:
         e = self.experiment

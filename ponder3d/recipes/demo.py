@@ -59,7 +59,7 @@ class DemoConfig(Config):
     """Rooms of fine-tuning."""
     labelled_points: int = 20
     """Labelled points in each of them."""
-    pretrain_steps: int = 450
+    pretrain_steps: int = 550
     finetune_steps: int = 80
     trials: int = 3
     """Repetitions of every measurement, with other seeds."""
@@ -138,7 +138,10 @@ def pretrain_experiments(config: DemoConfig) -> dict[str, Experiment]:
     return experiments
 
 
-def _segmentation(config: DemoConfig) -> Experiment:
+def _segmentation(config: DemoConfig, init: str = "") -> Experiment:
+    """From scratch and from a pre-trained encoder, each with the schedule that serves it (log.md)."""
+    if init:
+        return smoke.semseg_rooms_finetune() if config.smoke else semseg.rooms_finetune()
     return smoke.semseg_rooms() if config.smoke else semseg.rooms()
 
 
@@ -175,7 +178,7 @@ def _transfer_jobs(config: DemoConfig, out: Path) -> list[Job]:
 
 def finetune_experiment(config: DemoConfig, init: str, trial: int) -> Experiment:
     """Segmentation from few labels; trials differ in the labelled points, the order and the initial weights."""
-    recipe = _segmentation(config)
+    recipe = _segmentation(config, init)
     seed = keyed.derive(config.seed, trial) % 10_000
     transforms = tuple(
         LimitLabels(config.labelled_points, seed) if isinstance(t, LimitLabels) else t for t in recipe.transforms

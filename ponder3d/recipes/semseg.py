@@ -11,7 +11,7 @@ from ponder3d.tasks.semseg import SemSegConfig
 
 
 def rooms() -> Experiment:
-    """Segment generated rooms from 20 labelled points in each of 8 rooms; ``--init FILE`` starts pre-trained."""
+    """Segment generated rooms from 20 labelled points in each of 8 rooms, from scratch."""
     encoder = small_encoder()
     return Experiment(
         task=SemSegConfig(encoder=encoder),
@@ -35,6 +35,13 @@ def rooms() -> Experiment:
         batch_size=2,
         workers=0,
     )
+
+
+def rooms_finetune() -> Experiment:
+    """The same from a pre-trained encoder, ``--init FILE``: a head for its features first, then all is trained."""
+    scratch = rooms()
+    assert isinstance(scratch.task, SemSegConfig)
+    return replace(scratch, task=replace(scratch.task, head_passes=4), optim=OptimConfig(lr=1.5e-3))
 
 
 def rooms_full() -> Experiment:

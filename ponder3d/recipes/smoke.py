@@ -45,6 +45,11 @@ def semseg_rooms() -> Experiment:
     return _small(semseg.rooms())
 
 
+def semseg_rooms_finetune() -> Experiment:
+    """``semseg.rooms_finetune`` in seconds."""
+    return _small(semseg.rooms_finetune())
+
+
 def semseg_rooms_full() -> Experiment:
     """``semseg.rooms_full`` in seconds."""
     return _small(semseg.rooms_full())

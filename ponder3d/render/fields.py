@@ -7,6 +7,7 @@ double backward.
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +37,9 @@ class FieldConfig(Config):
     """Whether all decoders see all channels; otherwise the first half is geometry, the second appearance."""
     use_position: bool = False
     """Whether the decoders also see the position within the volume, in [-1, 1]."""
+    heads_see: Literal["all", "appearance"] = "all"
+    """What the semantic and the feature head read: normal, appearance, geometry features and position; or the
+    appearance alone, so that they say what the volume's features hold linearly."""
     softplus_beta: float = 100.0
     """Sharpness of the SDF decoder's activation."""
     sdf_bias: float = 0.1
@@ -135,8 +139,9 @@ class SDFField(nn.Module):
         for i, o in zip(widths[:-1], widths[1:], strict=True):
             layers += [nn.Linear(i, o), nn.ReLU()]
         self.colour = nn.Sequential(*layers, nn.Linear(widths[-1], 3), nn.Sigmoid())
-        self.semantic = nn.Linear(seen, semantic_channels) if semantic_channels else None
-        self.feature = nn.Linear(seen, feature_channels) if feature_channels else None
+        seen_by_heads = appearance if config.heads_see == "appearance" else seen
+        self.semantic = nn.Linear(seen_by_heads, semantic_channels) if semantic_channels else None
+        self.feature = nn.Linear(seen_by_heads, feature_channels) if feature_channels else None
         # Stored as a tenth of the logarithm, as NeuS does: the learning rate then moves it by about 10 % per 0.01.
         self.log_inv_std = nn.Parameter(torch.tensor(math.log(config.inv_std) / 10), config.learn_inv_std)
 
@@ -166,6 +171,8 @@ class SDFField(nn.Module):
 
     def head_inputs(self, samples: FieldSamples) -> Float[Tensor, "N E"]:
         """What the semantic and feature heads read (eq. 9). Both are affine, so they work after compositing."""
+        if self.config.heads_see == "appearance":
+            return samples.appearance
         return torch.cat(self._seen(samples), dim=1)
 
     def _seen(self, samples: FieldSamples) -> list[Tensor]:

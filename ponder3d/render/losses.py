@@ -4,7 +4,7 @@ Everything is in metres. Rays that miss the volume count in no term, rays withou
 mean over what counts and 0 (with a gradient of 0) where nothing does.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +30,13 @@ class RenderLossConfig(Config):
     """Metres on either side of a surface in which its signed distance is supervised."""
     temperature: float = 0.1
     """Of the softmax over classes in the semantic term."""
+    surface: float = 0.0
+    """Share of the semantic and feature terms that asks the field at the measured end of each ray, instead of what is
+    rendered along it; in [0, 1]. It is what a perfectly sharp surface would render, for one sample per ray."""
+
+    def __post_init__(self):
+        if not 0 <= self.surface <= 1:
+            raise ValueError(f"RenderLossConfig.surface must be in [0, 1], not {self.surface}")
 
 
 def render_losses(
@@ -65,15 +72,56 @@ def render_losses(
             losses["sdf"] = config.sdf * near_surface_loss(out, targets.t, within, config.truncation)
         if config.free_space:
             losses["free_space"] = config.free_space * free_space_loss(out, targets.t, measured, config.truncation)
-    if config.semantic and out.semantic is not None and targets.label is not None:
+    rendered = replace(
+        config, semantic=config.semantic * (1 - config.surface), feature=config.feature * (1 - config.surface)
+    )
+    counts = hit if targets.t is None else hit & (targets.t > 0)
+    return losses | _head_losses(out.semantic, out.feature, hit, counts, targets, rendered, class_vectors)
+
+
+def surface_losses(
+    semantic: Float[Tensor, "R E"] | None,
+    feature: Float[Tensor, "R F"] | None,
+    rays: Rays,
+    targets: RayTargets,
+    config: RenderLossConfig,
+    class_vectors: Float[Tensor, "K E"] | None = None,
+) -> dict[str, Float[Tensor, ""]]:
+    """The share ``config.surface`` of the semantic and feature terms, from what the field says where rays end.
+
+    Args:
+        semantic: semantic feature at the measured end of each ray (``render.renderer.decode_at_ends``).
+        feature: counterpart of ``targets.feature`` there.
+        rays: clipped to the volume. Those that end outside it, or that nothing was measured on, do not count.
+        targets: what the camera saw.
+        config: weights.
+        class_vectors: unit vector per class, for the semantic term.
+    """
+    assert targets.t is not None
+    counts = rays.hits & (targets.t > rays.near) & (targets.t <= rays.far)
+    weights = replace(config, semantic=config.semantic * config.surface, feature=config.feature * config.surface)
+    losses = _head_losses(semantic, feature, counts, counts, targets, weights, class_vectors)
+    return {f"surface_{name}": loss for name, loss in losses.items()}
+
+
+def _head_losses(
+    semantic: Tensor | None,
+    feature: Tensor | None,
+    labelled: Bool[Tensor, " R"],
+    described: Bool[Tensor, " R"],
+    targets: RayTargets,
+    weights: RenderLossConfig,
+    class_vectors: Tensor | None,
+) -> dict[str, Float[Tensor, ""]]:
+    """Terms of the affine heads; the masks say which rays count in which."""
+    losses: dict[str, Tensor] = {}
+    if weights.semantic and semantic is not None and targets.label is not None:
         assert class_vectors is not None
-        losses["semantic"] = config.semantic * semantic_loss(
-            out.semantic, targets.label.masked_fill(~hit, -1), class_vectors, config.temperature
-        )
-    if config.feature and out.feature is not None and targets.feature is not None:
-        error = (out.feature - targets.feature).abs().mean(1)
-        counts = hit if targets.t is None else hit & (targets.t > 0)
-        losses["feature"] = config.feature * masked_mean(error, counts)
+        label = targets.label.masked_fill(~labelled, -1)
+        losses["semantic"] = weights.semantic * semantic_loss(semantic, label, class_vectors, weights.temperature)
+    if weights.feature and feature is not None and targets.feature is not None:
+        error = (feature - targets.feature).abs().mean(1)
+        losses["feature"] = weights.feature * masked_mean(error, described)
     return losses
 
 

@@ -98,6 +98,16 @@ def render(
     )
 
 
+def decode_at_ends(
+    field: SDFField, volume: Volume, rays: Rays, t: Float[Tensor, " R"]
+) -> tuple[Float[Tensor, "R E"] | None, Float[Tensor, "R K"] | None]:
+    """What the semantic and the feature head say where rays end: at distance ``t``, within near and far."""
+    t = torch.minimum(torch.maximum(t, rays.near), torch.maximum(rays.far, rays.near))
+    samples = field(volume, rays.origins + t[:, None] * rays.directions, rays.scene)
+    inputs, whole = field.head_inputs(samples), torch.ones_like(t)
+    return _decode(field.semantic, inputs, whole), _decode(field.feature, inputs, whole)
+
+
 def _place_samples(
     field: SDFField, volume: Volume, rays: Rays, config: RenderConfig, keys: Tensor | None, guide: Tensor | None
 ) -> Float[Tensor, "R S"]:

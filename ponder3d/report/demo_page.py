@@ -73,7 +73,8 @@ def _transfer_table(page: Page, results: dict[str, Any]) -> None:
     page.text(
         f"Linear probe: a linear classifier on frozen features of {config['transfer_rooms']} labelled rooms. "
         f"Fine-tuning: all weights, {config['labelled_points']} labelled points in each of "
-        f"{config['labelled_rooms']} rooms, {config['finetune_steps']} steps whatever the start. Twelve classes, "
+        f"{config['labelled_rooms']} rooms, {config['finetune_steps']} steps whatever the start, at the learning rate "
+        "that serves it; a pre-trained encoder gets a head for its features first. Twelve classes, "
         f"{config['test_rooms']} test rooms; mean and standard deviation of {config['trials']} trials with other "
         "labelled points, orders and heads. Gains are taken trial by trial: the starts of a trial share all of these."
     )

@@ -4,7 +4,7 @@ Features are computed once per scene, so a probe costs one pass over the data an
 regression; nothing of the encoder is trained, its batch statistics included.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,7 +37,10 @@ class LinearProbeConfig(Config):
 @torch.no_grad()
 def features_of(encoder: Encoder, scene: Scene, device: torch.device | str = "cpu") -> Float[Tensor, "N C"]:
     """Frozen features of every point of a scene."""
-    batch = to_device(Batch.of([scene], encoder.config.inputs), device)
+    return _features(encoder, to_device(Batch.of([scene], encoder.config.inputs), device))
+
+
+def _features(encoder: Encoder, batch: Batch) -> Float[Tensor, "N C"]:
     points = batch.points
     return sample_at(encoder(batch), points.xyz, points.scene).float().cpu()
 
@@ -61,24 +64,46 @@ def linear_probe(
     Raises:
         ValueError: no labelled point in the training scenes.
     """
-    encoder.eval().to(device)
-    feats, truth = [], []
-    for number, scene in enumerate(train):
-        assert scene.labels is not None
-        rows = (scene.labels >= 0).nonzero()[:, 0]
-        pick = torch.randperm(len(rows), generator=keyed.generator(seed, number))[: config.points_per_scene]
-        feats.append(features_of(encoder, scene, device)[rows[pick]])
-        truth.append(scene.labels[rows[pick]])
-    x, y = torch.cat(feats), torch.cat(truth)
-    if len(x) == 0:
-        raise ValueError("linear_probe: the training scenes have no labelled points")
-    mean, std = x.mean(0), x.std(0, correction=0).clamp(min=1e-6)
-    head = fit_linear((x - mean) / std, y, len(labels), config, seed)
+    encoder.to(device)
+    batches = (to_device(Batch.of([scene], encoder.config.inputs), device) for scene in train)
+    head = fit_head(encoder, batches, len(labels), config, seed)
     metric = SegmentationMetric(labels)
     for scene in test:
-        scores = head((features_of(encoder, scene, device) - mean) / std)
+        scores = head(features_of(encoder, scene, device))
         metric.update(scores.argmax(1), Batch.of([scene], encoder.config.inputs))
     return metric.compute()
+
+
+def fit_head(
+    encoder: Encoder, batches: Iterable[Batch], num_classes: int, config: LinearProbeConfig, seed: int
+) -> nn.Linear:
+    """A linear classifier of an encoder's features, fitted to the labelled points of batches of one scene each.
+
+    It is fitted to standardised features and returned as the same function of the features themselves, on the CPU. The
+    encoder is left in evaluation mode.
+
+    Raises:
+        ValueError: no labelled point in the batches.
+    """
+    encoder.eval()
+    feats, truth = [], []
+    with torch.no_grad():
+        for number, batch in enumerate(batches):
+            assert batch.labels is not None
+            labels = batch.labels.cpu()
+            rows = (labels >= 0).nonzero()[:, 0]
+            pick = torch.randperm(len(rows), generator=keyed.generator(seed, number))[: config.points_per_scene]
+            feats.append(_features(encoder, batch)[rows[pick]])
+            truth.append(labels[rows[pick]])
+    if not sum(map(len, truth)):
+        raise ValueError("linear probe: the training scenes have no labelled points")
+    x, y = torch.cat(feats), torch.cat(truth)
+    mean, std = x.mean(0), x.std(0, correction=0).clamp(min=1e-6)
+    head = fit_linear((x - mean) / std, y, num_classes, config, seed)
+    with torch.no_grad():
+        head.weight.div_(std)
+        head.bias.sub_(head.weight @ mean)
+    return head
 
 
 def fit_linear(

@@ -18,12 +18,12 @@ from ponder3d.geometry.drawing import colour_scale, normal_colours
 from ponder3d.metrics.image import depth_l1, psnr
 from ponder3d.metrics.rendering import RenderedViews, RenderingMetric
 from ponder3d.render.fields import FieldConfig
-from ponder3d.render.losses import RenderLossConfig, render_losses
-from ponder3d.render.renderer import RenderConfig, clip_rays, render
+from ponder3d.render.losses import RenderLossConfig, render_losses, surface_losses
+from ponder3d.render.renderer import RenderConfig, clip_rays, decode_at_ends, render
 from ponder3d.render.surface import extract_mesh
 from ponder3d.tasks.masking import MaskingConfig, NoMasking
 from ponder3d.tasks.task import Picture, StepLosses, Task, TaskConfig
-from ponder3d.types import Batch, Cameras, Grid, LabelSet, Rays, RenderOutput, Volume
+from ponder3d.types import Batch, Cameras, Grid, LabelSet, Rays, RayTargets, RenderOutput, Volume
 from ponder3d.types.scene import INPUT_CHANNELS
 from ponder3d.volume.convert import densify, densify_with_offsets
 from ponder3d.volume.unet3d import UNet3DConfig, VolumeNetConfig
@@ -49,8 +49,17 @@ class PonderConfig(TaskConfig):
     """Width of the rendered semantic feature (eq. 9); 0 pre-trains without labels. At least the number of classes."""
     feature_channels: int = 0
     """Width of the rendered target feature, e.g. ``data.context.ContextTarget``'s; 0 renders none."""
+    render_every: int = 1
+    """Each k-th ray is rendered. The others only count where they end (``RenderLossConfig.surface``), at the price of
+    one sample. Let it divide ``PickRays.rays_per_view``: then the choice does not depend on the rest of the batch."""
     mesh_cell: float = 0.05
     """Metres between the lattice points on which the field is evaluated to extract its surface."""
+
+    def __post_init__(self):
+        if self.render_every < 1:
+            raise ValueError(f"PonderConfig.render_every must be at least 1, not {self.render_every}")
+        if self.render_every > 1 and not self.losses.surface:
+            raise ValueError("PonderConfig.render_every: the rays between count in no term; set losses.surface, or 1")
 
     def build(self, labels: LabelSet | None) -> Task:
         """The task; ``labels`` are needed with semantics only."""
@@ -87,14 +96,23 @@ class Ponder(Task):
         volume = self.volume(batch)
         with torch.autocast(batch.rays.origins.device.type, enabled=False):
             rays = clip_rays(batch.rays, volume.grid)
-            keys, guide = (batch.keys, batch.targets.t) if self.training else (None, None)
-            out = render(self.field, volume, rays, self.config.render, keys, guide)
-            terms = render_losses(out, rays, batch.targets, self.config.losses, self.class_vectors)
+            shown, targets = rays.every(self.config.render_every), batch.targets.every(self.config.render_every)
+            keys, guide = (batch.keys, targets.t) if self.training else (None, None)
+            out = render(self.field, volume, shown, self.config.render, keys, guide)
+            terms = render_losses(out, shown, targets, self.config.losses, self.class_vectors)
+            terms |= self._surface_losses(volume, rays, batch.targets)
         with torch.no_grad():
-            monitors = {"psnr": psnr(out.rgb, batch.targets.rgb, rays.hits), "inv_std": self.field.inv_std}
-            if batch.targets.t is not None:
-                monitors["depth_error"] = depth_l1(out.t, batch.targets.t, rays.hits & (batch.targets.t > 0))
+            monitors = {"psnr": psnr(out.rgb, targets.rgb, shown.hits), "inv_std": self.field.inv_std}
+            if targets.t is not None:
+                monitors["depth_error"] = depth_l1(out.t, targets.t, shown.hits & (targets.t > 0))
         return StepLosses(terms, monitors)
+
+    def _surface_losses(self, volume: Volume, rays: Rays, targets: RayTargets) -> dict[str, Tensor]:
+        has_heads = self.field.semantic is not None or self.field.feature is not None
+        if not self.config.losses.surface or targets.t is None or not has_heads:
+            return {}
+        semantic, feature = decode_at_ends(self.field, volume, rays, targets.t)
+        return surface_losses(semantic, feature, rays, targets, self.config.losses, self.class_vectors)
 
     def volume(self, batch: Batch) -> Volume:
         """The feature volume of a batch (eq. 1 to 3), in float32."""

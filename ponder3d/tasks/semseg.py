@@ -1,6 +1,8 @@
 """Semantic segmentation of points (spec 7.1): cross-entropy and Lovasz-softmax on a linear head."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +13,7 @@ from ponder3d.encoders.encoder import EncoderConfig
 from ponder3d.encoders.sparse_unet import SparseUNetConfig
 from ponder3d.geometry.drawing import top_view
 from ponder3d.metrics.segmentation import SegmentationMetric, confusion
+from ponder3d.tasks.linear_probe import LinearProbeConfig, fit_head
 from ponder3d.tasks.task import Picture, StepLosses, Task, TaskConfig
 from ponder3d.types import Batch, LabelSet
 from ponder3d.volume.convert import sample_at
@@ -25,6 +28,14 @@ class SemSegConfig(TaskConfig):
     """Weight of the cross-entropy."""
     lovasz: float = 1.0
     """Weight of the Lovasz-softmax loss."""
+    head_passes: int = 0
+    """Passes over the training scenes to whose frozen features the head is fitted before the first step; 0 starts from
+    a random head. Through a random head, few labelled points disturb a pre-trained encoder before the head means
+    anything (Kumar et al. 2022, "Fine-tuning can distort pretrained features")."""
+
+    def __post_init__(self):
+        if self.head_passes < 0:
+            raise ValueError(f"SemSegConfig.head_passes must not be negative, but is {self.head_passes}")
 
     def build(self, labels: LabelSet | None) -> Task:
         """The task for a dataset with labels."""
@@ -41,6 +52,13 @@ class SemSeg(Task):
         self.config, self.labels = config, labels
         self.encoder = config.encoder.build()
         self.head = nn.Linear(self.encoder.out_channels, len(labels))
+
+    def prepare(self, passes: Iterator[Iterable[Batch]]) -> None:
+        """Fit the head to the encoder's features as they are, if ``head_passes`` asks for it."""
+        if self.config.head_passes:
+            batches = chain.from_iterable(islice(passes, self.config.head_passes))
+            fitted = fit_head(self.encoder, batches, len(self.labels), LinearProbeConfig(), seed=0)
+            self.head.load_state_dict(fitted.state_dict())
 
     def losses(self, batch: Batch, step: int) -> StepLosses:
         """Cross-entropy and Lovasz-softmax over the labelled points.

@@ -1,6 +1,7 @@
 """The contract of a task."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,6 +51,14 @@ class Task(nn.Module, ABC):
     """Owns its networks, its loss, its prediction and its metric. The engine knows none of them."""
 
     encoder: Encoder
+
+    def prepare(self, passes: Iterator[Iterable[Batch]]) -> None:
+        """Called once, before the first step of a new run, with the initial weights in place and on the device.
+
+        ``passes`` go on for ever; each goes through the training scenes once, in order, one scene per batch,
+        transformed as in training with other random numbers than any step. Has to do the same on every rank. By
+        default nothing.
+        """
 
     @abstractmethod
     def losses(self, batch: Batch, step: int) -> StepLosses:

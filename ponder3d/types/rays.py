@@ -29,6 +29,11 @@ class Rays:
     def __len__(self) -> int:
         return len(self.origins)
 
+    def every(self, k: int) -> "Rays":
+        """Each k-th ray."""
+        columns = (self.origins, self.directions, self.near, self.far, self.scene)
+        return Rays(*(column[::k].contiguous() for column in columns))
+
 
 @dataclass(frozen=True)
 class RayTargets:
@@ -42,6 +47,15 @@ class RayTargets:
     """Class; negative where there is none."""
     feature: Float[Tensor, "R K"] | None = None
     """A fixed feature of the place that the ray sees: of a 2D model, or of the geometry around it."""
+
+    def every(self, k: int) -> "RayTargets":
+        """The targets of each k-th ray."""
+        return RayTargets(
+            rgb=self.rgb[::k],
+            t=None if self.t is None else self.t[::k],
+            label=None if self.label is None else self.label[::k],
+            feature=None if self.feature is None else self.feature[::k],
+        )
 
 
 @dataclass(frozen=True)

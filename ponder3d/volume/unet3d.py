@@ -5,8 +5,9 @@ no copy is made at either end.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -54,6 +55,9 @@ class ShallowNet3DConfig(VolumeNetConfig):
     depth: int = 2
     """Number of 3x3x3 convolutions; with 1 it is a single projection."""
     out_channels: int = 32
+    bypass: bool = False
+    """Make the second half of the output, the field's appearance, a linear map of the input, past the convolutions:
+    what is decoded from it is then for the encoder to learn."""
 
     def build(self, in_channels: int) -> VolumeNet:
         """The network for features of ``in_channels``."""
@@ -95,11 +99,16 @@ class ShallowNet3D(VolumeNet):
         self.out_channels = config.out_channels
         widths = (in_channels, *[config.channels] * config.depth)
         self.blocks = nn.Sequential(*[_NormConv(i, o) for i, o in zip(widths[:-1], widths[1:], strict=True)])
-        self.head = nn.Conv3d(widths[-1], config.out_channels, kernel_size=1)
+        num_past = config.out_channels - config.out_channels // 2 if config.bypass else 0
+        self.head = nn.Conv3d(widths[-1], config.out_channels - num_past, kernel_size=1)
+        self.bypass = nn.Linear(in_channels, num_past) if config.bypass else None
 
     def forward(self, volume: Volume) -> Volume:
         """Same grid, ``out_channels`` features."""
-        return _volume(volume, self.head(self.blocks(_channels_first(volume))))
+        out = _volume(volume, self.head(self.blocks(_channels_first(volume))))
+        if self.bypass is None:
+            return out
+        return replace(out, feats=torch.cat([out.feats, self.bypass(volume.feats)], dim=-1))
 
 
 class _NormConv(nn.Module):

@@ -285,6 +285,23 @@ def test_edge_rays_lie_near_depth_edges():
     assert float((u - 24.5).abs().max()) <= 5.01
 
 
+def test_rays_by_area():
+    """Half of the pixels are three times as far: they see nine times the area, and those without depth none."""
+    scene = a_scene()
+    depth = torch.full((2, 33, 49), 1.0)
+    depth[:, :, 24:] = 3.0
+    depth[:, :, 48] = 0.0
+    scene = replace(scene, views=replace(scene.views, depth=depth))
+    for pick, share in ((tf.PickRays(2, 2000, by_area=True), 0.9), (tf.PickRays(2, 2000), 0.5)):
+        out = run(pick, scene)
+        local = torch.einsum("nij,ni->nj", _pose_of(scene, out), out.rays.directions)
+        z = out.targets.t * local[:, 2]
+        assert float((z > 2).float().mean()) == pytest.approx(share, abs=0.03)
+        assert float(z.min()) > 0.9
+    with pytest.raises(ValueError, match=r"PickRays\.by_area needs depth"):
+        tf.PickRays(by_area=True, need_depth=False)
+
+
 def _pose_of(scene, out) -> torch.Tensor:
     """The rotation of the camera that each ray starts at."""
     centres = scene.views.cameras.world_from_cam[:, :3, 3]

@@ -296,3 +296,22 @@ def test_evaluating_a_run_gives_the_figures_it_ended_with(tmp_path):
 def test_a_batch_larger_than_the_dataset_trains(tmp_path):
     train(plain_run(data=TinyRooms(num=3), batch_size=8, steps=3), tmp_path, quiet=True)
     assert final_state(tmp_path)["step"] == 3
+
+
+# --------------------------------------------------------------------------------------------------------- preparing
+
+
+def test_a_task_is_prepared_once_with_transformed_scenes(tmp_path):
+    log = tmp_path / "prepared.txt"
+    experiment = plain_run(task=PlainConfig(prepared=str(log)), steps=6, save_every=2)
+    with pytest.raises(StopError):
+        train(experiment, tmp_path / "run", report=stop_at(5))
+    lines = log.read_text().splitlines()
+    assert [line.split()[:2] for line in lines] == [[str(n), source] for n in (0, 1) for source in ALL_SCENES]
+    places = {line.split(maxsplit=2)[2] for line in lines}
+    assert len(places) == 10, "the second pass turns the scenes differently"
+    train(experiment, tmp_path / "run", resume=True)
+    assert log.read_text().splitlines() == lines, "a run that goes on is not prepared again"
+    train(experiment, tmp_path / "again")
+    assert log.read_text().splitlines() == lines * 2, "the same scenes for every run"
+    assert not differences(final_state(tmp_path / "run"), final_state(tmp_path / "again"))

@@ -12,7 +12,7 @@ import signal
 import socket
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -196,6 +196,8 @@ class PlainConfig(TaskConfig):
     """``loss``: the loss is NaN. ``gradient``: the loss is finite, its gradient is not."""
     bad_from: int = 0
     """They do so from this step on."""
+    prepared: str = ""
+    """File that gets a line for every scene the task is prepared with; the head starts from their mean height."""
 
     def build(self, labels: LabelSet | None) -> "Plain":
         return Plain(self)
@@ -207,6 +209,19 @@ class Plain(Task):
         self.config = config
         self.encoder = config.encoder.build()
         self.head = nn.Linear(4, 1)
+
+    def prepare(self, passes: Iterator[Iterable[Batch]]) -> None:
+        if not self.config.prepared:
+            return
+        heights = []
+        with Path(self.config.prepared).open("a") as file:
+            for number, scenes in enumerate(itertools.islice(passes, 2)):
+                for batch in scenes:
+                    heights.append(batch.points.xyz[:, 2].mean())
+                    place = batch.points.xyz[0].tolist()
+                    file.write(f"{number} {batch.sources[0]} {place}\n")
+        with torch.no_grad():
+            self.head.bias.fill_(torch.stack(heights).mean())
 
     def losses(self, batch: Batch, step: int) -> StepLosses:
         points = batch.points

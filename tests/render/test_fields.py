@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from ponder3d.geometry.grid import cells_from_world
-from ponder3d.geometry.trilinear import corners
+from ponder3d.geometry.trilinear import corners, sample
 from ponder3d.render import closed_form
 from ponder3d.render.closed_form import DecoderWeights, Positions, decode_with_gradient
 from ponder3d.render.fields import FieldConfig, SDFField
@@ -116,6 +116,17 @@ def test_semantics_may_be_decoded_after_compositing(config):
     before = (weights[:, None] * field.semantic(inputs)).sum(0)
     after = (weights[:, None] * inputs).sum(0) @ field.semantic.weight.T + weights.sum() * field.semantic.bias
     torch.testing.assert_close(before, after)
+
+
+def test_heads_may_see_the_appearance_alone():
+    """The second half of the volume's channels, as sampled: the first half may be anything."""
+    field, volume, xyz, scene = setup(FieldConfig(hidden=8, geometry_channels=2, heads_see="appearance"))
+    inputs = field.head_inputs(field(volume, xyz, scene))
+    assert inputs.shape == (40, 4) and field.semantic is not None and field.semantic.in_features == 4
+    torch.testing.assert_close(inputs, sample(volume, corners(volume.grid, xyz, scene))[:, 4:])
+    other = torch.cat([torch.randn(2, 4, 5, 3, 4, dtype=torch.float64), volume.feats[..., 4:]], dim=-1)
+    changed = Volume(volume.grid, other)
+    torch.testing.assert_close(field.head_inputs(field(changed, xyz, scene)), inputs)
 
 
 def test_colours_are_colours(config):

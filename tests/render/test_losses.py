@@ -115,3 +115,39 @@ def test_semantic_loss_by_hand():
 def test_masked_mean():
     assert float(losses.masked_mean(torch.tensor([1.0, 2.0, 9.0]), torch.tensor([True, True, False]))) == 1.5
     assert float(losses.masked_mean(torch.tensor([1.0]), torch.tensor([False]))) == 0
+
+
+def heads(semantic: list[list[float]], feature: list[list[float]]) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.tensor(semantic), torch.tensor(feature)
+
+
+def test_the_surface_share_by_hand():
+    out, rays, targets = two_rays()
+    out = replace(out, semantic=torch.tensor([[0.0, 0.0], [0.0, 0.0]]))
+    targets = replace(targets, label=torch.tensor([0, 1]))
+    config, codes = replace(ONES, surface=0.75, temperature=1.0), torch.eye(2)
+    rendered = render_losses(out, rays, targets, config, codes)
+    assert float(rendered["feature"]) == pytest.approx(0.25 * 1.5 / 2)
+    assert float(rendered["semantic"]) == pytest.approx(0.25 * math.log(2))
+    semantic, feature = heads([[3.0, 0.0], [2.0, 0.0]], [[0.2, 0.2], [0.0, 0.4]])
+    terms = losses.surface_losses(semantic, feature, rays, targets, config, codes)
+    assert set(terms) == {"surface_semantic", "surface_feature"}
+    # Cosines (1, 0) with classes 0 and 1: log(1 + e) - 1 and log(1 + e).
+    assert float(terms["surface_semantic"]) == pytest.approx(0.75 * (math.log(1 + math.e) - 0.5), abs=1e-3)
+    assert float(terms["surface_feature"]) == pytest.approx(0.75 * 0.2)
+
+
+def test_with_all_on_the_surface_nothing_is_left_to_the_ray():
+    terms = render_losses(*two_rays(), replace(ONES, surface=1.0))
+    assert "feature" not in terms and "colour" in terms
+    with pytest.raises(ValueError, match=r"RenderLossConfig\.surface must be in \[0, 1\], not 1\.5"):
+        RenderLossConfig(surface=1.5)
+
+
+@pytest.mark.parametrize("t", [0.0, 5.0], ids=["not measured", "outside the volume"])
+def test_rays_without_an_end_in_the_volume_have_no_surface_term(t):
+    _, rays, targets = two_rays()
+    targets = replace(targets, t=torch.tensor([2.0, t]), label=torch.tensor([-1, 1]))
+    _, feature = heads([[0.0]], [[0.2, 0.2], [9.0, 9.0]])
+    terms = losses.surface_losses(torch.ones(2, 2), feature, rays, targets, replace(ONES, surface=1.0), torch.eye(2))
+    assert float(terms["surface_feature"]) == pytest.approx(0.2) and float(terms["surface_semantic"]) == 0

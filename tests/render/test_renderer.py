@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from ponder3d.geometry.tsdf import cell_centres
 from ponder3d.render.fields import FieldConfig, SDFField
-from ponder3d.render.renderer import RenderConfig, clip_rays, render
+from ponder3d.render.renderer import RenderConfig, clip_rays, decode_at_ends, render
 from ponder3d.render.surface import extract_mesh
 from ponder3d.types import Grid, Rays, Volume
 
@@ -221,3 +221,26 @@ def test_extracted_surface(sdf):
 def test_bad_numbers_of_samples(numbers):
     with pytest.raises(ValueError, match="num_uniform must be at least 2"):
         RenderConfig(*numbers)
+
+
+def test_heads_where_rays_end():
+    """The feature head reads the appearance, 4 x and 4 y in world metres; a ray's end is held within its interval."""
+    field, volume = analytic(plane)
+    assert field.feature is not None and field.semantic is not None
+    with torch.no_grad():
+        for head in (field.feature, field.semantic):
+            head.weight.zero_()
+            head.bias.zero_()
+        field.feature.weight[0, 3] = field.feature.weight[1, 4] = 1
+        field.semantic.bias.copy_(torch.tensor([0.5, -1.0]))
+    rays = Rays(
+        origins=torch.tensor([[-0.5, 0.2, 0.0], [-0.5, 0.2, 0.0]]),
+        directions=torch.tensor([[1.0, 0, 0], [0.0, 1, 0]]),
+        near=torch.tensor([0.1, 0.1]),
+        far=torch.tensor([1.2, 0.5]),
+        scene=torch.zeros(2, dtype=torch.int64),
+    )
+    semantic, feature = decode_at_ends(field, volume, rays, torch.tensor([0.75, 9.0]))
+    expected = 4 * torch.tensor([[0.25, 0.2], [-0.5, 0.7]])
+    torch.testing.assert_close(feature[:, :2], expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(semantic, torch.tensor([[0.5, -1.0]] * 2))

@@ -11,6 +11,7 @@ from ponder3d.render.renderer import RenderConfig, clip_rays, render
 from ponder3d.tasks.masking import BlockMasking
 from ponder3d.tasks.ponder import PonderConfig, class_codes
 from ponder3d.types import Batch, Cameras, RayTargets, Scene, Views
+from ponder3d.volume.unet3d import ShallowNet3DConfig
 
 INPUTS = ("rgb", "normal")
 
@@ -35,6 +36,13 @@ def depth_error(task, batch) -> float:
         {"field": FieldConfig(hidden=16, geometry_channels=8, use_position=True, shared_volume=True, colour_layers=2)},
         {"render": RenderConfig(16, 4, num_guided=6, alpha="slope")},
         {"semantic_channels": 4, "feature_channels": 5},
+        {
+            "semantic_channels": 4,
+            "feature_channels": 5,
+            "volume_net": ShallowNet3DConfig(channels=12, depth=1, out_channels=12, bypass=True),
+            "field": FieldConfig(hidden=16, geometry_channels=8, heads_see="appearance"),
+            "losses": RenderLossConfig(surface=0.5),
+        },
     ],
     ids=lambda c: ",".join(c) or "default",
 )
@@ -46,13 +54,37 @@ def test_every_parameter_learns(room, small_ponder, labels, changes):
     out = task.losses(batch, 0)
     expected = {"colour", "eikonal", "depth", "sdf", "free_space"}
     heads = {"semantic_channels": "semantic", "feature_channels": "feature"}
-    assert set(out.terms) == expected | {term for field, term in heads.items() if field in changes}
+    expected |= {term for field, term in heads.items() if field in changes}
+    assert set(out.terms) == expected | ({"surface_semantic", "surface_feature"} if "losses" in changes else set())
     assert all(math.isfinite(v) and v > 0 for v in values(out.terms).values())
     assert not any(m.requires_grad for m in out.monitors.values()) and "psnr" in out.monitors
     sum(out.terms.values()).backward()
     for name, parameter in task.named_parameters():
         assert parameter.grad is not None and bool(torch.isfinite(parameter.grad).all()), name
         assert float(parameter.grad.abs().max()) > 0, name
+
+
+def test_rays_in_between_count_where_they_end_only(room, small_ponder, labels):
+    losses = RenderLossConfig(surface=0.5)
+    config = replace(small_ponder, semantic_channels=4, losses=losses)
+    task, thin = config.build(labels).eval(), replace(config, render_every=4).build(labels).eval()
+    thin.load_state_dict(task.state_dict())
+    batch = pack(room(1), room(2))
+    all_rays, some = (values(t.losses(batch, 0).terms) for t in (task, thin))
+    few = replace(batch, rays=batch.rays.every(4), targets=batch.targets.every(4))
+    assert len(few.rays) == 24 and few.rays.scene.tolist() == [0] * 12 + [1] * 12
+    rendered = values(task.losses(few, 0).terms)
+    for name in all_rays:
+        expected = all_rays if name.startswith("surface_") else rendered
+        assert some[name] == pytest.approx(expected[name], rel=1e-5), name
+    assert some["surface_semantic"] > 0 and some["colour"] != pytest.approx(all_rays["colour"], rel=1e-5)
+
+
+def test_rays_that_count_in_no_term(small_ponder):
+    with pytest.raises(ValueError, match="the rays between count in no term"):
+        replace(small_ponder, render_every=2)
+    with pytest.raises(ValueError, match="render_every must be at least 1"):
+        replace(small_ponder, render_every=0)
 
 
 def test_scenes_are_what_they_are_alone(room, small_ponder):

@@ -1,3 +1,4 @@
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -143,3 +144,34 @@ def test_the_encoder_is_trained_through_voxels(room, small_encoder, labels):
 def test_the_number_of_classes_is_that_of_the_dataset(pass_config):
     two = LabelSet(("a", "b"), ((0, 0, 0), (1, 1, 1)))
     assert SemSegConfig(encoder=pass_config()).build(two).head.out_features == 2
+
+
+def test_a_head_for_frozen_features(pass_config, labels):
+    """Classes are told by their colour: after one pass over it the head tells them, and the encoder is as it was."""
+    colours = torch.tensor([[0.9, 0.2, 0.2], [0.2, 0.9, 0.2], [0.2, 0.2, 0.9]])
+    truth = torch.arange(60) % 3
+    data = batch(2 * colours[truth] - 1 + 0.1 * torch.randn(60, 3), truth.tolist())
+    drawn = []
+
+    def passes():
+        for number in itertools.count():
+            drawn.append(number)
+            yield [data]
+
+    task = SemSegConfig(pass_config(), head_passes=2).build(labels)
+    assert float((task.predict(data) == truth).float().mean()) < 0.9
+    task.prepare(passes())
+    assert bool((task.predict(data) == truth).all()) and drawn == [0, 1]
+    assert all(p.requires_grad for p in task.parameters())
+    plain = SemSegConfig(pass_config()).build(labels)
+    before = plain.head.weight.clone()
+    plain.prepare(passes())
+    assert torch.equal(plain.head.weight, before) and drawn == [0, 1]
+
+
+def test_a_head_needs_labels(pass_config, labels):
+    task = SemSegConfig(pass_config(), head_passes=1).build(labels)
+    with pytest.raises(ValueError, match="no labelled points"):
+        task.prepare(iter([[batch(torch.randn(4, 3), [-1] * 4)]]))
+    with pytest.raises(ValueError, match="head_passes must not be negative"):
+        SemSegConfig(pass_config(), head_passes=-1)

@@ -14,7 +14,9 @@ def test_parameters_of_the_papers_network():
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 8), (9, 7, 5), (16, 12, 6)])
-@pytest.mark.parametrize("config", [UNet3DConfig((4, 8, 12), 6), ShallowNet3DConfig(4, 2, 6)])
+@pytest.mark.parametrize(
+    "config", [UNet3DConfig((4, 8, 12), 6), ShallowNet3DConfig(4, 2, 6), ShallowNet3DConfig(4, 1, 6, True)]
+)
 def test_any_shape_goes_in_and_comes_out(config, shape):
     net = config.build(5)
     out = net(a_volume(shape))
@@ -34,3 +36,16 @@ def test_axes_are_not_swapped():
     changed = (net(Volume(volume.grid, bumped)).feats - base).abs().sum(-1)[0] > 1e-7
     rows = changed.nonzero()
     assert rows.amin(0).tolist() == [2, 0, 4] and rows.amax(0).tolist() == [4, 2, 6]
+
+
+def test_the_bypass_is_linear_in_the_cell():
+    """Three channels: the first from the convolutions, the others a linear map of the cell."""
+    net = ShallowNet3DConfig(4, 1, 3, bypass=True).build(2)
+    volume = a_volume((3, 4, 5), channels=2)
+    with torch.no_grad():
+        net.head.weight.zero_()
+        net.head.bias.fill_(0.5)
+        net.bypass.weight.copy_(torch.tensor([[0.0, 2], [1, 1]]))
+        net.bypass.bias.zero_()
+    a, b = volume.feats.unbind(-1)
+    torch.testing.assert_close(net(volume).feats, torch.stack([0 * a + 0.5, 2 * b, a + b], dim=-1))
