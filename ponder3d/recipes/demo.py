@@ -59,7 +59,7 @@ class DemoConfig(Config):
     """Rooms of fine-tuning."""
     labelled_points: int = 20
     """Labelled points in each of them."""
-    pretrain_steps: int = 550
+    pretrain_steps: int = 500
     finetune_steps: int = 80
     trials: int = 3
     """Repetitions of every measurement, with other seeds."""

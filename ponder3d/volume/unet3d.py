@@ -6,6 +6,7 @@ no copy is made at either end.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -55,9 +56,9 @@ class ShallowNet3DConfig(VolumeNetConfig):
     depth: int = 2
     """Number of 3x3x3 convolutions; with 1 it is a single projection."""
     out_channels: int = 32
-    bypass: bool = False
-    """Make the second half of the output, the field's appearance, a linear map of the input, past the convolutions:
-    what is decoded from it is then for the encoder to learn."""
+    bypass: Literal["none", "add", "appearance"] = "none"
+    """A linear map of the input, past the convolutions: added to the output, or instead of its second half, the field's
+    appearance. What is decoded from it is for the encoder to learn, not for the convolutions."""
 
     def build(self, in_channels: int) -> VolumeNet:
         """The network for features of ``in_channels``."""
@@ -99,16 +100,21 @@ class ShallowNet3D(VolumeNet):
         self.out_channels = config.out_channels
         widths = (in_channels, *[config.channels] * config.depth)
         self.blocks = nn.Sequential(*[_NormConv(i, o) for i, o in zip(widths[:-1], widths[1:], strict=True)])
-        num_past = config.out_channels - config.out_channels // 2 if config.bypass else 0
-        self.head = nn.Conv3d(widths[-1], config.out_channels - num_past, kernel_size=1)
-        self.bypass = nn.Linear(in_channels, num_past) if config.bypass else None
+        geometry, every = config.out_channels // 2, config.out_channels
+        num_head, num_past = {"none": (every, 0), "add": (every, every), "appearance": (geometry, every - geometry)}[
+            config.bypass
+        ]
+        self.head = nn.Conv3d(widths[-1], num_head, kernel_size=1)
+        self.bypass = nn.Linear(in_channels, num_past) if num_past else None
 
     def forward(self, volume: Volume) -> Volume:
         """Same grid, ``out_channels`` features."""
         out = _volume(volume, self.head(self.blocks(_channels_first(volume))))
         if self.bypass is None:
             return out
-        return replace(out, feats=torch.cat([out.feats, self.bypass(volume.feats)], dim=-1))
+        past = self.bypass(volume.feats)
+        whole = past.shape[-1] == self.out_channels
+        return replace(out, feats=out.feats + past if whole else torch.cat([out.feats, past], dim=-1))
 
 
 class _NormConv(nn.Module):

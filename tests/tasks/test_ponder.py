@@ -39,7 +39,7 @@ def depth_error(task, batch) -> float:
         {
             "semantic_channels": 4,
             "feature_channels": 5,
-            "volume_net": ShallowNet3DConfig(channels=12, depth=1, out_channels=12, bypass=True),
+            "volume_net": ShallowNet3DConfig(channels=12, depth=1, out_channels=12, bypass="appearance"),
             "field": FieldConfig(hidden=16, geometry_channels=8, heads_see="appearance"),
             "losses": RenderLossConfig(surface=0.5),
         },

@@ -40,7 +40,7 @@ def test_axes_are_not_swapped():
 
 def test_the_bypass_is_linear_in_the_cell():
     """Three channels: the first from the convolutions, the others a linear map of the cell."""
-    net = ShallowNet3DConfig(4, 1, 3, bypass=True).build(2)
+    net = ShallowNet3DConfig(4, 1, 3, bypass="appearance").build(2)
     volume = a_volume((3, 4, 5), channels=2)
     with torch.no_grad():
         net.head.weight.zero_()
@@ -49,3 +49,11 @@ def test_the_bypass_is_linear_in_the_cell():
         net.bypass.bias.zero_()
     a, b = volume.feats.unbind(-1)
     torch.testing.assert_close(net(volume).feats, torch.stack([0 * a + 0.5, 2 * b, a + b], dim=-1))
+
+
+def test_the_bypass_may_be_added():
+    net = ShallowNet3DConfig(4, 1, 3, bypass="add").build(2)
+    plain = ShallowNet3DConfig(4, 1, 3).build(2)
+    plain.load_state_dict({name: value for name, value in net.state_dict().items() if not name.startswith("bypass")})
+    volume = a_volume((3, 4, 5), channels=2)
+    torch.testing.assert_close(net(volume).feats, plain(volume).feats + net.bypass(volume.feats))
