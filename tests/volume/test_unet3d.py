@@ -15,7 +15,7 @@ def test_parameters_of_the_papers_network():
 
 @pytest.mark.parametrize("shape", [(8, 8, 8), (9, 7, 5), (16, 12, 6)])
 @pytest.mark.parametrize(
-    "config", [UNet3DConfig((4, 8, 12), 6), ShallowNet3DConfig(4, 2, 6), ShallowNet3DConfig(4, 1, 6, True)]
+    "config", [UNet3DConfig((4, 8, 12), 6), ShallowNet3DConfig(4, 2, 6), ShallowNet3DConfig(4, 1, 6, "add")]
 )
 def test_any_shape_goes_in_and_comes_out(config, shape):
     net = config.build(5)
