@@ -18,6 +18,7 @@ from ponder3d.recipes.demo import (
     table_text,
 )
 from ponder3d.report.demo_page import write_demo_page
+from ponder3d.tasks.semseg import SemSegConfig
 
 
 def test_rooms_of_training_transfer_and_test_are_disjoint():
@@ -33,7 +34,11 @@ def test_rooms_of_training_transfer_and_test_are_disjoint():
 def test_budgets_are_equal_whatever_the_start():
     config = DemoConfig()
     scratch, pretrained = (finetune_experiment(config, init, 1) for init in ("", "encoder.safetensors"))
-    assert replace(pretrained, init="") == scratch
+    assert isinstance(pretrained.task, SemSegConfig) and pretrained.task.head_passes
+    # Same steps, scenes, labels and losses; the learning rate and the start of the head are each start's own.
+    own = {"init": "", "optim": scratch.optim, "task": replace(pretrained.task, head_passes=0)}
+    assert replace(pretrained, **own) == scratch
+    assert pretrained.optim.lr <= scratch.optim.lr and pretrained.init == "encoder.safetensors"
 
 
 def test_trials_differ_in_the_labelled_points():
