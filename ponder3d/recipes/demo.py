@@ -139,7 +139,7 @@ def pretrain_experiments(config: DemoConfig) -> dict[str, Experiment]:
 
 
 def _segmentation(config: DemoConfig, init: str = "") -> Experiment:
-    """From scratch and from a pre-trained encoder, each with the schedule that serves it (log.md)."""
+    """From scratch and from a pre-trained encoder, each with the schedule that serves it."""
     if init:
         return smoke.semseg_rooms_finetune() if config.smoke else semseg.rooms_finetune()
     return smoke.semseg_rooms() if config.smoke else semseg.rooms()

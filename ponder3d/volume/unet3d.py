@@ -100,12 +100,11 @@ class ShallowNet3D(VolumeNet):
         self.out_channels = config.out_channels
         widths = (in_channels, *[config.channels] * config.depth)
         self.blocks = nn.Sequential(*[_NormConv(i, o) for i, o in zip(widths[:-1], widths[1:], strict=True)])
-        geometry, every = config.out_channels // 2, config.out_channels
-        num_head, num_past = {"none": (every, 0), "add": (every, every), "appearance": (geometry, every - geometry)}[
-            config.bypass
-        ]
-        self.head = nn.Conv3d(widths[-1], num_head, kernel_size=1)
-        self.bypass = nn.Linear(in_channels, num_past) if num_past else None
+        self.adds = config.bypass == "add"
+        appearance = config.out_channels - config.out_channels // 2
+        replaced = appearance if config.bypass == "appearance" else 0
+        self.head = nn.Conv3d(widths[-1], config.out_channels - replaced, kernel_size=1)
+        self.bypass = None if config.bypass == "none" else nn.Linear(in_channels, replaced or config.out_channels)
 
     def forward(self, volume: Volume) -> Volume:
         """Same grid, ``out_channels`` features."""
@@ -113,8 +112,7 @@ class ShallowNet3D(VolumeNet):
         if self.bypass is None:
             return out
         past = self.bypass(volume.feats)
-        whole = past.shape[-1] == self.out_channels
-        return replace(out, feats=out.feats + past if whole else torch.cat([out.feats, past], dim=-1))
+        return replace(out, feats=out.feats + past if self.adds else torch.cat([out.feats, past], dim=-1))
 
 
 class _NormConv(nn.Module):
