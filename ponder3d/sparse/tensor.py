@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ponder3d.geometry.grid import MAX_COORDINATE, MAX_SCENES, pack_keys
-from ponder3d.sparse.maps import ConvMap, strided_map, subm_map
+from ponder3d.sparse.maps import ConvMap, inner_subm_map, strided_map, subm_map
 
 
 class MapCache:
@@ -33,7 +33,12 @@ class MapCache:
     def subm(self, stride: int, kernel: int) -> ConvMap:
         """The submanifold map at a stride."""
         if (stride, kernel) not in self._subm:
-            self._subm[stride, kernel] = subm_map(self._levels[stride][1], kernel)
+            wider = [k for s, k in self._subm if s == stride and k > kernel and (k - kernel) % 2 == 0]
+            self._subm[stride, kernel] = (
+                inner_subm_map(self._subm[stride, min(wider)], kernel)
+                if wider
+                else subm_map(self._levels[stride][1], kernel)
+            )
         return self._subm[stride, kernel]
 
     def strided(self, stride: int, kernel: int, step: int, padding: int) -> ConvMap:

@@ -17,8 +17,7 @@ SCENES = 2
 
 @pytest.fixture(params=[2048, 7], ids=["one block", "many blocks"])
 def _blocks(request, monkeypatch):
-    monkeypatch.setattr(maps_module, "_BLOCK_ROWS_CPU", request.param)
-    monkeypatch.setattr(maps_module, "_TABLE_ROWS", 3 * request.param)
+    monkeypatch.setattr(maps_module, "BLOCK_ROWS", request.param)
 
 
 def some_voxels(share: float, lo=(0, 0, 0)) -> torch.Tensor:
