@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -26,3 +26,5 @@ class Volume:
 
     grid: Grid
     feats: Float[Tensor, "B X Y Z C"]
+    occupied: Int[Tensor, " M"] | None = None
+    """Rows of the volume seen as [B*X*Y*Z, C], sorted; all others are zero. None: not known."""

@@ -41,8 +41,9 @@ def densify_with_offsets(features: Features, grid: Grid) -> Volume:
         return Volume(grid, F.pad(F.pad(feats, (0, 3)), (0, 1), value=1.0))
     xyz, scene, feats = _located(features)
     cells = cells_from_world(grid, xyz, scene)
-    offset = (cells - cells.floor() - 0.5).to(feats.dtype)
-    return _pool(cells, scene, torch.cat([feats, offset, torch.ones_like(offset[:, :1])], dim=1), grid)
+    offset = cells - cells.floor() - 0.5
+    feats = torch.cat([feats, offset.to(feats.dtype), feats.new_ones(len(feats), 1)], dim=1)
+    return _pool(cells, scene, feats, grid)
 
 
 def _located(features: Points | SparseTensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -60,11 +61,15 @@ def _pool(cells: Float[Tensor, "N 3"], scene: Int[Tensor, " N"], feats: Float[Te
     # What lies outside goes to one extra row, which is cut off: no data-dependent size, so nothing waits for the GPU.
     num_cells = num_scenes * grid.shape[0] * grid.shape[1] * grid.shape[2]
     row = torch.where(inside, ravel(cell, scene, grid.shape), num_cells)
-    total = feats.new_zeros(num_cells + 1, feats.shape[1]).index_add_(0, row, feats)
-    count = torch.zeros(num_cells + 1, dtype=feats.dtype, device=feats.device)
-    count = count.index_add_(0, row, torch.ones_like(row, dtype=feats.dtype))
-    mean = total[:-1] / count[:-1].clamp(min=1)[:, None]
-    return Volume(grid, mean.view(num_scenes, *grid.shape, feats.shape[1]))
+    # At least float32: bfloat16 counts no further than 256.
+    dtype = torch.promote_types(feats.dtype, torch.float32)
+    total = feats.new_zeros(num_cells + 1, feats.shape[1], dtype=dtype).index_add_(0, row, feats.to(dtype))
+    count = torch.zeros(num_cells + 1, dtype=dtype, device=feats.device)
+    count = count.index_add_(0, row, torch.ones_like(row, dtype=dtype))[:-1]
+    mean = (total[:-1] / count.clamp(min=1)[:, None]).to(feats.dtype)
+    # How many there are is something the host would have to wait for.
+    occupied = count.nonzero()[:, 0] if count.device.type == "cpu" else None
+    return Volume(grid, mean.view(num_scenes, *grid.shape, feats.shape[1]), occupied)
 
 
 def sample_at(features: Features, xyz: Float[Tensor, "N 3"], scene: Int[Tensor, " N"]) -> Float[Tensor, "N C"]:
@@ -92,7 +97,9 @@ def sample_at(features: Features, xyz: Float[Tensor, "N 3"], scene: Int[Tensor, 
 def voxel_centres(features: SparseTensor) -> Float[Tensor, "M 3"]:
     """World coordinates of the centres of the voxels."""
     size = features.stride * features.voxel_size
-    return (features.coords[:, 1:].to(features.feats.dtype) + 0.5) * size
+    # Not in the features' precision: bfloat16 knows no position between 2.00 m and 2.016 m.
+    dtype = torch.promote_types(features.feats.dtype, torch.float32)
+    return (features.coords[:, 1:].to(dtype) + 0.5) * size
 
 
 def _resample(volume: Volume, grid: Grid) -> Volume:

@@ -1,7 +1,8 @@
 """Dense 3D networks that turn pooled features into the feature volume (eq. 3).
 
 Both take and return channels-last volumes; inside, the same memory is seen as [B C X Y Z] in ``channels_last_3d``, so
-no copy is made at either end.
+no copy is made at either end. Their first convolution sees a volume that is mostly empty, and half of PonderV2's
+operations are in it: where the occupied cells are known it is done for those alone (``volume/occupied.py``).
 """
 
 from abc import ABC, abstractmethod
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from ponder3d.config import Config
 from ponder3d.types import Volume
+from ponder3d.volume.occupied import norm_conv_of_occupied
 
 
 class VolumeNetConfig(Config, ABC):
@@ -81,10 +83,12 @@ class UNet3D(VolumeNet):
 
     def forward(self, volume: Volume) -> Volume:
         """Same grid, ``out_channels`` features."""
-        x = _channels_first(volume)
-        skips = []
-        for level, block in enumerate(self.down):
-            x = block(x if level == 0 else F.max_pool3d(x, 2, ceil_mode=True))
+        first, *deeper = self.down
+        assert isinstance(first, _NormConv)
+        x = first.of_volume(volume)
+        skips = [x]
+        for block in deeper:
+            x = block(F.max_pool3d(x, 2, ceil_mode=True))
             skips.append(x)
         for up, fuse, skip in zip(self.up, self.fuse, reversed(skips[:-1]), strict=True):
             assert isinstance(up, nn.ConvTranspose3d)
@@ -108,7 +112,12 @@ class ShallowNet3D(VolumeNet):
 
     def forward(self, volume: Volume) -> Volume:
         """Same grid, ``out_channels`` features."""
-        out = _volume(volume, self.head(self.blocks(_channels_first(volume))))
+        first, *others = self.blocks
+        assert isinstance(first, _NormConv)
+        x = first.of_volume(volume)
+        for block in others:
+            x = block(x)
+        out = _volume(volume, self.head(x))
         if self.bypass is None:
             return out
         past = self.bypass(volume.feats)
@@ -125,6 +134,12 @@ class _NormConv(nn.Module):
 
     def forward(self, x: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B D X Y Z"]:
         return F.relu(self.conv(self.norm(x)))
+
+    def of_volume(self, volume: Volume) -> Float[Tensor, "B D X Y Z"]:
+        """The same of a volume, faster if it says which of its cells are occupied."""
+        if volume.occupied is None:
+            return self(_channels_first(volume))
+        return F.relu(norm_conv_of_occupied(self.norm, self.conv, volume.feats, volume.occupied))
 
 
 def _channels_first(volume: Volume) -> Float[Tensor, "B C X Y Z"]:

@@ -80,3 +80,22 @@ def test_gradient_reaches_the_points():
     count = densify(Points(points.xyz, torch.ones(50, 1), points.counts), grid)
     assert points.feats.grad is not None and bool((points.feats.grad > 0).all())
     assert float(points.feats.grad[:, 0].sum()) == pytest.approx(float((count.feats > 0).sum()), rel=1e-5)
+
+
+def test_the_occupied_cells_are_those_that_points_lie_in():
+    xyz = torch.tensor([[0.5, 0.5, 0.5], [0.9, 0.1, 0.2], [3.5, 3.5, 1.5], [5.0, 0, 0], [0.9, 0.9, 0.9]])
+    volume = densify(Points(xyz, torch.zeros(5, 1), torch.tensor([4, 1])), BOX)
+    assert volume.occupied.tolist() == [0, 31, 63]
+
+
+def test_half_precision_features_lie_and_count_as_exactly():
+    """bfloat16 has 8 bits: 3.98 m would become 4 m, and 257 points would count as 256."""
+    num, size = 300, 0.02
+    coords = torch.zeros(num, 4, dtype=torch.int64)
+    coords[:, 1] = torch.arange(num)
+    x = sparse_tensor(coords, torch.ones(num, 1, dtype=torch.bfloat16), 1, size)
+    assert voxel_centres(x).dtype == torch.float32
+    torch.testing.assert_close(voxel_centres(x)[:, 0], (torch.arange(num) + 0.5) * size)
+    grid = Grid(torch.tensor([[[0.0, 0, 0], [6.0, 1, 1]]]), (1, 1, 1))
+    volume = densify(x, grid)
+    assert volume.feats.dtype == torch.bfloat16 and float(volume.feats) == 1

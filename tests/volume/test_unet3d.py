@@ -57,3 +57,43 @@ def test_the_bypass_may_be_added():
     plain.load_state_dict({name: value for name, value in net.state_dict().items() if not name.startswith("bypass")})
     volume = a_volume((3, 4, 5), channels=2)
     torch.testing.assert_close(net(volume).feats, plain(volume).feats + net.bypass(volume.feats))
+
+
+def a_sparse_volume(shape, share=0.15, channels=5, scenes=2, dtype=torch.float64) -> Volume:
+    volume = a_volume(shape, channels, scenes)
+    kept = torch.rand(scenes, *shape, 1) < share
+    feats = torch.where(kept, volume.feats, 0).to(dtype)
+    return Volume(Grid(volume.grid.box.to(dtype), shape), feats, kept.flatten().nonzero()[:, 0])
+
+
+@pytest.mark.parametrize("shape", [(8, 6, 5), (3, 3, 3), (2, 1, 4), (1, 1, 1)])
+@pytest.mark.parametrize("share", [0.0, 0.2, 1.0])
+@pytest.mark.parametrize("training", [True, False])
+def test_knowing_the_occupied_cells_changes_nothing(shape, share, training):
+    config = ShallowNet3DConfig(4, 1, 6, "add")
+    known = config.build(5).double().train(training)
+    norm = known.blocks[0].norm
+    for values in (norm.weight, norm.bias, norm.running_mean):
+        torch.nn.init.normal_(values)
+    unknown = config.build(5).double().train(training)
+    unknown.load_state_dict(known.state_dict())
+    sparse = a_sparse_volume(shape, share)
+    results = []
+    for net, occupied in ((known, sparse.occupied), (unknown, None)):
+        feats = sparse.feats.clone().requires_grad_()
+        out = net(Volume(sparse.grid, feats, occupied)).feats
+        weight = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)
+        (out * weight).sum().backward()
+        # What an empty cell would change is of no use to anybody: nothing computed it.
+        at = feats.grad.flatten(0, 3)[sparse.occupied]
+        results.append([out.detach(), at, *(p.grad for p in net.parameters()), *net.buffers()])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+def test_the_unet_too():
+    config = UNet3DConfig((4, 8), 6)
+    known, unknown = config.build(5).double(), config.build(5).double()
+    unknown.load_state_dict(known.state_dict())
+    sparse = a_sparse_volume((9, 7, 5))
+    torch.testing.assert_close(known(sparse).feats, unknown(Volume(sparse.grid, sparse.feats)).feats)
