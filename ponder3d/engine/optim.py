@@ -46,8 +46,8 @@ class OptimConfig(Config):
             for (in_encoder, decays), members in groups.items()
         ]
         if self.name == "sgd":
-            return torch.optim.SGD(params, lr=self.lr, momentum=0.9, nesterov=True)
-        return torch.optim.AdamW(params, lr=self.lr)
+            return torch.optim.SGD(params, lr=self.lr, momentum=0.9, nesterov=True, fused=True)
+        return torch.optim.AdamW(params, lr=self.lr, fused=True)
 
 
 def lr_factor(step: int, steps: int, warmup: float, final: float) -> float:
