@@ -15,11 +15,14 @@ class SceneDataset(ABC):
     """Random access to scenes. ``dataset[i]`` is a pure function of ``i``: nothing random happens here.
 
     Scenes are in metres, z up, with unit normals; views follow ``types.views``. A scene that cannot be used raises
-    ``DataError``; unusable frames of a usable scene are left out and listed.
+    ``DataError``. Unusable frames of a usable scene are left out and listed: in ``skipped``, or in ``Scene.skipped`` if
+    only reading them shows it. A run tells its user about both.
     """
 
     labels: LabelSet | None
     """The classes of ``Scene.labels`` and of the views' labels; None for unlabelled data."""
+    skipped: tuple[str, ...] = ()
+    """What was found unusable when the dataset was opened: one line each, with the file and what is wrong with it."""
 
     @abstractmethod
     def __len__(self) -> int: ...

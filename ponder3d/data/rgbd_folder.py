@@ -15,11 +15,14 @@ HoloLens   ``images/*``, ``depth/*``                      ``K.txt``             
                                                                                             4x4 per line, or 4 lines
 ScanNet    ``color/*``, ``depth/*``, optional ``label/*`` ``intrinsic/``: per frame, or     ``pose/``: one 4x4 per frame
                                                           ``intrinsic_{color,depth}.txt``
+                                                          (one of them is enough)
 ========== ============================================== ================================= ===========================
 
-Conventions of the files: poses take camera (OpenCV axes) to world, in metres; depth is plane depth in integers.
+Conventions of the files: poses take camera (OpenCV axes) to world, in metres; depth is plane depth in integers; label
+images belong to the colour camera unless only the depth image has their size.
 """
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -31,7 +34,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ponder3d.data.dataset import DataError, DatasetConfig, SceneDataset
-from ponder3d.data.rgbd_images import read_colour, read_depth, read_labels
+from ponder3d.data.rgbd_images import check_headers, intrinsics_at, read_colour, read_depth, read_labels
 from ponder3d.data.rgbd_layouts import Frame, Sequence, find_sequences
 from ponder3d.data.transforms import select_views
 from ponder3d.geometry.cameras import normals_from_depth, pixel_grid, unproject
@@ -49,13 +52,13 @@ class RGBDFolderConfig(DatasetConfig):
     split: Literal["train", "held_out"] = "train"
     """``train`` never touches a held-out frame. ``held_out`` fuses the training frames and shows the held-out ones."""
     hold_out: int = 8
-    """Every n-th frame of a sequence is held out; 0 holds out none."""
+    """Every n-th usable frame of a sequence is held out; 0 holds out none, and then there is nothing to evaluate on."""
     every: int = 1
     """Use every n-th frame only."""
     window: int = 30
     """Frames per scene; 0 makes a whole sequence one scene."""
     window_step: int = 10
-    """Frames from one window to the next."""
+    """Frames from one window to the next; the last window ends with the sequence."""
     fused_share: float = 0.7
     """Share of a training scene's frames whose depth makes the points; the others supervise views the points do not
     come from."""
@@ -77,19 +80,41 @@ class RGBDFolderConfig(DatasetConfig):
     keep_in_memory: int = 8
     """Scenes that each loader process keeps decoded."""
 
+    def __post_init__(self):
+        for name, fits, allowed in (
+            ("hold_out", self.hold_out == 0 or self.hold_out >= 2, "0 or at least 2"),
+            ("every", self.every >= 1, "at least 1"),
+            ("window", self.window == 0 or self.window >= 2, "0 or at least 2"),
+            ("window_step", self.window_step >= 1, "at least 1"),
+            ("fused_share", 0 < self.fused_share <= 1, "above 0 and at most 1"),
+            ("depth_scale", 0 < self.depth_scale < math.inf, "a positive number"),
+            ("max_depth", self.max_depth > 0, "positive"),
+            ("intrinsics", _is_pinhole(self.intrinsics), "fx fy cx cy with positive focal lengths"),
+            ("max_side", self.max_side == 0 or self.max_side >= 8, "0 or at least 8"),
+            ("up", _is_direction(self.up), "x y z, not all of them 0"),
+            ("cloud_spacing", 0 < self.cloud_spacing < math.inf, "a positive number"),
+            ("keep_in_memory", self.keep_in_memory >= 0, "at least 0"),
+        ):
+            if not fits:
+                raise ValueError(f"RGBDFolderConfig.{name} must be {allowed}, it is {getattr(self, name)}")
+
     def build(self) -> "RGBDFolder":
-        """Find the sequences and check their poses; images are read when a scene is asked for."""
+        """Find the sequences, check poses and image headers; images are decoded when a scene is asked for."""
         if not self.root:
             raise DataError("RGBDFolderConfig.root is empty: name the directory, e.g. --data.root DIR")
-        if self.window < 0 or self.window_step < 1 or self.every < 1 or self.hold_out < 0 or self.hold_out == 1:
-            raise DataError("RGBDFolderConfig: window, window_step, every or hold_out is out of range")
-        if len(self.intrinsics) not in (0, 4) or len(self.up) not in (0, 3):
-            raise DataError("RGBDFolderConfig: intrinsics takes fx fy cx cy, up takes x y z")
         return RGBDFolder(self)
 
     def held_out(self) -> "RGBDFolderConfig":
         """The same scenes with their held-out frames as views."""
         return replace(self, split="held_out")
+
+
+def _is_pinhole(values: tuple[float, ...]) -> bool:
+    return not values or (len(values) == 4 and all(map(math.isfinite, values)) and min(values[:2]) > 0)
+
+
+def _is_direction(values: tuple[float, ...]) -> bool:
+    return not values or (len(values) == 3 and all(map(math.isfinite, values)) and any(values))
 
 
 @dataclass(frozen=True)
@@ -102,16 +127,22 @@ class _Window:
 
 
 class RGBDFolder(SceneDataset):
-    """Scenes of a directory of posed RGB-D frames. ``skipped`` lists the frames that could not be used, and why."""
+    """Scenes of a directory of posed RGB-D frames.
+
+    Frames whose pose or image headers show that they cannot be used are left out before frames are held out and windows
+    are cut; those that turn out to be damaged when a scene is read are missing from it.
+    """
 
     def __init__(self, config: RGBDFolderConfig):
         self.config = config
         root = Path(config.root)
         if not root.is_dir():
             raise DataError(f"{root}: no such directory")
-        sequences, self.skipped = find_sequences(root, config.intrinsics)
+        sequences, skipped = find_sequences(root, config.intrinsics)
         if not sequences:
-            raise DataError(f"{root}: no posed RGB-D frames found; see ponder3d.data.rgbd_folder for the known layouts")
+            raise DataError(
+                f"{root}: no posed RGB-D frames found{_listed(skipped)}; see ponder3d.data.rgbd_folder for the layouts"
+            )
         self.labels = next((s.labels for s in sequences if s.labels is not None), None)
         for sequence in sequences:
             if sequence.labels not in (None, self.labels):
@@ -119,10 +150,21 @@ class RGBDFolder(SceneDataset):
                     f"{sequence.folder / 'label_map.json'}: other classes than in the sequences before it; "
                     "read them as a dataset of their own, or give both the same label_map.json"
                 )
-        self._windows = [window for sequence in sequences for window in _windows(sequence, config)]
+        self._windows: list[_Window] = []
+        num_usable = 0
+        for sequence in sequences:
+            usable = []
+            for frame in sequence.frames[:: config.every]:
+                try:
+                    check_headers(frame, with_label=sequence.labels is not None)
+                    usable.append(frame)
+                except DataError as error:
+                    skipped.append(str(error))
+            self._windows += _windows(sequence, usable, config)
+            num_usable = max(num_usable, len(usable))
+        self.skipped = tuple(skipped)
         if not self._windows:
-            reasons = "; ".join(self.skipped[:3])
-            raise DataError(f"{root}: no scene of at least two usable frames ({len(self.skipped)} skipped: {reasons})")
+            raise DataError(f"{root}: {_why_no_scene(config, num_usable)}{_listed(self.skipped)}")
         self._memory: dict[int, Scene] = {}
 
     def __len__(self) -> int:
@@ -140,13 +182,14 @@ class RGBDFolder(SceneDataset):
 
     def _read(self, window: _Window) -> Scene:
         frames = [*window.fused, *(f for f in window.shown if f not in window.fused)]
-        views, names = self._read_views(window.sequence, frames)
-        fused = [names.index(f.name) for f in window.fused if f.name in names]
-        shown = [names.index(f.name) for f in window.shown if f.name in names]
+        views, skipped = self._read_views(window.sequence, frames)
+        fused = [views.names.index(f.name) for f in window.fused if f.name in views.names]
+        shown = [views.names.index(f.name) for f in window.shown if f.name in views.names]
         if not fused or not shown:
+            missing = "to make points of" if not fused else "to look at them"
             raise DataError(
-                f"{window.sequence.folder}: no usable frame for the scene from {frames[0].name} on; "
-                f"skipped: {'; '.join(self.skipped[-3:])}"
+                f"{window.sequence.folder}: the scene from {frames[0].name} on has no usable frame {missing}"
+                f"{_listed(skipped)}"
             )
         cloud = fuse_cloud(select_views(views, fused), self.config.cloud_spacing)
         scene = Scene(
@@ -156,35 +199,34 @@ class RGBDFolder(SceneDataset):
             labels=cloud.labels,
             source=f"{window.sequence.folder}:{frames[0].name}",
             views=select_views(views, shown),
+            skipped=skipped,
         )
         turn = rotation_between(up_direction(window.sequence, self.config.up), torch.tensor([0.0, 0.0, 1.0]))
         return transform_scene(Similarity(turn, torch.zeros(3)), scene)
 
-    def _read_views(self, sequence: Sequence, frames: list[Frame]) -> tuple[Views, list[str]]:
-        """Images of the frames that can be read, at one common size; the others go to ``skipped``."""
-        colours, depths, labels, intrinsics, poses, names = [], [], [], [], [], []
+    def _read_views(self, sequence: Sequence, frames: list[Frame]) -> tuple[Views, tuple[str, ...]]:
+        """Images of the frames that can be read, at one common size, and what is wrong with the others."""
+        colours, depths, labels, intrinsics, poses, names, skipped = [], [], [], [], [], [], []
         size: tuple[int, int] | None = None
         for frame in frames:
             try:
                 raw_size, depth = read_depth(frame.depth, self.config)
                 size = size or fitted_size(raw_size, self.config.max_side)
                 colour_size, colour = read_colour(frame, raw_size, size)
-                mask = None if sequence.labels is None else frame.label  # without a map its values mean nothing
-                label = None if mask is None else read_labels(mask, sequence.label_rows, size)
+                label = None
+                if sequence.labels is not None:  # without a map the values of a label image mean nothing
+                    label = read_labels(frame, sequence.label_rows, colour_size, raw_size, size)
             except DataError as error:
-                self._skip(str(error))
+                skipped.append(str(error))
                 continue
             colours.append(colour)
             depths.append(F.interpolate(depth[None, None], size=size, mode="nearest-exact")[0, 0])
             labels.append(label)
-            shared = frame.depth_intrinsics is frame.colour_intrinsics
-            intrinsics.append(_resized_intrinsics(frame.depth_intrinsics, colour_size if shared else raw_size, size))
+            intrinsics.append(intrinsics_at(frame, colour_size, raw_size, size))
             poses.append(torch.from_numpy(frame.world_from_cam).to(torch.float32))
             names.append(frame.name)
         if size is None or not names:
-            raise DataError(
-                f"{sequence.folder}: none of {len(frames)} frames can be read: {'; '.join(self.skipped[-3:])}"
-            )
+            raise DataError(f"{sequence.folder}: none of {len(frames)} frames can be read{_listed(skipped)}")
         has_labels = all(label is not None for label in labels)
         views = Views(
             cameras=Cameras(torch.stack(intrinsics), torch.stack(poses), size),
@@ -194,19 +236,34 @@ class RGBDFolder(SceneDataset):
             counts=torch.tensor([len(names)]),
             names=tuple(names),
         )
-        return views, names
-
-    def _skip(self, reason: str) -> None:
-        if reason not in self.skipped:
-            self.skipped.append(reason)
+        return views, tuple(skipped)
 
 
-def _windows(sequence: Sequence, config: RGBDFolderConfig) -> list[_Window]:
-    """Cut a sequence into scenes. Held-out frames are chosen before, so that no window can see one by accident."""
-    frames = sequence.frames[:: config.every]
+def _listed(skipped: list[str] | tuple[str, ...]) -> str:
+    """The end of an error message: the first few frames that were left out."""
+    more = f"; and {len(skipped) - 3} more" if len(skipped) > 3 else ""
+    return f" ({len(skipped)} skipped: {'; '.join(skipped[:3])}{more})" if skipped else ""
+
+
+def _why_no_scene(config: RGBDFolderConfig, num_usable: int) -> str:
+    if config.split == "train":
+        return f"no scene of at least two usable frames; the longest sequence has {num_usable}"
+    if not config.hold_out:
+        return "no frame is held out to evaluate on, as hold_out is 0; set --data.hold-out to 2 or more"
+    return (
+        f"no scene has a held-out frame to evaluate on and two others: the longest sequence has {num_usable} usable "
+        f"frames, and of {config.hold_out} frames number {config.hold_out // 2 + 1} is held out; make "
+        "--data.hold-out smaller or --data.window larger"
+    )
+
+
+def _windows(sequence: Sequence, frames: list[Frame], config: RGBDFolderConfig) -> list[_Window]:
+    """Cut the frames of a sequence into scenes. Held-out frames are chosen before, so that no window can see one by
+    accident."""
     held = {f.name for f in frames[config.hold_out // 2 :: config.hold_out]} if config.hold_out else set()
     length = config.window or len(frames)
-    starts = list(range(0, max(len(frames) - length, 0) + 1, config.window_step))
+    last = max(len(frames) - length, 0)
+    starts = [*range(0, last, config.window_step), last]
     found = []
     for start in starts:
         part = frames[start : start + length]
@@ -279,13 +336,3 @@ def fitted_size(size: tuple[int, int], max_side: int) -> tuple[int, int]:
         return size
     ratio = max_side / max(size)
     return round(size[0] * ratio), round(size[1] * ratio)
-
-
-def _resized_intrinsics(matrix: np.ndarray, old: tuple[int, int], new: tuple[int, int]) -> Float[Tensor, "3 3"]:
-    """As ``geometry.cameras.resize_cameras``: the image's outer edges stay in place."""
-    out = torch.from_numpy(matrix).to(torch.float32).clone()
-    for row, ratio in ((0, new[1] / old[1]), (1, new[0] / old[0])):
-        centre = (out[row, 2] + 0.5) * ratio - 0.5
-        out[row, :2] *= ratio
-        out[row, 2] = centre
-    return out

@@ -24,10 +24,10 @@ class Frame:
     depth: Path
     world_from_cam: np.ndarray
     """[4 4] float64, OpenCV camera axes to world, metres."""
-    colour_intrinsics: np.ndarray
-    """[3 3] for the colour image at its own size."""
-    depth_intrinsics: np.ndarray
-    """[3 3] for the depth image at its own size; the same object as ``colour_intrinsics`` if they are shared."""
+    colour_intrinsics: np.ndarray | None
+    """[3 3] for the colour image at its own size; None: the depth camera's, scaled."""
+    depth_intrinsics: np.ndarray | None
+    """[3 3] for the depth image at its own size; None: the colour camera's, scaled. One of the two is given."""
     label: Path | None = None
 
 
@@ -85,14 +85,18 @@ def _candidates(folder: Path, intrinsics: tuple[float, ...]) -> list[Frame] | No
 
 def _seven_scenes(folder: Path, intrinsics: tuple[float, ...]) -> Iterator[Frame]:
     matrix = _given_or_found(folder, intrinsics, "camera-intrinsics.txt")
+    if matrix is None:
+        raise _no_intrinsics(folder, "camera-intrinsics.txt")
     for colour in sorted(p for p in folder.iterdir() if _SEVEN_SCENES.match(p.name)):
         name = colour.name.split(".")[0]
         pose = read_matrix(folder / f"{name}.pose.txt")
-        yield Frame(name, colour, folder / f"{name}.depth.png", pose, matrix, matrix)
+        yield Frame(name, colour, folder / f"{name}.depth.png", pose, matrix, None)
 
 
 def _hololens(folder: Path, intrinsics: tuple[float, ...]) -> Iterator[Frame]:
     matrix = _given_or_found(folder, intrinsics, "K.txt")
+    if matrix is None:
+        raise _no_intrinsics(folder, "K.txt")
     images = _images(folder / "images")
     poses = read_matrix(folder / "poses.txt", shape=None).reshape(-1)
     if poses.size != 16 * len(images):
@@ -101,24 +105,24 @@ def _hololens(folder: Path, intrinsics: tuple[float, ...]) -> Iterator[Frame]:
             "each image needs the 16 of a 4x4 matrix"
         )
     for colour, pose in zip(images.values(), poses.reshape(-1, 4, 4), strict=True):
-        yield Frame(colour.stem, colour, folder / "depth" / f"{colour.stem}.png", pose, matrix, matrix)
+        yield Frame(colour.stem, colour, folder / "depth" / f"{colour.stem}.png", pose, matrix, None)
 
 
 def _scannet(folder: Path, intrinsics: tuple[float, ...]) -> Iterator[Frame]:
     depths, labels = _images(folder / "depth"), _images(folder / "label")
+    colour_matrix = _given_or_found(folder, intrinsics, "intrinsic/intrinsic_color.txt")
+    depth_matrix = _given_or_found(folder, (), "intrinsic/intrinsic_depth.txt")
     for stem, colour in _images(folder / "color").items():
         own = folder / "intrinsic" / f"{stem}.txt"
         if own.is_file():
-            colour_matrix = depth_matrix = _square(read_matrix(own, shape=None), own)
+            matrices = _square(read_matrix(own, shape=None), own), None
+        elif colour_matrix is None and depth_matrix is None:
+            raise _no_intrinsics(folder, "intrinsic/intrinsic_color.txt or intrinsic_depth.txt")
         else:
-            colour_matrix = _given_or_found(folder, intrinsics, "intrinsic/intrinsic_color.txt")
-            depth_file = folder / "intrinsic" / "intrinsic_depth.txt"
-            depth_matrix = (
-                _square(read_matrix(depth_file, shape=None), depth_file) if depth_file.is_file() else colour_matrix
-            )
+            matrices = colour_matrix, depth_matrix
         depth = depths.get(stem, folder / "depth" / f"{stem}.png")
         pose = read_matrix(folder / "pose" / f"{stem}.txt")
-        yield Frame(stem, colour, depth, pose, colour_matrix, depth_matrix, labels.get(stem))
+        yield Frame(stem, colour, depth, pose, *matrices, labels.get(stem))
 
 
 def _images(folder: Path) -> dict[str, Path]:
@@ -165,7 +169,7 @@ def read_matrix(path: Path, shape: tuple[int, int] | None = (4, 4)) -> np.ndarra
     return values.reshape(shape) if values.size == shape[0] * shape[1] else np.zeros((0, 0))
 
 
-def _given_or_found(folder: Path, intrinsics: tuple[float, ...], name: str) -> np.ndarray:
+def _given_or_found(folder: Path, intrinsics: tuple[float, ...], name: str) -> np.ndarray | None:
     if intrinsics:
         fx, fy, cx, cy = intrinsics
         return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]])
@@ -173,7 +177,11 @@ def _given_or_found(folder: Path, intrinsics: tuple[float, ...], name: str) -> n
         path = place / name
         if path.is_file():
             return _square(read_matrix(path, shape=None), path)
-    raise DataError(f"{folder}: no {name} there or above; give the numbers with --data.intrinsics FX FY CX CY")
+    return None
+
+
+def _no_intrinsics(folder: Path, name: str) -> DataError:
+    return DataError(f"{folder}: no {name} there or above; give the numbers with --data.intrinsics FX FY CX CY")
 
 
 def _square(values: np.ndarray, path: Path) -> np.ndarray:

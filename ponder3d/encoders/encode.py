@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ponder3d.geometry.grid import voxelize
+from ponder3d.geometry.grid import MAX_COORDINATE, voxelize
 from ponder3d.types import Batch, Points
 from ponder3d.types.scene import extent, point_feats, to_device
 from ponder3d.volume.convert import Features, sample_at
@@ -30,8 +30,17 @@ def encode_cloud(
     xyz, rgb, normal = as_cloud(*cloud)
     if len(xyz) == 0:
         return torch.zeros(0, out_channels)
-    # Coordinates may be large (a map projection); voxel numbers start at 0 at the cloud's own lower corner.
-    local = (xyz - xyz.amin(0)).to(torch.float32)
+    # Coordinates may be large (a map projection), so voxels are counted from the cloud itself: one begins at its lower
+    # corner, so that a shifted cloud has the same voxels, and 0 lies in the middle, which uses the keys' whole range.
+    lo = xyz.amin(0)
+    length = xyz.amax(0) - lo
+    half = torch.floor(length / (2 * grid_size))
+    if bool((half >= MAX_COORDINATE).any()):
+        raise ValueError(
+            f"xyz: the cloud is {float(length.max()):.0f} m long; with voxels of {grid_size:g} m it can be "
+            f"{2 * MAX_COORDINATE * grid_size:.0f} m. Encode it in parts"
+        )
+    local = (xyz - lo - half * grid_size).to(torch.float32)
     voxels = voxelize(local, torch.zeros(len(local), dtype=torch.int64), grid_size)
     centre = (voxels.coords[:, 1:].to(torch.float32) + 0.5) * grid_size
     pooled_rgb = None if rgb is None else _pool(rgb, voxels.voxel, voxels.counts)
@@ -92,7 +101,9 @@ def tiles(
 
 
 def _as_tensor(name: str, value: Array, length: int | None) -> Tensor:
-    tensor = torch.as_tensor(value).detach().cpu()
+    if isinstance(value, np.ndarray):  # copied: torch takes no reversed, read-only or byte-swapped array
+        value = torch.from_numpy(value.astype(value.dtype.newbyteorder("="), order="C"))
+    tensor = value.detach().cpu()
     if tensor.ndim != 2 or tensor.shape[1] != 3:
         raise ValueError(f"{name}: expected shape [N 3], found {list(tensor.shape)}")
     if length is not None and len(tensor) != length:

@@ -59,7 +59,8 @@ class Encoder(nn.Module, ABC):
         the difference smaller.
 
         Args:
-            xyz: [N 3] coordinates in metres, z up; numpy or torch, any real type, any distance from the origin.
+            xyz: [N 3] coordinates in metres, z up; numpy or torch, any real type, any distance from the origin, up to
+                130,000 voxels across.
             rgb: [N 3] colours, uint8 in 0..255 or float in 0..1. Without it the encoder gets zeros, which it knows to
                 mean "unknown" if it was trained with modality dropout.
             normal: [N 3] unit normals; as for colour.
@@ -70,7 +71,7 @@ class Encoder(nn.Module, ABC):
             Features on the CPU, float32. The encoder is left in evaluation mode.
 
         Raises:
-            ValueError: an argument has the wrong shape, or holds values that are not finite.
+            ValueError: an argument has the wrong shape, or holds values that are not finite; or the cloud is too long.
         """
         self.eval()
         device = next(self.parameters()).device

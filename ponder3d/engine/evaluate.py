@@ -11,7 +11,7 @@ from ponder3d.config import fingerprint, from_json
 from ponder3d.data.loader import Collate, KeyedScenes
 from ponder3d.engine.checkpoint import CheckpointStore
 from ponder3d.engine.experiment import Experiment
-from ponder3d.engine.log import Progress
+from ponder3d.engine.log import SKIPPED_FRAMES, Progress, SkippedFrames
 from ponder3d.tasks.task import Picture, Task
 from ponder3d.types.scene import to_device
 
@@ -20,6 +20,7 @@ def evaluate_scenes(
     task: Task,
     experiment: Experiment,
     device: torch.device,
+    skipped: SkippedFrames,
     rows: range | None = None,
     progress: Progress | None = None,
 ) -> tuple[torch.Tensor, list[Picture]]:
@@ -30,6 +31,7 @@ def evaluate_scenes(
         experiment: says which scenes, and what happens to them beforehand; the latter is drawn with the same random
             numbers in every evaluation.
         device: where the task is.
+        skipped: told about frames that cannot be read.
         rows: which scenes; all by default.
         progress: shown per scene.
 
@@ -45,6 +47,7 @@ def evaluate_scenes(
     rows = range(len(dataset)) if rows is None else rows
     for number, index in enumerate(rows):
         batch = to_device(collate([scenes[0, index]]), device)
+        skipped.add(batch.skipped)
         with torch.no_grad():
             prediction = task.predict(batch)
         metric.update(prediction, batch)
@@ -80,7 +83,8 @@ def evaluate(run: Path | str, quiet: bool = False) -> dict[str, float]:
     task, experiment, step = load_task(run, device)
     total = len(experiment.validation_data().build())
     progress = Progress(total, label="evaluate", quiet=quiet)
-    state, _ = evaluate_scenes(task, experiment, device, progress=progress)
+    skipped = SkippedFrames(Path(run) / SKIPPED_FRAMES)
+    state, _ = evaluate_scenes(task, experiment, device, skipped, progress=progress)
     progress.close()
     metric = task.metric()
     metric.state = state

@@ -5,7 +5,7 @@ import importlib.util
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -57,6 +57,35 @@ def read_table(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if None not in row.values() and None not in row]
     return [row for row in rows if (row.get("step") or "").isdigit()]
+
+
+SKIPPED_FRAMES = "skipped-frames.txt"
+"""In the directory of a run: the frames that it could not use, one line each."""
+
+
+class SkippedFrames:
+    """What a run leaves out of its data: every line once in a file, the first few on the terminal too.
+
+    All processes of a run, and those that continue it, write to one file.
+    """
+
+    def __init__(self, path: Path, shown: int = 3):
+        self.path, self.shown = path, shown
+        self._known: set[str] = set()
+
+    def add(self, lines: Iterable[str]) -> None:
+        """Note what a dataset or a scene left out (``SceneDataset.skipped``, ``Scene.skipped``)."""
+        new = [line for line in dict.fromkeys(lines) if line not in self._known]
+        if not new:
+            return
+        self._known.update(new)
+        listed = self.path.read_text().splitlines() if self.path.is_file() else []
+        with self.path.open("a") as file:
+            file.writelines(f"{line}\n" for line in new if line not in listed)
+        text = [f"ponder3d: {len(new)} frame(s) cannot be used and are left out; all are listed in {self.path}"]
+        text += [f"  {line}" for line in new[: self.shown]]
+        text += [f"  and {len(new) - self.shown} more"] if len(new) > self.shown else []
+        print("\n".join(text), file=sys.stderr)
 
 
 class TensorBoard:

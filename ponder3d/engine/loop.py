@@ -30,7 +30,7 @@ from ponder3d.encoders.files import FILE_NAME, copy_weights, load_encoder, save_
 from ponder3d.engine.checkpoint import CheckpointStore
 from ponder3d.engine.evaluate import evaluate_scenes
 from ponder3d.engine.experiment import Experiment, first_difference
-from ponder3d.engine.log import Progress, Report, TableLog, TensorBoard
+from ponder3d.engine.log import SKIPPED_FRAMES, Progress, Report, SkippedFrames, TableLog, TensorBoard
 from ponder3d.engine.optim import gradient_norm, lr_factor, set_lr
 from ponder3d.engine.runner import Runner
 from ponder3d.engine.sampler import StepSampler
@@ -74,7 +74,8 @@ def train(
     Args:
         experiment: what to run; on resume the one in the checkpoint (see ``resume_experiment``).
         out: directory of the run. Gets ``checkpoints/``, ``train.csv``, ``validation.csv``, ``tensorboard/`` (if
-            tensorboardX is installed), ``renders/`` and ``encoder.safetensors``.
+            tensorboardX is installed), ``renders/``, ``encoder.safetensors``, and ``skipped-frames.txt`` if there are
+            frames that cannot be used.
         resume: continue from the newest checkpoint that verifies, or start if there is none yet.
         quiet: no progress line.
         report: told about the progress instead of the terminal.
@@ -128,6 +129,8 @@ class _Run:
         self.runner = Runner(experiment.devices, experiment.precision)
         self.leads = self.runner.rank == 0
         dataset = experiment.data.build()
+        validation = experiment.validation_data().build()  # now, not after hours: there may be nothing to evaluate on
+        self.num_validation = len(validation)
         self.scenes = KeyedScenes(dataset, experiment.transforms, experiment.seed)
         torch.manual_seed(keyed.derive(experiment.seed, 0x1217))  # the same initial weights on every rank
         self.task = experiment.task.build(dataset.labels)
@@ -141,9 +144,11 @@ class _Run:
         self.position = self.skipped = self.bad_in_a_row = 0
         if goes_on:
             self._restore()
+        self.skipped_frames = SkippedFrames(out / SKIPPED_FRAMES)
         if self.leads:
             out.mkdir(parents=True, exist_ok=True)
             self.store.sweep()
+            self.skipped_frames.add((*dataset.skipped, *validation.skipped))
         self.train_log = TableLog(out / "train.csv", self.position) if self.leads else None
         self.validation_log = TableLog(out / "validation.csv", self.position) if self.leads else None
         self.board = TensorBoard(out / "tensorboard", self.position) if self.leads else None
@@ -206,6 +211,7 @@ class _Run:
         norm = gradient_norm(self.task.parameters())
         finite = torch.isfinite(norm) & torch.isfinite(total)
         bad, stop = self.runner.any(~finite, asked_to_stop.is_set())
+        self.skipped_frames.add(line for batch in passes for line in batch.skipped)
         if bad:
             # Running statistics have already seen the bad batch; the weights have not.
             for buffer, value in before:
@@ -288,10 +294,9 @@ class _Run:
     def _validate(self, step: int, limit: int) -> dict[str, float]:
         """Evaluate; scenes are dealt out to the ranks and the metric's sums are added."""
         e = self.experiment
-        total = len(e.validation_data().build())
-        rows = range(self.runner.rank, min(limit or total, total), self.runner.world)
+        rows = range(self.runner.rank, min(limit or self.num_validation, self.num_validation), self.runner.world)
         self.runner.share_buffers(self.task)  # as in the checkpoint: whichever rank evaluates a scene
-        state, pictures = evaluate_scenes(self.task, e, self.runner.device, rows)
+        state, pictures = evaluate_scenes(self.task, e, self.runner.device, self.skipped_frames, rows)
         metric = self.task.metric()
         metric.state = self.runner.sum(state)
         figures = metric.compute()

@@ -41,6 +41,8 @@ class Scene:
     """Lower and upper corner of the whole scene, where ``xyz`` shows a part of it; None: the extent of ``xyz``."""
     key: int = 0
     """Key of this draw of the scene; everything random that happens to it later is a function of it."""
+    skipped: tuple[str, ...] = ()
+    """Frames that were left out when the scene was read: one line each, with the file and what is wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class Batch:
     targets: RayTargets | None = None
     views: Views | None = None
     boxes: tuple[Boxes, ...] | None = None
+    skipped: tuple[str, ...] = ()
+    """``Scene.skipped`` of all scenes."""
 
     @classmethod
     def of(cls, scenes: Sequence[Scene], inputs: Sequence[str] = ("rgb", "normal")) -> "Batch":
@@ -93,6 +97,7 @@ class Batch:
             targets=_cat_targets([s.targets for s in scenes]),
             views=_cat_views([s.views for s in scenes]),
             boxes=tuple(boxes) if len(boxes) == len(scenes) else None,
+            skipped=tuple(line for s in scenes for line in s.skipped),
         )
 
     def __len__(self) -> int:

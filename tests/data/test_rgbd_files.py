@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from ponder3d.data.dataset import DataError
 from ponder3d.data.rgbd_folder import RGBDFolder, RGBDFolderConfig, fuse_cloud
 from ponder3d.data.rgbd_images import read_colour, read_depth, read_image, read_labels
 from ponder3d.data.rgbd_layouts import Frame, read_matrix
-from ponder3d.types import Cameras, Views
+from ponder3d.types import Batch, Cameras, Views
 
 
 def opened(root, **options) -> RGBDFolder:
@@ -56,6 +57,8 @@ BAD_FRAMES = {
     "truncated labels": (lambda r: cut(r / "label/3.png"), "label/3.png: cannot be read as an image"),
 }
 
+ONLY_SEEN_WHEN_READ = {"empty depth", "far depth", "truncated depth", "truncated colour", "truncated labels"}
+
 
 @pytest.mark.parametrize("case", BAD_FRAMES)
 def test_a_bad_frame_is_left_out_and_listed(tmp_path, recording, case):
@@ -63,13 +66,41 @@ def test_a_bad_frame_is_left_out_and_listed(tmp_path, recording, case):
     damage, message = BAD_FRAMES[case]
     damage(root)
     data = opened(root)
-    assert data[0].views.names == ("0", "1", "2", "4", "5", "6", "7")
-    assert bool(torch.isfinite(data[0].xyz).all())
-    assert len(data.skipped) == 1 and str(root) in data.skipped[0] and message in data.skipped[0]
-    opened(root)[0]
-    data._memory.clear()
-    data[0]
-    assert len(data.skipped) == 1, "reading a scene again does not list its frames again"
+    scene = data[0]
+    assert scene.views.names == ("0", "1", "2", "4", "5", "6", "7")
+    assert bool(torch.isfinite(scene.xyz).all())
+    (line,) = scene.skipped if case in ONLY_SEEN_WHEN_READ else data.skipped
+    assert str(root) in line and message in line
+    assert len(data.skipped) + len(scene.skipped) == 1 and Batch.of([scene, scene]).skipped == scene.skipped * 2
+
+
+def test_a_frame_that_is_not_used_is_not_looked_at(tmp_path, recording):
+    root = recording().write(tmp_path / "rec", "scannet")
+    (root / "color" / "3.png").write_text("hello")
+    assert opened(root, every=2).skipped == () and len(opened(root, every=3).skipped) == 1
+
+
+def test_held_out_frames_are_chosen_among_the_usable(tmp_path, recording):
+    root = recording().write(tmp_path / "rec", "scannet")
+    (root / "color" / "2.png").write_text("hello")
+    held = RGBDFolderConfig(root=str(root), window=0, hold_out=4).held_out().build()
+    assert held[0].views.names == ("3", "7")
+
+
+@pytest.mark.parametrize(
+    ("num", "options", "message"),
+    [
+        (8, {"hold_out": 0}, "rec: no frame is held out to evaluate on, as hold_out is 0; set --data.hold-out to 2"),
+        (4, {}, "the longest sequence has 4 usable frames, and of 8 frames number 5 is held out; make --data.hold-out"),
+        (4, {"every": 2, "hold_out": 4}, "the longest sequence has 2 usable frames, and of 4 frames number 3"),
+    ],
+)
+def test_nothing_to_evaluate_on(tmp_path, recording, num, options, message):
+    config = RGBDFolderConfig(root=str(recording(num=num).write(tmp_path / "rec", "scannet")), **options)
+    config.build()
+    with pytest.raises(DataError, match=message) as error:
+        config.held_out().build()
+    assert "skipped" not in str(error.value), "nothing was"
 
 
 def test_an_infinite_pose_in_one_long_file_is_left_out(tmp_path, recording):
@@ -94,9 +125,12 @@ BAD_FOLDERS = {
     "no images": (lambda r: on_all(r, "color", lambda p: p.unlink()), "rec: no posed RGB-D frames found"),
     "one frame": (
         lambda r: on_all(r, "color", lambda p: p.stem != "2" and p.unlink()),
-        "no scene of at least two usable",
+        "no scene of at least two usable frames; the longest sequence has 1",
     ),
-    "no poses": (lambda r: on_all(r, "pose", lambda p: p.unlink()), "rec: no posed RGB-D frames found"),
+    "no poses": (
+        lambda r: on_all(r, "pose", lambda p: p.unlink()),
+        "color/2.png: no pose file, or one that is not 4x4 numbers; and 5 more); see",
+    ),
     "no intrinsics": (lambda r: shutil.rmtree(r / "intrinsic"), "--data.intrinsics FX FY CX CY"),
     "short intrinsics": (
         lambda r: np.savetxt(r / "intrinsic/intrinsic_depth.txt", [[1, 2, 3]]),
@@ -132,7 +166,8 @@ def test_a_folder_that_cannot_be_used_is_one_error(tmp_path, recording, case):
 def test_a_scene_without_a_legible_frame_is_one_error(tmp_path, recording, folder):
     root = recording().write(tmp_path / "rec", "scannet")
     on_all(root, folder, cut)
-    with pytest.raises(DataError, match=rf"rec: none of 8 frames can be read: .*{folder}/\d.png"):
+    # The smallest file has lost its header too, and is left out before.
+    with pytest.raises(DataError, match=rf"rec: none of [78] frames can be read .*{folder}/\d.png.*; and [45] more\)"):
         opened(root)[0]
 
 
@@ -140,7 +175,8 @@ def test_a_scene_none_of_whose_points_can_be_made_is_one_error(tmp_path, recordi
     root = recording().write(tmp_path / "rec", "scannet")
     for number in (1, 3, 5, 7):  # those that make the points at a share of a half
         cut(root / "depth" / f"{number}.png")
-    with pytest.raises(DataError, match="rec: no usable frame for the scene from 1 on; skipped: .*7.png"):
+    message = r"rec: the scene from 1 on has no usable frame to make points of \(4 skipped: .*1.png"
+    with pytest.raises(DataError, match=message):
         opened(root, fused_share=0.5)[0]
 
 
@@ -175,14 +211,23 @@ def test_label_images_without_a_map_are_no_labels(tmp_path, recording):
 
 @pytest.mark.parametrize(
     "options",
-    [{"root": ""}, {"window": -1}, {"window_step": 0}, {"every": 0}, {"hold_out": 1}, {"hold_out": -2}]
-    + [{"intrinsics": (1.0, 2.0)}, {"up": (0.0, 1.0)}],
+    [{"window": -1}, {"window": 1}, {"window_step": 0}, {"every": 0}, {"hold_out": 1}, {"hold_out": -2}]
+    + [{"intrinsics": (1.0, 2.0)}, {"intrinsics": (1.0, 0.0, 5.0, 5.0)}, {"intrinsics": (np.nan, 1.0, 5.0, 5.0)}]
+    + [{"up": (0.0, 1.0)}, {"up": (0.0, 0.0, 0.0)}, {"up": (0.0, np.inf, 0.0)}]
+    + [{"depth_scale": value} for value in (0.0, -1000.0, np.nan, np.inf)]
+    + [{"fused_share": value} for value in (0.0, 1.1, np.nan)]
+    + [{"cloud_spacing": value} for value in (0.0, -0.02, np.nan, np.inf)]
+    + [{"max_depth": 0.0}, {"max_depth": np.nan}, {"max_side": -1}, {"max_side": 3}, {"keep_in_memory": -1}],
     ids=str,
 )
-def test_options_out_of_range(tmp_path, recording, options):
-    root = recording().write(tmp_path / "rec", "scannet")
-    with pytest.raises(DataError, match=f"RGBDFolderConfig.*{next(iter(options))}"):
-        opened(**{"root": root, **options})
+def test_options_out_of_range(options):
+    with pytest.raises(ValueError, match=f"RGBDFolderConfig.{next(iter(options))} must be"):
+        RGBDFolderConfig(root="somewhere", **options)
+
+
+def test_a_root_is_needed():
+    with pytest.raises(DataError, match=r"RGBDFolderConfig.root is empty: .*--data.root DIR"):
+        RGBDFolderConfig().build()
 
 
 def units(scale=1000.0, invalid=(0, 65535), far=8.0):
@@ -209,8 +254,7 @@ def test_grey_and_transparent_colour(tmp_path):
     grey = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
     save(grey, tmp_path / "grey.png")
     save(np.stack([grey, grey // 2, grey // 4, 255 - grey], axis=-1), tmp_path / "alpha.png")
-    matrix = np.eye(3)
-    frames = [Frame(name, tmp_path / f"{name}.png", tmp_path, np.eye(4), matrix, matrix) for name in ("grey", "alpha")]
+    frames = [Frame(name, tmp_path / f"{name}.png", tmp_path, np.eye(4), np.eye(3), None) for name in ("grey", "alpha")]
     as_grey, as_rgb = (read_colour(frame, (3, 4), (3, 4))[1].numpy() for frame in frames)
     assert (as_grey == grey[..., None]).all()
     assert (as_rgb == np.stack([grey, grey // 2, grey // 4], axis=-1)).all()
@@ -218,9 +262,15 @@ def test_grey_and_transparent_colour(tmp_path):
 
 def test_label_images(tmp_path):
     save(np.array([[7, 9], [8, 300]], np.uint16), tmp_path / "l.png")
-    assert read_labels(tmp_path / "l.png", {7: 0, 9: 1}, (2, 2)).tolist() == [[0, 1], [-1, -1]]
-    assert read_labels(tmp_path / "l.png", {7: 0, 300: 1}, (4, 2)).tolist() == [[0, -1]] * 2 + [[-1, 1]] * 2
-    assert read_labels(tmp_path / "l.png", {}, (2, 2)).tolist() == [[-1, -1]] * 2
+    frame = Frame("l", tmp_path, tmp_path, np.eye(4), np.eye(3), None, tmp_path / "l.png")
+
+    def read(rows, size):
+        return read_labels(frame, rows, (2, 2), (2, 2), size).tolist()
+
+    assert read({7: 0, 9: 1}, (2, 2)) == [[0, 1], [-1, -1]]
+    assert read({7: 0, 300: 1}, (4, 2)) == [[0, -1]] * 2 + [[-1, 1]] * 2
+    assert read({}, (2, 2)) == [[-1, -1]] * 2
+    assert read_labels(replace(frame, label=None), {7: 0}, (2, 2), (2, 2), (2, 2)) is None
 
 
 def test_an_absurdly_large_image_is_refused(tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from ponder3d.geometry.cameras import pixel_grid, unproject
 
 LAYOUTS = ["seven_scenes", "hololens", "hololens_four_lines", "scannet", "per_frame"]
 TILT = np.array([[1, 0, 0], [0, np.cos(0.2), -np.sin(0.2)], [0, np.sin(0.2), np.cos(0.2)]])
+LABEL_OF_WALL = np.array([2, 2, 0, 2, 2, 1])
 
 
 def whole(root, **options) -> RGBDFolder:
@@ -102,6 +103,18 @@ def test_each_depth_pixel_takes_the_colour_of_its_direction(tmp_path, recording)
     assert np.abs(rgb - gradient((12, 16), truth.matrix)).max() < 1.5
 
 
+@pytest.mark.parametrize("missing", ["color", "depth"])
+def test_one_file_of_intrinsics_serves_both_cameras(tmp_path, recording, box_room, missing):
+    truth = recording(colour_size=(24, 32), colour_matrix=recording.pinhole(24, 32, 20.0))
+    root = truth.write(tmp_path / "rec", "scannet")
+    (root / "intrinsic" / f"intrinsic_{missing}.txt").unlink()
+    scene = whole(root)[0]
+    torch.testing.assert_close(scene.views.cameras.intrinsics[0], torch.tensor(truth.matrix, dtype=torch.float32))
+    assert box_room[0](scene.xyz.numpy())[1].mean() < 5e-4
+    exact = box_room[1][truth.trace(5, (12, 16), truth.matrix)[1]]
+    assert (np.abs(scene.views.rgb[5].numpy() - exact).max(-1) < 2).mean() > 0.9
+
+
 def test_images_are_made_smaller_about_their_edges(tmp_path, recording):
     """Three times as many pixels, shrunk by three: depth and camera of the small recording, exactly."""
     matrix = recording.pinhole(36, 48, 30.0)
@@ -146,11 +159,39 @@ def test_labels_follow_the_walls(tmp_path, recording, box_room):
     data = whole(root)
     scene = data[0]
     assert data.labels.names == ("floor", "ceiling", "wall")
-    expected = np.array([2, 2, 0, 2, 2, 1])[box_room[0](scene.xyz.numpy())[0]]
+    expected = LABEL_OF_WALL[box_room[0](scene.xyz.numpy())[0]]
     labels = scene.labels.numpy()
     assert (labels == expected).mean() > 0.97 and (labels[labels >= 0] == expected[labels >= 0]).mean() > 0.98
     assert scene.views.labels[0, 0, 0] == -1 and scene.views.labels[0, 1, 1] == -1
     assert bool((scene.views.labels[1] >= 0).all())
+
+
+@pytest.mark.parametrize("size", [(24, 32), (48, 64)], ids=["the colour image's", "another"])
+def test_label_images_are_seen_by_the_colour_camera(tmp_path, recording, size):
+    """A narrow colour camera that looks to the side: each depth pixel takes the label in its direction, or none."""
+    narrow = np.array([[36.0, 0, 10.2], [0, 36.0, 14.3], [0, 0, 1]])
+    truth = recording(colour_size=(24, 32), colour_matrix=narrow)
+    root = truth.write(tmp_path / "rec", "scannet")
+    scaled = np.diag([size[1] / 32, size[0] / 24, 1]) @ narrow
+    scaled[:2, 2] += (size[0] / 24 - 1) / 2
+    for i in range(8):
+        label = np.array([30, 30, 10, 30, 30, 20], np.uint8)[truth.trace(i, size, scaled)[1]]
+        Image.fromarray(label).save(root / "label" / f"{i}.png")
+    found = torch.stack(list(whole(root)[0].views.labels)).numpy()
+    expected = np.stack([LABEL_OF_WALL[truth.trace(i, (12, 16), truth.matrix)[1]] for i in range(8)])
+    uv1 = np.pad(pixel_grid((12, 16)).numpy().reshape(12, 16, 2), ((0, 0), (0, 0), (0, 1)), constant_values=1)
+    u, v, _ = np.moveaxis(uv1 @ (narrow @ np.linalg.inv(truth.matrix)).T, -1, 0)
+    inside = (u > 0) & (u < 31) & (v > 0) & (v < 23)
+    outside = (u < -1) | (u > 32) | (v < -1) | (v > 24)
+    assert inside.sum() > 20 and outside.sum() > 20
+    assert (found[:, outside] == -1).all() and (found[:, inside] == expected[:, inside]).mean() > 0.95
+
+
+def test_label_images_of_the_depth_image_are_not_moved(tmp_path, recording):
+    truth = recording(colour_size=(24, 32), colour_matrix=np.array([[36.0, 0, 10.2], [0, 36.0, 14.3], [0, 0, 1]]))
+    labels = whole(truth.write(tmp_path / "rec", "scannet"))[0].views.labels
+    for i in range(8):
+        assert (labels[i].numpy() == LABEL_OF_WALL[truth.trace(i, (12, 16), truth.matrix)[1]]).all()
 
 
 def test_labels_are_absent_without_label_images(tmp_path, recording):
@@ -178,8 +219,20 @@ def test_a_frame_held_out_of_one_window_is_held_out_of_all(tmp_path, recording):
         root=str(recording(num=10).write(tmp_path / "rec", "scannet")), window=5, window_step=2, hold_out=3
     )
     train, held = config.build(), config.held_out().build()
-    assert [names(train[i]) for i in range(len(train))] == [["0", "2", "3"], ["2", "3", "5", "6"], ["5", "6", "8"]]
-    assert [names(held[i]) for i in range(len(held))] == [["1", "4"], ["4"], ["4", "7"]]
+    assert [names(train[i]) for i in range(len(train))] == [
+        ["0", "2", "3"],
+        ["2", "3", "5", "6"],
+        ["5", "6", "8"],
+        ["5", "6", "8", "9"],
+    ]
+    assert [names(held[i]) for i in range(len(held))] == [["1", "4"], ["4"], ["4", "7"], ["7"]]
+
+
+@pytest.mark.parametrize(("num", "first"), [(9, ["0", "3"]), (10, ["0", "3", "4"]), (6, ["0"]), (4, ["0"])])
+def test_the_last_window_ends_with_the_sequence(tmp_path, recording, num, first):
+    data = whole(recording(num=num).write(tmp_path / "rec", "scannet"), window=6, window_step=3)
+    assert [names(data[i])[0] for i in range(len(data))] == first
+    assert names(data[len(data) - 1])[-1] == str(num - 1)
 
 
 def test_every_and_the_whole_sequence(tmp_path, recording):

@@ -64,6 +64,27 @@ def test_map_coordinates_far_from_the_origin(encoder, cloud):
     assert float(same.float().mean()) > 0.99
 
 
+def test_a_cloud_of_two_kilometres(encoder, cloud):
+    """Both ends of the range of voxel keys: 131,000 voxels of 10 cm."""
+    xyz, rgb, normal = cloud
+    two = [np.concatenate([values, values]) for values in (xyz, rgb, normal)]
+    two[0][3000:] += [12_000.0, 0, 0]
+    feats = encoder.encode(*two)
+    # Apart from each other, both are what each of them is alone, up to where the voxels of each level fall.
+    assert feats.shape == (6000, 5) and bool(torch.isfinite(feats).all()) and float(feats[3000:].std()) > 0
+    two[0][3000:] += [2000.0, 0, 0]
+    with pytest.raises(ValueError, match=r"xyz: the cloud is 14006 m long; with voxels of 0.1 m it can be 13094 m"):
+        encoder.encode(*two)
+
+
+def test_arrays_however_they_lie_in_memory(encoder, cloud):
+    xyz, rgb, normal = cloud
+    expected = encoder.encode(xyz, rgb[:, ::-1].copy(), normal)
+    odd = normal.astype(">f4")
+    odd.flags.writeable = False
+    assert torch.equal(encoder.encode(np.asfortranarray(xyz), rgb[:, ::-1], odd), expected)
+
+
 def test_tiles_with_a_wide_halo_equal_the_whole(encoder, cloud):
     whole = encoder.encode(*cloud)
     tiled = encoder.encode(*cloud, max_voxels=700, halo=1.0)

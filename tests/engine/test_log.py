@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ponder3d.engine.log import Progress, TableLog, TensorBoard, read_table
+from ponder3d.engine.log import Progress, SkippedFrames, TableLog, TensorBoard, read_table
 
 
 def filled(path: Path, steps: range) -> TableLog:
@@ -18,6 +18,25 @@ def test_what_is_written_is_read(tmp_path):
     filled(tmp_path / "t.csv", range(1, 4))
     assert (tmp_path / "t.csv").read_text().splitlines() == ["step,loss", "1,0.25", "2,0.5", "3,0.75"]
     assert read_table(tmp_path / "t.csv")[2] == {"step": "3", "loss": "0.75"}
+
+
+def test_skipped_frames_are_listed_once_whoever_finds_them(tmp_path, capsys):
+    path = tmp_path / "skipped-frames.txt"
+    first, other = SkippedFrames(path, shown=2), SkippedFrames(path, shown=2)
+    first.add(())
+    assert not path.exists() and capsys.readouterr().err == ""
+    first.add(["a: bad", "b: bad", "a: bad", "c: bad"])
+    assert capsys.readouterr().err.splitlines() == [
+        f"ponder3d: 3 frame(s) cannot be used and are left out; all are listed in {path}",
+        "  a: bad",
+        "  b: bad",
+        "  and 1 more",
+    ]
+    first.add(["b: bad"])
+    assert capsys.readouterr().err == ""
+    other.add(["b: bad", "d: bad"])  # another process, or the same run continued: said again, listed once
+    assert capsys.readouterr().err.splitlines()[1:] == ["  b: bad", "  d: bad"]
+    assert path.read_text().splitlines() == ["a: bad", "b: bad", "c: bad", "d: bad"]
 
 
 def test_on_resume_the_table_is_cut_back_to_the_position(tmp_path):
