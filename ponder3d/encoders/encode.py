@@ -28,6 +28,12 @@ def encode_cloud(
 ) -> Float[Tensor, "N C"]:
     """See ``Encoder.encode``, which gathers these arguments."""
     xyz, rgb, normal = as_cloud(*cloud)
+    given = {"rgb": rgb is not None, "normal": normal is not None, "one": True}
+    if not any(given[name] for name in inputs):
+        raise ValueError(
+            f"this encoder reads {' and '.join(inputs)} and got neither: it would see the same everywhere. Pass one of "
+            "them, or train an encoder whose inputs include 'one'"
+        )
     if len(xyz) == 0:
         return torch.zeros(0, out_channels)
     # Coordinates may be large (a map projection), so voxels are counted from the cloud itself: one begins at its lower

@@ -38,7 +38,8 @@ class PonderConfig(TaskConfig):
     volume_shape: tuple[int, int, int] = (128, 128, 32)
     """Cells along x, y and z of each scene's box."""
     volume_margin: float = 0.1
-    """Metres by which the volume reaches beyond the scene's bounds."""
+    """Metres by which the volume reaches beyond the scene's bounds, at least; never less than a cell, because the field
+    is constant beyond the outermost cell centres."""
     cell_offsets: bool = True
     """Whether the dense network is told where in its cell the pooled features lie (see ``densify_with_offsets``)."""
     volume_net: VolumeNetConfig = UNet3DConfig()
@@ -56,6 +57,8 @@ class PonderConfig(TaskConfig):
     """Metres between the lattice points on which the field is evaluated to extract its surface."""
 
     def __post_init__(self):
+        if min(self.volume_shape) < 3:
+            raise ValueError(f"PonderConfig.volume_shape: at least 3 cells along each axis, not {self.volume_shape}")
         if self.render_every < 1:
             raise ValueError(f"PonderConfig.render_every must be at least 1, not {self.render_every}")
         if self.render_every > 1 and not self.losses.surface:
@@ -123,9 +126,10 @@ class Ponder(Task):
 
     def grid(self, batch: Batch) -> Grid:
         """One box per scene, filled along each axis: a room of 6 x 5 x 2.7 m uses all of its volume."""
-        margin = self.config.volume_margin
-        lo, hi = batch.bounds[:, 0] - margin, batch.bounds[:, 1] + margin
-        return Grid(torch.stack([lo, hi], dim=1), self.config.volume_shape)
+        lo, hi = batch.bounds.unbind(1)
+        shape = torch.tensor(self.config.volume_shape, device=lo.device)
+        margin = ((hi - lo) / (shape - 2)).clamp(min=self.config.volume_margin)
+        return Grid(torch.stack([lo - margin, hi + margin], dim=1), self.config.volume_shape)
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> RenderedViews:

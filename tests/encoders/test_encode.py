@@ -138,3 +138,11 @@ def test_tiles_cover_every_point_once():
 def test_coincident_points_cannot_be_cut():
     parts = list(tiles(torch.zeros(100, 3), 10, 0.5))
     assert len(parts) == 1 and len(parts[0][0]) == 100
+
+
+def test_an_encoder_that_would_see_nothing_says_so(cloud):
+    xyz, rgb, normal = cloud
+    blind = SparseUNetConfig(inputs=("rgb", "normal"), grid_size=0.1, channels=(4, 5), blocks=(1, 1)).build()
+    with pytest.raises(ValueError, match="reads rgb and normal and got neither"):
+        blind.encode(xyz)
+    assert blind.encode(xyz, rgb).std(0).max() > 0 and blind.encode(xyz, None, normal).std(0).max() > 0

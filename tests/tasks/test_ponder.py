@@ -83,6 +83,8 @@ def test_rays_in_between_count_where_they_end_only(room, small_ponder, labels):
 def test_rays_that_count_in_no_term(small_ponder):
     with pytest.raises(ValueError, match="the rays between count in no term"):
         replace(small_ponder, render_every=2)
+    with pytest.raises(ValueError, match="at least 3 cells along each axis"):
+        replace(small_ponder, volume_shape=(8, 2, 8))
     with pytest.raises(ValueError, match="render_every must be at least 1"):
         replace(small_ponder, render_every=0)
 
@@ -200,7 +202,9 @@ def test_the_volume_fills_the_scene_along_each_axis(room, small_ponder):
     bounded = replace(scene, bounds=torch.tensor([[-5.0, 0, 0], [5, 1, 1]]))
     grid = task.grid(pack(flat, bounded))
     assert grid.shape == (8, 6, 4)
-    expected = [[[-3.25, -2.25, -1.25], [3.25, 2.25, 1.25]], [[-5.25, -0.25, -0.25], [5.25, 1.25, 1.25]]]
+    # A cell on either side: 1 m of a scene of 6 x 4 x 2 m in 8 x 6 x 4 cells. Where that is less than the margin, it.
+    third = 5 / 3
+    expected = [[[-4.0, -3, -2], [4, 3, 2]], [[-5 - third, -0.25, -0.5], [5 + third, 1.25, 1.5]]]
     torch.testing.assert_close(grid.box, torch.tensor(expected))
 
 
