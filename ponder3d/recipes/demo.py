@@ -60,7 +60,9 @@ class DemoConfig(Config):
     labelled_points: int = 20
     """Labelled points in each of them."""
     pretrain_steps: int = 500
+    """Optimiser steps of each of the two pre-trainings."""
     finetune_steps: int = 80
+    """Optimiser steps of each fine-tuning, from scratch or not."""
     trials: int = 3
     """Repetitions of every measurement, with other seeds."""
     processes: int = 2
