@@ -14,6 +14,12 @@ LAYOUTS = ["seven_scenes", "hololens", "hololens_four_lines", "scannet", "per_fr
 TILT = np.array([[1, 0, 0], [0, np.cos(0.2), -np.sin(0.2)], [0, np.sin(0.2), np.cos(0.2)]])
 
 
+def example(tmp_path, recording) -> RGBDFolderConfig:
+    """For the contract of datasets."""
+    root = recording().write(tmp_path / "rec", "scannet")
+    return RGBDFolderConfig(root=str(root), window=5, window_step=3, hold_out=4)
+
+
 def whole(root, **options) -> RGBDFolder:
     """One scene of all frames."""
     return RGBDFolderConfig(**{"root": str(root), "window": 0, "hold_out": 0, **options}).build()
