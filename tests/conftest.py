@@ -1,6 +1,11 @@
 """A stricter world than production: shapes are checked (pyproject), warnings are errors, algorithms deterministic."""
 
+import importlib
+import inspect
 import os
+import pkgutil
+import runpy
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,7 +14,52 @@ import torch
 torch.use_deterministic_algorithms(True)
 torch.set_num_threads(int(os.environ.get("PONDER3D_TEST_THREADS", "2")))
 
-REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
+TESTS = Path(__file__).parent
+REAL_DATA = TESTS.parents[1] / "shared" / "data"
+
+
+def _members(family: type) -> list[type]:
+    """Concrete classes of the package below ``family``, found by importing all of it: there is no list to edit."""
+    import ponder3d  # noqa: PLC0415  (not before jaxtyping's hook is in place)
+
+    for module in pkgutil.walk_packages(ponder3d.__path__, "ponder3d."):
+        importlib.import_module(module.name)
+    found, below = set(), [family]
+    while below:
+        cls = below.pop()
+        below += cls.__subclasses__()
+        if cls.__module__.startswith("ponder3d.") and not inspect.isabstract(cls):
+            found.add(cls)
+    return sorted(found - {family}, key=lambda cls: (cls.__qualname__, cls.__module__))
+
+
+def pytest_generate_tests(metafunc):
+    """A test that takes ``member`` runs with every member of the ``FAMILY`` that its file names, but ``OUTSIDERS``."""
+    if "member" in metafunc.fixturenames:
+        outsiders = getattr(metafunc.module, "OUTSIDERS", ())
+        found = [cls for cls in _members(metafunc.module.FAMILY) if cls not in outsiders]
+        metafunc.parametrize("member", found, ids=lambda cls: cls.__name__)
+
+
+@pytest.fixture(scope="session")
+def members() -> Callable[[type], list[type]]:
+    """Concrete classes of the package below a class of it."""
+    return _members
+
+
+@pytest.fixture
+def example(member, request):
+    """A small configuration of the kind ``member``: its defaults, or what ``example`` returns in the test file of its
+    module (``ponder3d/data/scans.py`` has ``tests/data/test_scans.py``). Its arguments are fixtures.
+    """
+    *folders, name = member.__module__.split(".")[1:]
+    path = TESTS.joinpath(*folders, f"test_{name}.py")
+    make = runpy.run_path(str(path)).get("example") if path.is_file() else None
+    if make is None:
+        return member()
+    made = make(**{argument: request.getfixturevalue(argument) for argument in inspect.signature(make).parameters})
+    assert type(made) is member
+    return made
 
 
 @pytest.fixture(autouse=True)

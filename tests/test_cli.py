@@ -1,6 +1,7 @@
 """The command line: what it prints, and what it exits with."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -46,11 +47,25 @@ def test_help(command, capsys):
     assert "usage" in capsys.readouterr().out
 
 
-def test_every_flag_of_a_recipe_is_explained(capsys):
-    assert cli.main(["train", "pretrain_rgbd.folder", "--help"]) == 0
+def bare_flags(page: str) -> list[str]:
+    """Flags of a help page that show nothing but their default."""
+    text = "\n".join(line.strip("\u2502 ") for line in page.splitlines())
+    return re.findall(r"^(--\S+(?: \S+)*)(?: {2,}|\n)\(default", text, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", [["demo"], *(["train", name] for name in list_recipes())], ids=" ".join)
+def test_every_flag_is_explained(command, capsys):
+    assert cli.main([*command, "--help"]) == 0
     out = capsys.readouterr().out
-    for flag in ("--out", "--data.root", "--steps", "--optim.lr", "--task.render.num-uniform"):
-        assert flag in out
+    flags = ("--out", "--seed") if command == ["demo"] else ("--out", "--steps", "--optim.lr", "--task.encoder.inputs")
+    assert all(flag in out for flag in flags)
+    assert not bare_flags(out)
+
+
+def test_a_flag_without_a_text_is_found():
+    below = "--a INT\n  Text.\n(default: 1)\n--b INT INT\n  (default: 1 2)\n"
+    beside = "--c STR   Text. (default: x)\n--d STR   (default: x)"
+    assert bare_flags(below + beside) == ["--b INT INT", "--d STR"]
 
 
 def test_an_unknown_recipe_lists_the_known(capsys):

@@ -1,3 +1,6 @@
+import ast
+import inspect
+import textwrap
 from dataclasses import dataclass
 
 import pytest
@@ -99,3 +102,25 @@ def test_reading_imports_nothing():
     with pytest.raises(ConfigError):
         from_json(Outer, edited(part__type="this:s"))
     assert name not in sys.modules
+
+
+def unexplained(cls: type) -> list[str]:
+    """Fields of a class without a string below them, which is what ``--help`` shows."""
+    definition = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+    assert isinstance(definition, ast.ClassDef)
+    texts = [isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in definition.body[1:]]
+    return [
+        ast.unparse(node.target)
+        for node, has_text in zip(definition.body, [*texts, False], strict=True)
+        if isinstance(node, ast.AnnAssign) and not has_text
+    ]
+
+
+def test_every_field_says_what_it_is(members):
+    found = {cls.__name__: unexplained(cls) for cls in members(Config)}
+    assert len(found) > 20
+    assert not {name: fields for name, fields in found.items() if fields}
+
+
+def test_a_field_that_says_nothing_is_found():
+    assert unexplained(Inner) == ["size", "names"]

@@ -36,6 +36,7 @@ class Centre(Transform):
     """Move the middle of the bounding box to x = y = 0, and its floor to z = 0 if asked for."""
 
     floor: bool = True
+    """Put the lowest point at z = 0; otherwise the middle of the height."""
 
     def __call__(self, scene: Scene, generator: Generator) -> Scene:
         lo, hi = extent(scene.xyz) if scene.bounds is None else scene.bounds
@@ -49,9 +50,11 @@ class Rotate(Transform):
     """Turn by an angle drawn from +-``max_turn`` about an axis through the origin, with some probability."""
 
     axis: str = "z"
+    """Axis to turn about: ``x``, ``y`` or ``z`` (up)."""
     max_turn: float = math.pi
     """Radians; pi about z, pi/64 about x and y."""
     probability: float = 0.5
+    """Probability that a scene is turned at all."""
 
     def __call__(self, scene: Scene, generator: Generator) -> Scene:
         chance, share = torch.rand(2, generator=generator).tolist()
@@ -66,7 +69,9 @@ class Scale(Transform):
     """Scale by a factor drawn from [``smallest``, ``largest``]."""
 
     smallest: float = 0.9
+    """Smallest factor on all lengths."""
     largest: float = 1.1
+    """Largest factor on all lengths."""
 
     def __call__(self, scene: Scene, generator: Generator) -> Scene:
         factor = self.smallest + float(torch.rand((), generator=generator)) * (self.largest - self.smallest)
@@ -78,6 +83,7 @@ class Flip(Transform):
     """Mirror x and mirror y, each with some probability."""
 
     probability: float = 0.5
+    """Probability of each of the two mirrors."""
 
     def __call__(self, scene: Scene, generator: Generator) -> Scene:
         signs = torch.ones(3)
@@ -92,7 +98,9 @@ class Jitter(Transform):
     """Add clipped Gaussian noise to the coordinates of each point; cameras stay."""
 
     std: float = 0.005
+    """Standard deviation along each axis, in metres."""
     clip: float = 0.02
+    """Largest displacement along each axis, in metres."""
 
     def __call__(self, scene: Scene, generator: Generator) -> Scene:
         noise = torch.randn(scene.xyz.shape, generator=generator) * self.std
@@ -104,6 +112,7 @@ class AutoContrast(Transform):
     """Stretch each colour channel of the points to [0, 1], blended with the original by a random share."""
 
     probability: float = 0.2
+    """Probability that the colours of a scene are stretched."""
 
     def __call__(self, scene: Scene, generator: Generator) -> Scene:
         chance, blend = torch.rand(2, generator=generator).tolist()
@@ -119,6 +128,7 @@ class ShiftColour(Transform):
     """Shift the colour of all points by one random amount per channel."""
 
     probability: float = 0.95
+    """Probability that the colours of a scene are shifted."""
     ratio: float = 0.05
     """Largest shift, as a share of the full range."""
 
@@ -134,7 +144,9 @@ class JitterColour(Transform):
     """Add Gaussian noise to the colour of each point."""
 
     probability: float = 0.95
+    """Probability that the colours of a scene get noise."""
     std: float = 0.05
+    """Standard deviation of each channel, where 1 is full scale."""
 
     def __call__(self, scene: Scene, generator: Generator) -> Scene:
         if scene.rgb is None or float(torch.rand((), generator=generator)) >= self.probability:
@@ -167,6 +179,7 @@ class DropPoints(Transform):
     ratio: float = 0.8
     """Share that is dropped."""
     probability: float = 1.0
+    """Probability that a scene loses points at all."""
 
     def __call__(self, scene: Scene, generator: Generator) -> Scene:
         if float(torch.rand((), generator=generator)) >= self.probability:
@@ -258,7 +271,9 @@ class PickRays(Transform):
     """
 
     views: int = 5
+    """Views that rays are drawn from, at most."""
     rays_per_view: int = 256
+    """Rays of each of these views."""
     need_depth: bool = True
     """Choose among pixels with depth only; otherwise among all, and those without depth train colour alone."""
     edge_share: float = 0.0
@@ -269,6 +284,7 @@ class PickRays(Transform):
     near: float = 0.05
     """Metres in front of the camera that are taken to be free."""
     far: float = 20.0
+    """Metres along a ray at which it ends, if the volume does not end before."""
 
     def __post_init__(self):
         if self.by_area and not self.need_depth:
@@ -334,6 +350,7 @@ class KeepViews(Transform):
     """Keep some of the views, by number; negative numbers count from the end."""
 
     views: tuple[int, ...] = (0,)
+    """Numbers of the views that stay, from the end if negative; a scene that lacks one does without."""
 
     def __call__(self, scene: Scene, generator: Generator) -> Scene:
         if scene.views is None:

@@ -28,12 +28,15 @@ class SparseUNetConfig(EncoderConfig):
     grid_size: float = 0.02
     """Edge of a voxel in metres."""
     stem_channels: int = 32
+    """Channels at the finest voxels, before the first stage; also those of the last skip."""
     stem_kernel: int = 5
+    """Voxels along an edge of the first convolution, odd."""
     channels: tuple[int, ...] = (32, 64, 128, 256, 256, 128, 96, 96)
     """Channels of the encoder stages, then of the decoder stages from deep to shallow. Their number sets the depth."""
     blocks: tuple[int, ...] = (2, 3, 4, 6, 2, 2, 2, 2)
     """Residual blocks of each stage."""
     norm_eps: float = 1e-3
+    """Added to the variance in every batch norm."""
     norm_momentum: float = 0.01
     """Weight of the new statistics."""
 

@@ -60,7 +60,9 @@ class DemoConfig(Config):
     labelled_points: int = 20
     """Labelled points in each of them."""
     pretrain_steps: int = 500
+    """Optimiser steps of each of the two pre-trainings."""
     finetune_steps: int = 80
+    """Optimiser steps of each fine-tuning, from scratch or not."""
     trials: int = 3
     """Repetitions of every measurement, with other seeds."""
     processes: int = 2
@@ -89,6 +91,7 @@ def run_demo(config: DemoConfig) -> str:
     rooms = _rooms(config)
     for which, data in (
         ("to pre-train on", pretrain["label-free"].data),
+        ("to render unseen", pretrain["label-free"].data.held_out()),
         ("to transfer to", rooms),
         ("to test on", rooms.held_out()),
     ):
@@ -146,7 +149,9 @@ def _segmentation(config: DemoConfig, init: str = "") -> Experiment:
 
 
 def _rooms(config: DemoConfig) -> RoomsConfig:
-    """The transfer rooms; their ``held_out`` are the test rooms of the pre-trainings too."""
+    """The transfer rooms. Their ``held_out`` are the rooms that transfer is tested on; those that the pre-trainings are
+    tested on, by rendering them, are other rooms.
+    """
     data = _segmentation(config).data
     assert isinstance(data, RoomsConfig)
     return replace(

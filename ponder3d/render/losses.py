@@ -20,12 +20,19 @@ class RenderLossConfig(Config):
     """Weights of the terms; 0 leaves a term out. The defaults are PonderV2's indoors."""
 
     colour: float = 10.0
+    """Weight of the L1 error of rendered colour, where 1 is full scale."""
     depth: float = 1.0
+    """Weight of the L1 error of the rendered distance along the ray, per metre."""
     sdf: float = 10.0
+    """Weight of the L1 error of the signed distance within ``truncation`` of a surface, per metre."""
     free_space: float = 1.0
+    """Weight of how far the signed distance stays below ``truncation`` farther in front of a surface, per metre."""
     eikonal: float = 0.01
+    """Weight of (length of the SDF's gradient - 1)^2 at all samples."""
     semantic: float = 0.1
+    """Weight of the cross-entropy of rendered classes (eq. 9); counts with ``PonderConfig.semantic_channels``."""
     feature: float = 1.0
+    """Weight of the L1 error of rendered features; counts with ``PonderConfig.feature_channels``."""
     truncation: float = 0.2
     """Metres on either side of a surface in which its signed distance is supervised."""
     temperature: float = 0.1

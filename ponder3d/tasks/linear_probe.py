@@ -28,10 +28,13 @@ class LinearProbeConfig(Config):
     points_per_scene: int = 4000
     """Labelled points of each training scene that are used, drawn at random."""
     steps: int = 400
+    """Steps of AdamW."""
     batch_size: int = 4096
     """Points per step."""
     lr: float = 0.02
+    """Learning rate at the start; it falls to 0 along half a cosine."""
     weight_decay: float = 1e-4
+    """Of AdamW, on weights and biases of the classifier."""
 
 
 @torch.no_grad()

@@ -34,7 +34,9 @@ class PonderConfig(TaskConfig):
     """Choices of the pretext task; the defaults are the paper's indoors, in metres."""
 
     encoder: EncoderConfig = SparseUNetConfig()
+    """The encoder that is pre-trained."""
     masking: MaskingConfig = NoMasking()
+    """Hides features from the encoder in training; transforms take points away."""
     volume_shape: tuple[int, int, int] = (128, 128, 32)
     """Cells along x, y and z of each scene's box."""
     volume_margin: float = 0.1
@@ -43,9 +45,13 @@ class PonderConfig(TaskConfig):
     cell_offsets: bool = True
     """Whether the dense network is told where in its cell the pooled features lie (see ``densify_with_offsets``)."""
     volume_net: VolumeNetConfig = UNet3DConfig()
+    """The dense network between the encoder's pooled features and the field (eq. 3)."""
     field: FieldConfig = FieldConfig()
+    """Decoders of the feature volume: signed distance, colour, semantics (eq. 4, 5, 9)."""
     render: RenderConfig = RenderConfig()
+    """Samples along rays, and their opacity (eq. 6, 7)."""
     losses: RenderLossConfig = RenderLossConfig()
+    """Weights of the loss terms (eq. 8)."""
     semantic_channels: int = 0
     """Width of the rendered semantic feature (eq. 9); 0 pre-trains without labels. At least the number of classes."""
     feature_channels: int = 0

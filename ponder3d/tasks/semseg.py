@@ -24,6 +24,7 @@ class SemSegConfig(TaskConfig):
     """Choices of the task."""
 
     encoder: EncoderConfig = SparseUNetConfig()
+    """The encoder, trained along; ``Experiment.init`` starts it from a pre-trained one."""
     cross_entropy: float = 1.0
     """Weight of the cross-entropy."""
     lovasz: float = 1.0

@@ -44,6 +44,7 @@ class UNet3DConfig(VolumeNetConfig):
     channels: tuple[int, ...] = (32, 64, 128, 256)
     """Channels per level; every level halves the resolution."""
     out_channels: int = 128
+    """Channels of the feature volume."""
 
     def build(self, in_channels: int) -> VolumeNet:
         """The network for features of ``in_channels``."""
@@ -55,9 +56,11 @@ class ShallowNet3DConfig(VolumeNetConfig):
     """A few convolutions at one resolution: the "shallow dense network" of the paper's eq. 3."""
 
     channels: int = 32
+    """Channels of each convolution."""
     depth: int = 2
     """Number of 3x3x3 convolutions; with 1 it is a single projection."""
     out_channels: int = 32
+    """Channels of the feature volume."""
     bypass: Literal["none", "add", "appearance"] = "none"
     """A linear map of the input, past the convolutions: added to the output, or instead of its second half, the field's
     appearance. What is decoded from it is for the encoder to learn, not for the convolutions."""

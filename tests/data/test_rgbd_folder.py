@@ -15,6 +15,12 @@ TILT = np.array([[1, 0, 0], [0, np.cos(0.2), -np.sin(0.2)], [0, np.sin(0.2), np.
 LABEL_OF_WALL = np.array([2, 2, 0, 2, 2, 1])
 
 
+def example(tmp_path, recording) -> RGBDFolderConfig:
+    """For the contract of datasets."""
+    root = recording().write(tmp_path / "rec", "scannet")
+    return RGBDFolderConfig(root=str(root), window=5, window_step=3, hold_out=4)
+
+
 def whole(root, **options) -> RGBDFolder:
     """One scene of all frames."""
     return RGBDFolderConfig(**{"root": str(root), "window": 0, "hold_out": 0, **options}).build()

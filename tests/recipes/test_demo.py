@@ -3,11 +3,14 @@
 import json
 import re
 from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
-from ponder3d.data.synthetic.rooms import FIRST_TEST_ROOM
+from ponder3d.data.synthetic.rooms import FIRST_TEST_ROOM, RoomsConfig, room_path
 from ponder3d.data.transforms import LimitLabels
+from ponder3d.recipes import demo
 from ponder3d.recipes.demo import (
     PRETRAININGS,
     DemoConfig,
@@ -25,10 +28,29 @@ def test_rooms_of_training_transfer_and_test_are_disjoint():
     config = DemoConfig()
     pretrained = pretrain_experiments(config)["label-free"].data
     transfer = finetune_experiment(config, "", 0).data
-    tests = transfer.held_out()
-    ranges = [range(d.first, d.first + d.num_rooms) for d in (pretrained, transfer, tests)]
-    assert ranges[0].stop <= ranges[1].start and ranges[1].stop <= ranges[2].start
+    rendered, tests = pretrained.held_out(), transfer.held_out()
+    ranges = [range(d.first, d.first + d.num_rooms) for d in (pretrained, transfer, rendered, tests)]
+    assert all(a.stop <= b.start for a, b in pairwise(ranges))
     assert ranges[2].start >= FIRST_TEST_ROOM
+
+
+def test_every_room_is_made_before_the_first_run(monkeypatch):
+    """Runs side by side would each make the rooms that are missing."""
+    made = set()
+    monkeypatch.setattr(demo, "generate", lambda data, *args: made.update(files(data)))
+
+    def look(jobs, *args):
+        parts = [part for job in jobs for part in (job.experiment.data, job.experiment.data.held_out())]
+        assert len(parts) == 4 and all(files(part) <= made for part in parts)
+        raise InterruptedError
+
+    monkeypatch.setattr(demo, "run_jobs", look)
+    with pytest.raises(InterruptedError):
+        run_demo(DemoConfig(quiet=True))
+
+
+def files(data: RoomsConfig) -> set[Path]:
+    return {room_path(data, number) for number in range(data.num_rooms)}
 
 
 def test_budgets_are_equal_whatever_the_start():

@@ -41,12 +41,15 @@ class RoomsConfig(DatasetConfig):
     """Generated rooms. Two sets with one seed and disjoint ranges of indices share no room."""
 
     seed: int = 0
+    """Other seeds give other rooms; room i of a seed is always the same."""
     first: int = 0
     """Index of the first room."""
     num_rooms: int = 1000
+    """Rooms in the set, made when they are asked for."""
     num_test_rooms: int = 16
     """Rooms of the ``held_out`` set."""
     num_views: int = 30
+    """Images per room, along one walk through it."""
     num_fused_views: int = 20
     """The point cloud comes from the first so many views; the others only supervise."""
     image_size: tuple[int, int] = (120, 160)
@@ -58,7 +61,9 @@ class RoomsConfig(DatasetConfig):
     cloud_spacing: float = 0.02
     """The cloud has one point per voxel of this side, in metres."""
     max_points: int = 100_000
+    """Most points of a room's cloud; of more, a random part is kept."""
     sensor: SensorConfig = SensorConfig()
+    """Noise and holes of the camera that films the rooms."""
     cache: str = ""
     """Directory in which rooms are kept once they are made; empty for none."""
 

@@ -31,6 +31,11 @@ PERFECT = SensorConfig(depth_noise=0.0, holes=0.0, colour_noise=0.0, exposure=0.
 OBJECTS = [name for name in ROOMS_LABELS.names if name not in (*STRUCTURE, "door", "window", "picture", "curtain")]
 
 
+def example() -> RoomsConfig:
+    """For the contract of datasets."""
+    return replace(TINY, num_rooms=2, num_test_rooms=2)
+
+
 @pytest.fixture(scope="module")
 def scenes() -> list[Scene]:
     dataset = SMALL.build()

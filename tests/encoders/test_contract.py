@@ -1,0 +1,114 @@
+"""What every encoder of the package promises, found by walking it; a new one is tested without a word.
+
+An encoder whose defaults are not small has a function ``example`` in the test file of its module.
+"""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from ponder3d.config import from_json, to_json
+from ponder3d.encoders.encoder import Encoder, EncoderConfig
+from ponder3d.encoders.files import load_encoder, save_encoder
+from ponder3d.types import Batch, Grid, Scene
+from ponder3d.types.scene import INPUT_CHANNELS
+from ponder3d.volume.convert import densify, sample_at
+
+FAMILY = EncoderConfig
+
+
+def cloud(num: int, low: float = 0.0) -> Scene:
+    normal = torch.nn.functional.normalize(torch.randn(num, 3), dim=1)
+    return Scene(torch.rand(num, 3) * 2 + low, torch.rand(num, 3), normal, "cloud")
+
+
+def features(encoder: Encoder, *scenes: Scene) -> Tensor:
+    """One row per point, as tasks read them."""
+    batch = Batch.of(scenes, encoder.config.inputs)
+    return sample_at(encoder(batch), batch.points.xyz, batch.points.scene)
+
+
+def test_a_configuration_survives_json_and_stays_with_its_encoder(example):
+    assert from_json(EncoderConfig, to_json(example)) == example
+    assert example.build().config == example
+    assert example.grid_size > 0 and set(example.inputs) <= set(INPUT_CHANNELS)
+
+
+@pytest.mark.parametrize("inputs", [("one",), ("normal", "rgb"), tuple(INPUT_CHANNELS)], ids=" ".join)
+def test_any_inputs_can_be_chosen(example, inputs):
+    encoder = replace(example, inputs=inputs).build()
+    assert features(encoder, cloud(50)).shape == (50, encoder.out_channels)
+
+
+def test_both_doors_open_and_train_every_parameter(example):
+    encoder = example.build()
+    scenes = [cloud(300), cloud(100, low=-1.0)]
+    batch = Batch.of(scenes, example.inputs)
+    out = encoder(batch)
+    volume = densify(out, Grid(batch.bounds, (6, 5, 4)))
+    assert volume.feats.shape == (2, 6, 5, 4, encoder.out_channels)
+    rows = sample_at(out, batch.points.xyz, batch.points.scene)
+    assert rows.shape == (400, encoder.out_channels) and bool(torch.isfinite(rows).all())
+    (rows.square().sum() + volume.feats.square().sum()).backward()
+    for name, parameter in encoder.named_parameters():
+        assert parameter.grad is not None and bool(torch.isfinite(parameter.grad).all()), name
+        assert float(parameter.grad.abs().max()) > 0, name
+
+
+def test_scenes_of_a_batch_do_not_mix(example):
+    encoder = example.build().eval()
+    scenes = [cloud(300), cloud(200, low=-1.0), cloud(50)]
+    together = features(encoder, *scenes).split([300, 200, 50])
+    for scene, rows in zip(scenes, together, strict=True):
+        torch.testing.assert_close(features(encoder, scene), rows, atol=1e-5, rtol=1e-4)
+
+
+def test_the_order_of_the_points_does_not_matter(example):
+    encoder, scene = example.build().eval(), cloud(300)
+    order = torch.randperm(300)
+    shuffled = replace(scene, xyz=scene.xyz[order], rgb=scene.rgb[order], normal=scene.normal[order])
+    torch.testing.assert_close(features(encoder, shuffled), features(encoder, scene)[order], atol=1e-5, rtol=1e-4)
+
+
+def test_evaluation_changes_nothing_and_repeats_to_the_bit(example):
+    encoder, scene = example.build().eval(), cloud(300)
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    torch.manual_seed(1)
+    first = features(encoder, scene)
+    torch.manual_seed(2)
+    assert torch.equal(features(encoder, scene), first)
+    assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
+
+
+@pytest.mark.parametrize("num", [0, 1, 2])
+@pytest.mark.parametrize("training", [True, False])
+def test_next_to_nothing(example, num, training):
+    """An empty scene and a scene of one point go through, trained or not, alone or beside another."""
+    encoder = example.build().train(training)
+    for scenes in ([cloud(num)], [cloud(num), cloud(100)]):
+        rows = features(encoder, *scenes)
+        assert rows.shape == (sum(len(s.xyz) for s in scenes), encoder.out_channels)
+        assert bool(torch.isfinite(rows).all())
+        rows.sum().backward()
+    assert all(p.grad is None or bool(torch.isfinite(p.grad).all()) for p in encoder.parameters())
+
+
+def test_a_file_holds_all_of_it(example, tmp_path):
+    encoder, scene = example.build(), cloud(300)
+    features(encoder.train(), scene)  # statistics that differ from the initial ones
+    save_encoder(encoder, tmp_path / "encoder.safetensors")
+    loaded = load_encoder(tmp_path)
+    assert loaded.config == example
+    assert torch.equal(features(loaded, scene), features(encoder.eval(), scene))
+
+
+def test_any_cloud_can_be_encoded(example):
+    encoder, scene = replace(example, inputs=tuple(INPUT_CHANNELS)).build(), cloud(300)
+    rows = encoder.encode(scene.xyz, scene.rgb, scene.normal)
+    assert rows.shape == (300, encoder.out_channels) and rows.dtype == torch.float32
+    order = torch.randperm(300)
+    again = encoder.encode(scene.xyz[order].numpy(), scene.rgb[order].numpy(), scene.normal[order].numpy())
+    torch.testing.assert_close(again, rows[order], atol=1e-5, rtol=1e-4)
+    assert encoder.encode(scene.xyz).shape == rows.shape, "colour and normals may be missing"
