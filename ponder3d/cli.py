@@ -1,6 +1,7 @@
 """The command line: ``ponder3d demo | train | evaluate | report | recipes``, on the functions of the Python API.
 
-Exit codes: 0 done, 143 preempted (saved, can be resumed), 2 usage, 3 bad data, 4 too many non-finite steps, 5 storage.
+Exit codes: 0 done, 143 preempted (saved, can be resumed), 2 usage, 3 bad data, 4 too many non-finite steps, 5 storage,
+1 anything else, such as a loader process that was killed; 130 interrupted at once.
 """
 
 import sys
@@ -10,14 +11,13 @@ from typing import Annotated
 
 import tyro
 
-from ponder3d.config import ConfigError
 from ponder3d.data.dataset import DataError
-from ponder3d.encoders.files import EncoderFileError
+from ponder3d.engine.checkpoint import NoCheckpointError
 from ponder3d.engine.evaluate import evaluate
 from ponder3d.engine.experiment import Experiment
-from ponder3d.engine.loop import NonFiniteError, PreemptedError, resume_experiment, train
+from ponder3d.engine.loop import LoaderError, NonFiniteError, PreemptedError, resume_experiment, train
 from ponder3d.recipes import demo as demo_recipe
-from ponder3d.recipes.catalogue import find_recipe, list_recipes
+from ponder3d.recipes.catalogue import find_recipe, import_own, list_recipes
 from ponder3d.report.demo_page import write_demo_page
 from ponder3d.report.run_page import write_run_page
 
@@ -44,10 +44,12 @@ class TrainOptions:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Options of ``ponder3d evaluate`` and ``ponder3d report``."""
+    """Options of ``ponder3d evaluate``, ``ponder3d report`` and ``ponder3d train --resume``."""
 
     run: Annotated[str, tyro.conf.Positional]
     """Directory of a run (or of a demo, for the report)."""
+    modules: Annotated[tuple[str, ...], tyro.conf.arg(name="import"), tyro.conf.UseAppendAction] = ()
+    """Module of your own with a dataset, an encoder or a task that the run uses; may be given several times."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,23 +78,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(error, 3)
     except NonFiniteError as error:
         return _fail(error, 4)
-    except (ConfigError, EncoderFileError, ValueError) as error:
+    except (NoCheckpointError, ValueError) as error:
         return _fail(error, 2)
     except OSError as error:
         return _fail(error, 5)
+    except LoaderError as error:
+        return _fail(error, 1)
     except KeyboardInterrupt:
-        return _fail("interrupted; run the same command again to continue", 130)
+        return _fail("interrupted; a run goes on with ponder3d train --resume RUN, a demo with the same command", 130)
 
 
 def _train(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: ponder3d train RECIPE --out RUN [options], or ponder3d train --resume RUN\n")
+        print("usage: ponder3d train RECIPE --out RUN [options], or ponder3d train --resume RUN [--import MODULE]\n")
         print("RECIPE --help lists the options of a recipe. Recipes:")
         return _recipes([])
     if arguments[0] == "--resume":
-        if len(arguments) != 2:
-            raise ValueError("ponder3d train --resume takes the directory of a run, and nothing else")
-        result = train(resume_experiment(arguments[1]), arguments[1], resume=True)
+        run = _run(arguments[1:], "train --resume", "Continue a run as it was started.")
+        result = train(resume_experiment(run), run, resume=True)
     else:
         recipe = find_recipe(arguments[0])
         options = tyro.cli(
@@ -109,15 +112,13 @@ def _train(arguments: list[str]) -> int:
 
 
 def _evaluate(arguments: list[str]) -> int:
-    options = tyro.cli(RunOptions, args=arguments, prog="ponder3d evaluate", description="Figures of a run.")
-    _print_figures(evaluate(options.run))
+    _print_figures(evaluate(_run(arguments, "evaluate", "Figures of a run.")))
     return 0
 
 
 def _report(arguments: list[str]) -> int:
-    options = tyro.cli(RunOptions, args=arguments, prog="ponder3d report", description="A page about a run or demo.")
-    page = write_demo_page(options.run) if demo_recipe.is_demo(options.run) else write_run_page(options.run)
-    print(page)
+    run = _run(arguments, "report", "A page about a run or demo.")
+    print(write_demo_page(run) if demo_recipe.is_demo(run) else write_run_page(run))
     return 0
 
 
@@ -140,6 +141,15 @@ def _recipes(arguments: list[str]) -> int:
     for name, function in found.items():
         print(f"  {name:<{width}}  {(function.__doc__ or '').strip().splitlines()[0]}")
     return 0
+
+
+def _run(arguments: list[str], command: str, description: str) -> str:
+    """The run that a command is about; imports what it is said to need, as reading a run never does by itself."""
+    options = tyro.cli(RunOptions, args=arguments, prog=f"ponder3d {command}", description=description)
+    for name in options.modules:
+        if import_own(name) is None:
+            raise ValueError(f"--import {name}: no such module in this directory or on Python's path")
+    return options.run
 
 
 def _print_figures(figures: dict[str, float]) -> None:

@@ -133,7 +133,10 @@ def _find_class(address: str, where: str) -> type:
             raise ConfigError(f"{where}: ponder3d has no module {module_name}") from error
     found: Any = sys.modules.get(module_name)
     if found is None:
-        raise ConfigError(f"{where}: type {address} is of a module that is not imported; import {module_name} first")
+        raise ConfigError(
+            f"{where}: type {address} is of a module that is not imported; import {module_name} first (on the command "
+            f"line --import {module_name})"
+        )
     for part in qualname.split("."):
         found = getattr(found, part, None)
     if not (_is_config(found) and dataclasses.is_dataclass(found)):

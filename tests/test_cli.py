@@ -1,7 +1,10 @@
 """The command line: what it prints, and what it exits with."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,7 @@ import ponder3d
 from ponder3d import cli
 from ponder3d.data.dataset import DataError
 from ponder3d.engine.checkpoint import CheckpointError
-from ponder3d.engine.loop import NonFiniteError, PreemptedError
+from ponder3d.engine.loop import LoaderError, NonFiniteError, PreemptedError
 from ponder3d.recipes.catalogue import list_recipes
 
 
@@ -113,9 +116,78 @@ def test_resuming_a_finished_run(run, capsys):
     assert cli.main(["train", "--resume", run]) == 0
 
 
-def test_evaluating_nothing(tmp_path, capsys):
-    assert cli.main(["evaluate", str(tmp_path)]) == 5
+@pytest.mark.parametrize("command", [["evaluate"], ["report"], ["train", "--resume"]])
+def test_a_run_that_is_not_there(tmp_path, capsys, command):
+    assert cli.main([*command, str(tmp_path)]) == 2
     assert str(tmp_path) in capsys.readouterr().err
+
+
+def test_an_encoder_that_is_not_there(run, tmp_path, capsys):
+    cache = str(Path(run).parent / "rooms")
+    missing = str(tmp_path / "encoder.safetensors")
+    options = ["--init", missing, "--out", str(tmp_path / "run"), "--data.cache", cache]
+    assert cli.main(["train", "smoke.semseg_rooms", *options]) == 2
+    assert missing in capsys.readouterr().err
+
+
+OWN = """
+from dataclasses import dataclass, replace
+
+from ponder3d.data.dataset import DatasetConfig, SceneDataset
+from ponder3d.engine.experiment import Experiment
+from ponder3d.recipes import smoke
+from ponder3d.types import LabelSet, Scene
+import torch
+
+
+@dataclass(frozen=True)
+class Noise(DatasetConfig):
+    def build(self):
+        return Scenes()
+
+    def held_out(self):
+        return self
+
+
+class Scenes(SceneDataset):
+    labels = LabelSet(("a", "b"), ((0, 0, 0), (9, 9, 9)))
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        xyz = torch.rand(200, 3, generator=torch.Generator().manual_seed(index))
+        return Scene(xyz=xyz, rgb=xyz, normal=None, source="noise", labels=(xyz[:, 0] > 0.5).long())
+
+
+def tiny() -> Experiment:
+    return replace(smoke.semseg_rooms(), data=Noise(), transforms=(), steps=1)
+"""
+EACH = """
+import sys
+from ponder3d import cli
+for command in (["train", "--resume"], ["evaluate"], ["report"]):
+    sys.modules.pop("own_scans", None)
+    print("code", cli.main([*command, "run"]), cli.main([*command, "run", "--import", "own_scans"]))
+print("code", cli.main(["evaluate", "run", "--import", "own_scams"]))
+"""
+
+
+def test_a_run_with_a_dataset_of_ones_own_goes_on_in_another_process(tmp_path):
+    (tmp_path / "own_scans.py").write_text(OWN)
+
+    def python(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = os.environ | {"PYTHONPATH": str(Path(ponder3d.__file__).parents[1])}
+        command = [sys.executable, "-c", program, *arguments]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+    start = "import sys; from ponder3d import cli; sys.exit(cli.main())"
+    first = python(start, "train", "own_scans.tiny", "--out", "run")
+    assert first.returncode == 0, first.stderr
+    later = python(EACH)
+    codes = [line for line in later.stdout.splitlines() if line.startswith("code")]
+    assert codes == ["code 2 0"] * 3 + ["code 2"], later.stderr
+    assert later.stderr.count("--import own_scans") == 3 and "--import own_scams: no such module" in later.stderr
 
 
 @pytest.mark.parametrize(
@@ -125,7 +197,10 @@ def test_evaluating_nothing(tmp_path, capsys):
         (DataError("x"), 3),
         (NonFiniteError("x"), 4),
         (CheckpointError("x"), 5),
+        (OSError("x"), 5),
+        (ConnectionError("x"), 5),
         (ValueError("x"), 2),
+        (LoaderError("x"), 1),
         (KeyboardInterrupt(), 130),
     ],
 )
@@ -135,6 +210,15 @@ def test_exit_codes(monkeypatch, error, code):
 
     monkeypatch.setattr(cli, "resume_experiment", fail)
     assert cli.main(["train", "--resume", "somewhere"]) == code
+
+
+def test_an_interrupted_run_is_told_how_to_go_on(monkeypatch, capsys):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "train", interrupt)
+    assert cli.main(["train", "smoke.semseg_rooms"]) == 130
+    assert "--resume RUN" in capsys.readouterr().err
 
 
 def test_the_encoder_of_a_run_loads_in_three_lines(run):

@@ -4,6 +4,7 @@ The header holds a format version, the encoder's configuration and its fingerpri
 (what it was trained on, under which licence). One file, replaced atomically: weights and configuration never part.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -15,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from ponder3d.config import ConfigError, fingerprint, from_json, to_json
+from ponder3d.config import fingerprint, from_json, to_json
 from ponder3d.encoders.encoder import Encoder, EncoderConfig
 
 FILE_NAME = "encoder.safetensors"
@@ -36,7 +37,7 @@ def save_encoder(encoder: Encoder, path: Path | str, card: dict[str, Any] | None
         card: JSON values to travel along, e.g. the experiment's fingerprint.
 
     Raises:
-        OSError: it could not be written; an older file at ``path`` is as it was.
+        OSError: it could not be written; at ``path`` there is what was there before, or the whole new file.
     """
     path = Path(path)
     weights = {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
@@ -55,9 +56,12 @@ def save_encoder(encoder: Encoder, path: Path | str, card: dict[str, Any] | None
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+        sync_directory(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):  # the first error is the one to report
+            temporary.unlink(missing_ok=True)
+        need = len(data) >> 20
+        raise OSError(error.errno, f"could not save the encoder ({need} MiB): {error.strerror}", str(path)) from error
 
 
 def load_encoder(path: Path | str, device: torch.device | str = "cpu") -> Encoder:
@@ -82,8 +86,10 @@ def load_encoder(path: Path | str, device: torch.device | str = "cpu") -> Encode
     header, weights = _read(path)
     try:
         config = from_json(EncoderConfig, header["config"])
-    except ConfigError as error:
+    except ValueError as error:
         raise EncoderFileError(f"{path}: its configuration does not fit this version: {error}") from error
+    if fingerprint(config) != header["fingerprint"]:
+        raise EncoderFileError(f"{path}: its configuration differs from its fingerprint; the file is damaged")
     encoder = config.build()
     _check_names(path, set(weights), set(encoder.state_dict()))
     _load(encoder, weights, str(path))
@@ -104,8 +110,13 @@ def copy_weights(source: Encoder, target: Encoder, name: str) -> None:
     """Start ``target`` from the weights of ``source``.
 
     Raises:
-        EncoderFileError: they differ in structure; the message names the first difference.
+        EncoderFileError: they differ in what they read, in the size of their voxels or in structure; the message names
+            the first difference.
     """
+    for field in ("inputs", "grid_size"):  # weights fit whatever these are, and mean something else
+        theirs, ours = getattr(source.config, field), getattr(target.config, field)
+        if theirs != ours:
+            raise EncoderFileError(f"{name}: trained with {field} {theirs}, this encoder has {ours}; give it the same")
     _check_names(Path(name), set(source.state_dict()), set(target.state_dict()))
     _load(target, source.state_dict(), name)
 
@@ -119,9 +130,15 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise EncoderFileError(f"{path}: no intact safetensors file ({error})") from error
     if _HEADER not in metadata:
         raise EncoderFileError(f"{path}: a safetensors file, but not one that ponder3d wrote (no '{_HEADER}' header)")
-    header = json.loads(metadata[_HEADER])
+    try:
+        header = json.loads(metadata[_HEADER])
+    except ValueError as error:
+        raise EncoderFileError(f"{path}: its '{_HEADER}' header is damaged ({error})") from error
     if header.get("format") != _FORMAT:
         raise EncoderFileError(f"{path}: encoder format {header.get('format')}, this version reads {_FORMAT}")
+    missing = [key for key in ("config", "fingerprint", "sha256", "card") if key not in header]
+    if missing:
+        raise EncoderFileError(f"{path}: its '{_HEADER}' header has no {missing[0]!r}; the file is damaged")
     if header["sha256"] != _digest(weights):
         raise EncoderFileError(f"{path}: the weights differ from their digest; the file is damaged")
     return header, weights
@@ -145,6 +162,15 @@ def _load(encoder: nn.Module, weights: dict[str, Tensor], name: str) -> None:
                 f"{name}: {key} has shape {list(weights[key].shape)}, the encoder needs {list(value.shape)}"
             )
     encoder.load_state_dict(weights)
+
+
+def sync_directory(path: Path) -> None:
+    """Make sure that a rename in a directory survives a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _digest(weights: dict[str, Tensor]) -> str:

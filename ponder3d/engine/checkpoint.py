@@ -18,6 +18,8 @@ from typing import Any
 
 import torch
 
+from ponder3d.encoders.files import sync_directory
+
 MANIFEST = "MANIFEST.json"
 _FORMAT = 1
 _NAME = re.compile(r"step-(\d{8})$")
@@ -27,6 +29,10 @@ _CHUNK = 1 << 22
 
 class CheckpointError(OSError):
     """A checkpoint that could not be written, or none that can be read; the message names the path."""
+
+
+class NoCheckpointError(CheckpointError):
+    """A directory without any checkpoint: no run, or one that has not begun."""
 
 
 @dataclass(frozen=True)
@@ -93,11 +99,11 @@ class CheckpointStore:
             entries = {name: _write(temporary / name, data) for name, data in files.items()}
             manifest = {"format": _FORMAT, "step": step, "files": entries}
             _write(temporary / MANIFEST, memoryview(json.dumps(manifest, indent=1).encode()))
-            _sync_directory(temporary)
+            sync_directory(temporary)
             if final.exists():  # damaged: the run fell back to an older one and came here again
                 shutil.rmtree(final)
             os.rename(temporary, final)
-            _sync_directory(self.folder)
+            sync_directory(self.folder)
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
             need = sum(len(data) for data in files.values()) >> 20
@@ -113,6 +119,7 @@ class CheckpointStore:
 
         Raises:
             CheckpointError: there is none; the message lists what was found and why it was refused.
+            NoCheckpointError: nothing was found.
         """
         skipped: list[str] = []
         for step in reversed(self.steps()):
@@ -121,11 +128,16 @@ class CheckpointStore:
                 contents = read_verified(path)
                 state = torch.load(io.BytesIO(contents["state.pt"]), map_location=map_location, weights_only=True)
                 experiment = json.loads(contents["experiment.json"])
+                self._trusted.add(step)
                 return Loaded(step, path, state, experiment, tuple(skipped))
             except (CheckpointError, KeyError, ValueError) as error:
                 skipped.append(f"{path}: {error}")
-        found = "; ".join(skipped) if skipped else "no step-* directory"
-        raise CheckpointError(f"{self.folder}: no checkpoint that verifies ({found})")
+        if not skipped:
+            raise NoCheckpointError(
+                f"{self.folder}: no checkpoint that verifies (no step-* directory): this is no run, or one that was "
+                "stopped before it began and has to be started again"
+            )
+        raise CheckpointError(f"{self.folder}: no checkpoint that verifies ({'; '.join(skipped)})")
 
     def _is_intact(self, step: int) -> bool:
         path = self.folder / f"step-{step:08d}"
@@ -191,11 +203,3 @@ def _write(path: Path, data: memoryview) -> dict[str, Any]:
     finally:
         os.close(handle)
     return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-
-
-def _sync_directory(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -12,6 +12,7 @@ from ponder3d.data.loader import Collate, KeyedScenes
 from ponder3d.engine.checkpoint import CheckpointStore
 from ponder3d.engine.experiment import Experiment
 from ponder3d.engine.log import SKIPPED_FRAMES, Progress, SkippedFrames
+from ponder3d.engine.runner import device_type
 from ponder3d.tasks.task import Picture, Task
 from ponder3d.types.scene import to_device
 
@@ -63,7 +64,7 @@ def load_task(run: Path | str, device: torch.device | str = "cpu") -> tuple[Task
 
     Raises:
         CheckpointError: the run has no checkpoint that verifies.
-        ConfigError: it was written by another version.
+        ConfigError: it was written by another version, or with classes of a module that is not imported.
     """
     loaded = CheckpointStore(Path(run) / "checkpoints").load()
     experiment = from_json(Experiment, loaded.experiment)
@@ -77,10 +78,13 @@ def evaluate(run: Path | str, quiet: bool = False) -> dict[str, float]:
 
     Raises:
         CheckpointError: the run has no checkpoint that verifies.
+        ConfigError: it was written by another version, or with classes of a module that is not imported.
         DataError: the validation data are not there.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    task, experiment, step = load_task(run, device)
+    task, experiment, step = load_task(run)
+    # A run trained on a GPU can be evaluated where there is none.
+    device = torch.device(device_type("cpu" if experiment.accelerator == "cpu" else "auto"))
+    task.to(device)
     total = len(experiment.validation_data().build())
     progress = Progress(total, label="evaluate", quiet=quiet)
     skipped = SkippedFrames(Path(run) / SKIPPED_FRAMES)

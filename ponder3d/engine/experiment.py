@@ -34,9 +34,12 @@ class Experiment(Config):
     seed: int = 0
     """Every random number of the run follows from it."""
     init: str = ""
-    """Encoder file to start from; empty starts from scratch."""
+    """Encoder file to start from; empty starts from scratch. A run that is resumed does not need it any more."""
     precision: str = "32-true"
     """``32-true`` or ``bf16-mixed``; rendering is always done in float32."""
+    accelerator: str = "auto"
+    """``cuda``, ``cpu``, or ``auto``: CUDA where there is some, else the CPU. Apple's GPUs are not used: they lack the
+    float64 that geometry and metrics need."""
     workers: int = 2
     """Loader processes per rank; the data do not depend on it."""
     devices: int = 1
@@ -46,13 +49,15 @@ class Experiment(Config):
     validation_scenes: int = 0
     """Scenes per evaluation while training, from the first on; 0 takes all."""
     save_every: int = 200
-    """Steps between checkpoints; one is always saved at the end and when asked to stop."""
+    """Steps between checkpoints; one is always saved before the first step, at the end, and when asked to stop."""
     keep: int = 2
     """Newest checkpoints that are kept."""
     log_every: int = 10
     """Steps between rows in the log."""
     max_bad_steps: int = 10
     """Steps in a row without a finite loss and gradient before the run gives up."""
+    max_skipped_steps: int = 100
+    """Such steps in the whole run before it gives up."""
 
     def __post_init__(self):
         for name in (
@@ -64,6 +69,7 @@ class Experiment(Config):
             "keep",
             "log_every",
             "max_bad_steps",
+            "max_skipped_steps",
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"Experiment.{name} must be at least 1, not {getattr(self, name)}")
@@ -72,13 +78,15 @@ class Experiment(Config):
                 raise ValueError(f"Experiment.{name} must not be negative")
         if self.precision not in ("32-true", "bf16-mixed"):
             raise ValueError(f"Experiment.precision must be 32-true or bf16-mixed, not {self.precision!r}")
+        if self.accelerator not in ("auto", "cpu", "cuda"):
+            raise ValueError(f"Experiment.accelerator must be auto, cpu or cuda, not {self.accelerator!r}")
 
     def validation_data(self) -> DatasetConfig:
         """The configuration of the scenes to evaluate on."""
         return self.data.held_out() if isinstance(self.validation, HeldOut) else self.validation
 
 
-_MAY_CHANGE = frozenset({"workers", "devices", "accumulate", "save_every", "keep", "log_every"})
+_MAY_CHANGE = frozenset({"accelerator", "workers", "devices", "accumulate", "save_every", "keep", "log_every"})
 """Fields that change neither the samples nor the steps of a run."""
 
 

@@ -89,14 +89,16 @@ class SkippedFrames:
 
 
 class TensorBoard:
-    """Event files for TensorBoard; silent if tensorboardX is not installed (extra ``tensorboard``)."""
+    """Event files for TensorBoard; says so if tensorboardX is not installed (extra ``tensorboard``)."""
 
-    def __init__(self, folder: Path, position: int):
+    def __init__(self, folder: Path, position: int, quiet: bool = False):
         self._writer: Any = None
         if importlib.util.find_spec("tensorboardX") is not None:
             from tensorboardX import SummaryWriter  # noqa: PLC0415
 
             self._writer = SummaryWriter(str(folder), purge_step=position)
+        elif not quiet:
+            print("ponder3d: CSV logs only; pip install tensorboardX for TensorBoard's too", file=sys.stderr)
 
     def write(self, step: int, figures: dict[str, float], prefix: str) -> None:
         """Add scalars."""

@@ -2,7 +2,7 @@
 
 Batch k is a pure function of (seed, k) and the step's randomness one of (seed, step, rank), so the position of a run is
 one integer. All ranks take every decision together, at a step boundary, from one reduction. A step without a finite
-loss and gradient is skipped and its scenes are named. SIGTERM sets a flag; the loop saves and leaves.
+loss and gradient is skipped and its scenes are named. SIGTERM and Ctrl-C set a flag; the loop saves and leaves.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,14 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from ponder3d.config import fingerprint, from_json, to_json
+from ponder3d.data.dataset import DataError
 from ponder3d.data.loader import Collate, KeyedScenes
+from ponder3d.encoders.encoder import Encoder
 from ponder3d.encoders.files import FILE_NAME, copy_weights, load_encoder, save_encoder
-from ponder3d.engine.checkpoint import CheckpointStore
+from ponder3d.engine.checkpoint import CheckpointError, CheckpointStore
 from ponder3d.engine.evaluate import evaluate_scenes
 from ponder3d.engine.experiment import Experiment, first_difference
 from ponder3d.engine.log import SKIPPED_FRAMES, Progress, Report, SkippedFrames, TableLog, TensorBoard
@@ -38,12 +40,14 @@ from ponder3d.geometry import keyed
 from ponder3d.types import Batch
 from ponder3d.types.scene import to_device
 
+_TRAIN_LOG, _VALIDATION_LOG = "train.csv", "validation.csv"
+
 
 class NonFiniteError(ValueError):
-    """Too many steps in a row had no finite loss and gradient; the last finite checkpoint is kept."""
+    """Too many steps had no finite loss and gradient, in a row or in all; the checkpoints are finite and are kept."""
 
 
-class LoaderError(OSError):
+class LoaderError(RuntimeError):
     """A loader process died (killed, out of memory). The run can be resumed."""
 
 
@@ -81,12 +85,15 @@ def train(
         report: told about the progress instead of the terminal.
 
     Raises:
-        ValueError: ``out`` holds a run and ``resume`` is off, or data and task do not fit each other.
+        ValueError: ``out`` holds a run and ``resume`` is off, data and task do not fit each other, or there is no file
+            ``Experiment.init``.
+        EncoderFileError: that file does not hold such an encoder.
         DataError: a scene cannot be used.
-        NonFiniteError: ``Experiment.max_bad_steps`` steps in a row were not finite.
-        PreemptedError: SIGTERM arrived; everything is saved.
+        NonFiniteError: more steps were not finite than ``Experiment.max_bad_steps`` and ``max_skipped_steps`` allow.
+        PreemptedError: SIGTERM or Ctrl-C arrived; everything is saved. A second Ctrl-C stops at once.
         LoaderError: a loader process died.
-        CheckpointError: storage failed; older checkpoints are as they were.
+        OSError: storage failed (``CheckpointError`` if a checkpoint could not be written or read); older checkpoints
+            are as they were.
     """
     return _Run(experiment, Path(out), resume, quiet, report).complete()
 
@@ -95,8 +102,8 @@ def resume_experiment(out: Path | str) -> Experiment:
     """The experiment of a run, from its newest checkpoint that verifies.
 
     Raises:
-        CheckpointError: there is none.
-        ConfigError: it was written by another version.
+        CheckpointError: there is none (``NoCheckpointError`` if there is nothing at all).
+        ConfigError: it was written by another version, or with classes of a module that is not imported.
     """
     return from_json(Experiment, CheckpointStore(Path(out) / "checkpoints").load().experiment)
 
@@ -105,17 +112,33 @@ def resume_experiment(out: Path | str) -> Experiment:
 class _Sums:
     """Figures since the last row of the log; kept on the device, read when the row is written."""
 
-    total: dict[str, Tensor] = field(default_factory=dict)
+    figures: dict[str, Tensor] = field(default_factory=dict)
+    """Sum and number of the values of each."""
     steps: int = 0
-    started: float = field(default_factory=time.monotonic)
+    """Steps done, skipped ones too."""
+    seconds: float = 0.0
+    """Time they took, without evaluations and saves."""
 
     def add(self, figures: dict[str, Tensor]) -> None:
+        """Add values; NaN stands for none, e.g. where no ray has anything to be compared with."""
         for name, value in figures.items():
-            self.total[name] = self.total.get(name, torch.zeros((), device=value.device)) + value.detach().float()
-        self.steps += 1
+            value = value.detach().float()
+            known = ~value.isnan()
+            new = torch.stack([torch.where(known, value, 0), known.float()])
+            self.figures[name] = self.figures[name] + new if name in self.figures else new
 
-    def means(self) -> dict[str, float]:
-        return {name: float(value) / self.steps for name, value in self.total.items()}
+    def totals(self) -> dict[str, tuple[float, float]]:
+        return {name: (float(total), float(number)) for name, (total, number) in self.figures.items()}
+
+
+def _means(ranks: Sequence[dict[str, tuple[float, float]]]) -> dict[str, float]:
+    """Mean of each figure over the passes of all ranks; one that no pass had is left out."""
+    means = {}
+    for name in dict.fromkeys(name for totals in ranks for name in totals):
+        totals, numbers = zip(*(rank[name] for rank in ranks if name in rank), strict=True)
+        if sum(numbers):
+            means[name] = sum(totals) / sum(numbers)
+    return means
 
 
 class _Run:
@@ -124,9 +147,10 @@ class _Run:
     def __init__(self, experiment: Experiment, out: Path, resume: bool, quiet: bool, report: Report | None):
         self.experiment, self.out, self.report = experiment, out, report
         self.store = CheckpointStore(out / "checkpoints", experiment.keep)
-        if self.store.steps() and not resume:
+        goes_on = bool(self.store.steps())  # asked before the ranks meet: afterwards the first one saves
+        if goes_on and not resume:
             raise ValueError(f"{out} already holds a run: continue it with --resume {out}, or choose another --out")
-        self.runner = Runner(experiment.devices, experiment.precision)
+        self.runner = Runner(experiment.devices, experiment.precision, experiment.accelerator)
         self.leads = self.runner.rank == 0
         dataset = experiment.data.build()
         validation = experiment.validation_data().build()  # now, not after hours: there may be nothing to evaluate on
@@ -134,10 +158,9 @@ class _Run:
         self.scenes = KeyedScenes(dataset, experiment.transforms, experiment.seed)
         torch.manual_seed(keyed.derive(experiment.seed, 0x1217))  # the same initial weights on every rank
         self.task = experiment.task.build(dataset.labels)
-        if experiment.init:
-            copy_weights(load_encoder(experiment.init), self.task.encoder, experiment.init)
-        goes_on = resume and bool(self.store.steps())
         if not goes_on:
+            if experiment.init:
+                copy_weights(_initial_encoder(experiment.init), self.task.encoder, experiment.init)
             self.task.to(self.runner.device).prepare(self._pass(number) for number in itertools.count())
         self.optimizer = experiment.optim.build(self.task)
         self.step_module, self.wrapped_optimizer = self.runner.setup(self.task, self.optimizer)
@@ -147,13 +170,14 @@ class _Run:
         self.skipped_frames = SkippedFrames(out / SKIPPED_FRAMES)
         if self.leads:
             out.mkdir(parents=True, exist_ok=True)
-            self.store.sweep()
+            self._sweep()
             self.skipped_frames.add((*dataset.skipped, *validation.skipped))
-        self.train_log = TableLog(out / "train.csv", self.position) if self.leads else None
-        self.validation_log = TableLog(out / "validation.csv", self.position) if self.leads else None
-        self.board = TensorBoard(out / "tensorboard", self.position) if self.leads else None
+        self.quiet = quiet or report is not None or not self.leads
+        self.train_log = TableLog(out / _TRAIN_LOG, self.position) if self.leads else None
+        self.validation_log = TableLog(out / _VALIDATION_LOG, self.position) if self.leads else None
+        self.board = TensorBoard(out / "tensorboard", self.position, self.quiet) if self.leads else None
         name = type(self.task).__name__.lower()
-        self.progress = Progress(experiment.steps, self.position, name, quiet or report is not None or not self.leads)
+        self.progress = Progress(experiment.steps, self.position, name, self.quiet)
 
     def complete(self) -> TrainResult:
         """Every step that is left, then the final evaluation."""
@@ -175,12 +199,18 @@ class _Run:
 
     def _train(self) -> None:
         e = self.experiment
+        # A new run can be resumed from here on; one that goes on writes its encoder again, as it may have been killed
+        # between the two files of its last save.
+        self._save()
         if self.position == 0 and e.validate_every:
             self._validate(0, e.validation_scenes)
         sums = _Sums()
-        with _sigterm_sets_flag() as asked_to_stop, contextlib.closing(self._batches()) as batches:
+        with _signals_set_flag() as asked_to_stop, contextlib.closing(self._batches()) as batches:
             for step in range(self.position, e.steps):
+                started = time.monotonic()
                 stop = self._step(step, [next(batches) for _ in range(e.accumulate)], asked_to_stop, sums)
+                sums.seconds += time.monotonic() - started
+                sums.steps += 1
                 self.position = step + 1
                 if self.position % e.log_every == 0 or self.position == e.steps:
                     self._log(sums)
@@ -199,7 +229,7 @@ class _Run:
         self.task.train()
         before = [(b, b.clone()) for b in self.task.buffers()]
         total = torch.zeros((), device=self.runner.device)
-        terms, monitors = {}, {}
+        figures = []
         for number, batch in enumerate(passes):
             torch.manual_seed(keyed.derive(e.seed, step, self.runner.rank, number))
             moved = to_device(batch, self.runner.device, non_blocking=True)
@@ -208,6 +238,7 @@ class _Run:
                 loss = torch.stack(list(terms.values())).sum() / len(passes)
                 self.step_module.backward(loss)
             total = total + loss.detach()
+            figures.append({**terms, **monitors})
         norm = gradient_norm(self.task.parameters())
         finite = torch.isfinite(norm) & torch.isfinite(total)
         bad, stop = self.runner.any(~finite, asked_to_stop.is_set())
@@ -223,7 +254,10 @@ class _Run:
                 torch.nn.utils.clip_grads_with_norm_(self.task.parameters(), e.optim.clip, norm)
             set_lr(self.optimizer, e.optim.lr * lr_factor(step, e.steps, e.optim.warmup, e.optim.final))
             self.wrapped_optimizer.step()
-            sums.add({"loss": total, **terms, **monitors, "gradient_norm": norm})
+            sums.add({"loss": total})
+            for of_pass in figures:
+                sums.add(of_pass)
+            sums.add({"gradient_norm": norm})
         self.optimizer.zero_grad(set_to_none=True)
         return stop
 
@@ -236,10 +270,13 @@ class _Run:
         print(f"ponder3d: {line}", file=sys.stderr)
         with (self.out / "skipped.log").open("a") as file:
             file.write(line + "\n")
-        if self.bad_in_a_row >= self.experiment.max_bad_steps:
+        e = self.experiment
+        if self.bad_in_a_row >= e.max_bad_steps or self.skipped >= e.max_skipped_steps:
+            in_a_row = self.bad_in_a_row >= e.max_bad_steps
+            count = f"{self.bad_in_a_row} steps in a row" if in_a_row else f"{self.skipped} steps of the run"
             raise NonFiniteError(
-                f"{self.bad_in_a_row} steps in a row were not finite, the last of them step {step}; see "
-                f"{self.out / 'skipped.log'}. The checkpoints hold finite weights: lower the learning rate and resume"
+                f"{count} were not finite, the last of them step {step}; {self.out / 'skipped.log'} names the scenes. "
+                "The checkpoints hold finite weights. Look at the scenes, or start another run with a lower --optim.lr"
             )
 
     def _pass(self, number: int) -> Iterator[Batch]:
@@ -256,18 +293,22 @@ class _Run:
         )
         over = multiprocessing.RawValue("b", 0)
         loader = DataLoader(
-            self.scenes,
-            batch_sampler=sampler,  # type: ignore[arg-type]
+            _Batches(self.scenes, Collate(e.task.encoder.inputs)),
+            batch_size=None,  # the sampler yields the draws of a whole batch
+            sampler=sampler,  # type: ignore[arg-type]
             num_workers=e.workers,
-            collate_fn=Collate(e.task.encoder.inputs),
+            collate_fn=_as_it_is,  # type: ignore[arg-type]
             pin_memory=self.runner.device.type == "cuda",
-            worker_init_fn=functools.partial(_leave_sigterm_to_the_loop, over),
+            worker_init_fn=functools.partial(_leave_signals_to_the_loop, over),
         )
         try:
-            yield from loader
+            for batch in loader:
+                if isinstance(batch, DataError):
+                    raise batch
+                yield batch
         except (EOFError, ConnectionError) as error:
             # The other end of the pipe is gone; or the dataset raised it, in a process that lives.
-            if str(error).startswith("Caught "):
+            if e.workers == 0 or str(error).startswith("Caught "):
                 raise
             raise self._loader_error(error) from error
         finally:
@@ -277,11 +318,12 @@ class _Run:
         return LoaderError(f"a loader process died ({str(error).strip()}); continue with --resume {self.out}")
 
     def _log(self, sums: _Sums) -> None:
-        means = sums.means() if sums.steps else {}
+        ranks = self.runner.gather(sums.totals())
         if not self.leads or self.train_log is None or self.board is None:
             return
         e = self.experiment
-        rate = e.batch_size * e.log_every / (time.monotonic() - sums.started)
+        means = _means(ranks)
+        rate = e.batch_size * sums.steps / sums.seconds
         lr = e.optim.lr * lr_factor(self.position - 1, e.steps, e.optim.warmup, e.optim.final)
         figures = {**means, "lr": lr, "scenes_per_second": rate, "skipped_steps": float(self.skipped)}
         self.train_log.write(self.position, figures)
@@ -310,18 +352,38 @@ class _Run:
         return figures
 
     def _save(self) -> None:
+        """The first rank writes; the others wait, and stop with it if it cannot."""
+        problem = None
         if self.leads:
-            state = {
-                "step": self.position,
-                "skipped": self.skipped,
-                "bad_in_a_row": self.bad_in_a_row,
-                "model": self.task.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-            }
-            self.store.save(self.position, state, to_json(self.experiment))
+            try:
+                self._write()
+            except Exception as error:
+                problem = error
+        (failed,) = self.runner.any(problem is not None)
+        if problem is not None:
+            raise problem
+        if failed:
+            raise CheckpointError(f"{self.out}: rank 0 could not save step {self.position}; its message says why")
+
+    def _write(self) -> None:
+        state = {
+            "step": self.position,
+            "skipped": self.skipped,
+            "bad_in_a_row": self.bad_in_a_row,
+            "model": self.task.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        self.store.save(self.position, state, to_json(self.experiment))
+        if self.position:  # an encoder that has learnt nothing is no result
             card = {"experiment": fingerprint(self.experiment), "step": self.position}
             save_encoder(self.task.encoder, self.out / FILE_NAME, card)
-        self.runner.wait()
+
+    def _sweep(self) -> None:
+        """Remove what a killed process of this run has left unfinished."""
+        self.store.sweep()
+        for name in (FILE_NAME, _TRAIN_LOG, _VALIDATION_LOG):
+            for left in self.out.glob(f".tmp-{name}-*"):
+                left.unlink(missing_ok=True)
 
     def _restore(self) -> None:
         loaded = self.store.load()
@@ -341,30 +403,68 @@ class _Run:
         self.bad_in_a_row = loaded.state["bad_in_a_row"]
 
 
-def _leave_sigterm_to_the_loop(over: Any, worker: int) -> None:
-    """In a loader process: a SIGTERM to all processes of a run (batch systems send it) must not take the loader away
-    before the loop has saved; once the loop is over, SIGTERM is how multiprocessing ends what is left."""
+def _initial_encoder(path: str) -> Encoder:
+    try:
+        return load_encoder(path)
+    except FileNotFoundError as error:
+        raise ValueError(f"Experiment.init: {error}") from error
+
+
+class _Batches(Dataset[Batch | DataError]):
+    """The batch of a list of draws; or, if a scene of it cannot be used, the error as a value. Raised in a loader
+    process, it would reach the user as the text of a traceback."""
+
+    def __init__(self, scenes: KeyedScenes, collate: Collate):
+        self.scenes, self.collate = scenes, collate
+
+    def __getitem__(self, draws: list[tuple[int, int]]) -> Batch | DataError:
+        try:
+            return self.collate([self.scenes[draw] for draw in draws])
+        except DataError as error:
+            return DataError(str(error))
+
+
+def _as_it_is(batch: Batch | DataError) -> Batch | DataError:
+    """Instead of the loader's own conversion."""
+    return batch
+
+
+def _leave_signals_to_the_loop(over: Any, worker: int) -> None:
+    """In a loader process: a SIGTERM to all processes of a run (batch systems send it), or a Ctrl-C, must not take the
+    loader away before the loop has saved; once the loop is over, SIGTERM is how multiprocessing ends what is left."""
 
     def leave(number: int, frame: Any) -> None:
         if over.value:
             os._exit(0)
 
     signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextlib.contextmanager
-def _sigterm_sets_flag() -> Iterator[threading.Event]:
-    """Within this context SIGTERM sets the flag it yields. Only the main thread gets signals."""
+def _signals_set_flag() -> Iterator[threading.Event]:
+    """Within this context SIGTERM and a first SIGINT set the flag it yields. Only the main thread gets signals.
+
+    Where SIGINT does something else than it does by default (ignored in the background, say), it is left alone.
+    """
     flag = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield flag
         return
 
     def note(number: int, frame: Any) -> None:
+        if number == signal.SIGINT:
+            if flag.is_set():
+                raise KeyboardInterrupt
+            # Not print: the signal may have come in the middle of one.
+            os.write(2, b"\nponder3d: saving after this step, then stopping; Ctrl-C again to stop at once\n")
         flag.set()
 
-    old = signal.signal(signal.SIGTERM, note)
+    old = {signal.SIGTERM: signal.signal(signal.SIGTERM, note)}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        old[signal.SIGINT] = signal.signal(signal.SIGINT, note)
     try:
         yield flag
     finally:
-        signal.signal(signal.SIGTERM, old)
+        for number, handler in old.items():
+            signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""The five things the loop wants from Lightning Fabric: launch, set up, backward, reduce, wait.
+"""The five things the loop wants from Lightning Fabric: launch, set up, backward, reduce, share.
 
 Everything Lightning-shaped ends here; a class with the same methods on plain torch would do as well.
 """
@@ -6,7 +6,7 @@ Everything Lightning-shaped ends here; a class with the same methods on plain to
 import os
 from contextlib import AbstractContextManager
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from lightning_fabric import Fabric
@@ -16,19 +16,39 @@ from torch import Tensor, nn
 from ponder3d.tasks.task import Task
 from ponder3d.types import Batch
 
+T = TypeVar("T")
+
 _TIMEOUT = timedelta(seconds=300)
 """How long a rank waits for the others before it gives up; the default half hour hides a dead one for too long."""
+
+
+def device_type(accelerator: str) -> str:
+    """The kind of device to compute on; see ``Experiment.accelerator``.
+
+    Raises:
+        ValueError: CUDA is asked for and there is none.
+    """
+    available = torch.cuda.is_available()
+    if accelerator == "cuda" and not available:
+        raise ValueError("Experiment.accelerator: torch finds no CUDA device here; use auto or cpu")
+    return "cuda" if available and accelerator != "cpu" else "cpu"
 
 
 class Runner:
     """One process of a run."""
 
-    def __init__(self, devices: int, precision: str):
+    def __init__(self, devices: int, precision: str, accelerator: str = "auto"):
         # Under torchrun the environment says how many processes there are; otherwise Fabric starts them.
         devices = int(os.environ.get("LOCAL_WORLD_SIZE", devices))
         nodes = int(os.environ.get("GROUP_WORLD_SIZE", 1))
         strategy = DDPStrategy(timeout=_TIMEOUT) if devices * nodes > 1 else "auto"
-        self._fabric = Fabric(devices=devices, num_nodes=nodes, strategy=strategy, precision=precision)  # type: ignore[arg-type]
+        self._fabric = Fabric(
+            accelerator=device_type(accelerator),
+            devices=devices,
+            num_nodes=nodes,
+            strategy=strategy,
+            precision=precision,  # type: ignore[arg-type]
+        )
         self._fabric.launch()
 
     @property
@@ -74,9 +94,12 @@ class Runner:
             for own, value in zip(buffers, first, strict=True):
                 own.copy_(value)
 
-    def wait(self) -> None:
-        """Wait until every rank is here."""
-        self._fabric.barrier()
+    def gather(self, value: T) -> list[T]:
+        """The value of every rank, in their order; anything that can be pickled."""
+        values = [value] * self.world
+        if self.world > 1:
+            torch.distributed.all_gather_object(values, value)
+        return values
 
 
 class TrainStep:

@@ -9,10 +9,10 @@ from torch import Tensor
 def psnr(
     rendered: Float[Tensor, "*N 3"], truth: Float[Tensor, "*N 3"], mask: Bool[Tensor, "*N"] | None = None
 ) -> Float[Tensor, ""]:
-    """Peak signal-to-noise ratio in dB of colours in [0, 1], over the pixels of the mask. Identical images give 100,
-    and so does an empty mask."""
+    """Peak signal-to-noise ratio in dB of colours in [0, 1], over the pixels of the mask. Identical images give 100;
+    an empty mask has nothing to compare and gives NaN."""
     error = (rendered - truth).square().mean(-1)
-    mse = error.mean() if mask is None else (error * mask).sum() / mask.sum().clamp(min=1)
+    mse = error.mean() if mask is None else (error * mask).sum() / mask.sum()
     return -10 * torch.log10(mse.clamp(min=1e-10))
 
 
@@ -40,5 +40,5 @@ def ssim(rendered: Float[Tensor, "V H W 3"], truth: Float[Tensor, "V H W 3"]) ->
 
 
 def depth_l1(rendered: Float[Tensor, "*N"], truth: Float[Tensor, "*N"], mask: Bool[Tensor, "*N"]) -> Float[Tensor, ""]:
-    """Mean absolute difference in metres over the pixels of the mask; 0 if it is empty."""
-    return ((rendered - truth).abs() * mask).sum() / mask.sum().clamp(min=1)
+    """Mean absolute difference in metres over the pixels of the mask; NaN if it is empty."""
+    return ((rendered - truth).abs() * mask).sum() / mask.sum()

@@ -6,6 +6,7 @@ import os
 import pkgutil
 import sys
 from collections.abc import Callable
+from types import ModuleType
 
 import ponder3d.recipes
 from ponder3d.engine.experiment import Experiment
@@ -35,17 +36,22 @@ def find_recipe(name: str) -> Recipe:
         return own[name]
     module_name, _, function_name = name.rpartition(".")
     if module_name:
-        if os.getcwd() not in sys.path:
-            sys.path.append(os.getcwd())
-        try:
-            function = getattr(importlib.import_module(module_name), function_name, None)
-        except ModuleNotFoundError as error:
-            if not module_name.startswith(error.name or " "):
-                raise  # the module is there, and something that it imports is not
-            function = None
+        function = getattr(import_own(module_name), function_name, None)
         if inspect.isfunction(function) and _is_recipe(function):
             return function
     raise ValueError(f"no recipe {name!r}; known are {', '.join(own)}, and any function that returns an Experiment")
+
+
+def import_own(name: str) -> ModuleType | None:
+    """Import somebody's own module, also one in the working directory; None if there is no such module."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if not name.startswith(error.name or " "):
+            raise  # the module is there, and something that it imports is not
+        return None
 
 
 def _is_recipe(function: Callable[..., object]) -> bool:

@@ -1,11 +1,14 @@
+import errno
 import json
 import os
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 import ponder3d
+from ponder3d.config import fingerprint, to_json
 from ponder3d.encoders.files import EncoderFileError, copy_weights, load_encoder, read_card, save_encoder
 from ponder3d.encoders.sparse_unet import SparseUNetConfig
 
@@ -62,6 +65,25 @@ def test_something_else(tmp_path):
         load_encoder(tmp_path / "text")
 
 
+def test_a_bit_flipped_in_the_header_is_found_or_harmless(encoder, tmp_path):
+    path = tmp_path / "e.safetensors"
+    save_encoder(encoder, path)
+    data = path.read_bytes()
+    end = 8 + int.from_bytes(data[:8], "little")
+    for place in range(0, end, 5):  # 5 and 8 have no common divisor: every bit of a byte has its turn
+        flipped = bytearray(data)
+        flipped[place] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        try:
+            loaded = load_encoder(path)
+        except EncoderFileError as error:
+            assert str(path) in str(error)
+        else:
+            assert loaded.config == encoder.config
+            for key, value in encoder.state_dict().items():
+                assert torch.equal(value, loaded.state_dict()[key])
+
+
 def rewritten(encoder, path, change):
     """A file whose header was changed, with the digest left in order."""
     save_encoder(encoder, path)
@@ -82,11 +104,25 @@ def test_another_version_says_what_differs(encoder, tmp_path):
     rewritten(encoder, path, lambda h: h["config"].update(stem_size=3))
     with pytest.raises(EncoderFileError, match="stem_size: SparseUNetConfig has no such field"):
         load_encoder(path)
-    rewritten(encoder, path, lambda h: h["config"].update(blocks=[1, 2]))
+    rewritten(encoder, path, lambda h: describe(h, replace(CONFIG, blocks=(1, 2))))
     with pytest.raises(EncoderFileError, match="missing .first: dec"):
         load_encoder(path)
-    rewritten(encoder, path, lambda h: h["config"].update(stem_channels=7))
+    rewritten(encoder, path, lambda h: describe(h, replace(CONFIG, stem_channels=7)))
     with pytest.raises(EncoderFileError, match=r"has shape \[.*\], the encoder needs"):
+        load_encoder(path)
+
+
+def describe(header, config):
+    header.update(config=to_json(config), fingerprint=fingerprint(config))
+
+
+def test_another_configuration_than_the_one_that_was_written_is_found(encoder, tmp_path):
+    path = tmp_path / "e.safetensors"
+    rewritten(encoder, path, lambda h: h["config"].update(grid_size=0.2))
+    with pytest.raises(EncoderFileError, match="its configuration differs from its fingerprint"):
+        load_encoder(path)
+    rewritten(encoder, path, lambda h: h.pop("fingerprint"))
+    with pytest.raises(EncoderFileError, match="no 'fingerprint'"):
         load_encoder(path)
 
 
@@ -100,15 +136,41 @@ def test_weights_of_another_structure_are_not_copied(encoder):
     assert all(torch.equal(before[k], v) for k, v in other.state_dict().items())
 
 
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"inputs": ("normal",)}, r"mine: trained with inputs \('rgb',\), this encoder has \('normal',\)"),
+        ({"grid_size": 0.05}, "mine: trained with grid_size 0.1, this encoder has 0.05"),
+    ],
+)
+def test_weights_that_would_mean_something_else_are_not_copied(encoder, changed, message):
+    other = replace(CONFIG, **changed).build()
+    with pytest.raises(EncoderFileError, match=message):
+        copy_weights(encoder, other, "mine")
+    same = replace(CONFIG, norm_momentum=0.5).build()
+    copy_weights(encoder, same, "mine")
+    assert all(torch.equal(value, same.state_dict()[key]) for key, value in encoder.state_dict().items())
+
+
+def test_the_folder_is_synced_after_the_file_has_its_name(encoder, tmp_path, monkeypatch):
+    calls = []
+    fsync, replace_file = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (calls.append("fsync"), fsync(handle)))
+    monkeypatch.setattr(os, "replace", lambda *paths: (calls.append("replace"), replace_file(*paths)))
+    save_encoder(encoder, tmp_path / "e.safetensors")
+    assert calls == ["fsync", "replace", "fsync"]
+
+
 def test_a_failed_save_leaves_the_old_file(encoder, tmp_path, monkeypatch):
     path = tmp_path / "e.safetensors"
     save_encoder(encoder, path)
     before = path.read_bytes()
 
     def no_space(handle):
-        raise OSError(28, "No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", no_space)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match=f"could not save the encoder .*No space.*{path}") as caught:
         save_encoder(encoder, path)
+    assert caught.value.errno == errno.ENOSPC
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["e.safetensors"]

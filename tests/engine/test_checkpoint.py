@@ -12,7 +12,7 @@ from saves import EXPERIMENT, NEW, OLD, InPlace, Ours, error, faults_found, kill
 from tiny_runs import before_each_call, differences
 
 from ponder3d.engine import checkpoint
-from ponder3d.engine.checkpoint import MANIFEST, CheckpointError, CheckpointStore, read_verified
+from ponder3d.engine.checkpoint import MANIFEST, CheckpointError, CheckpointStore, NoCheckpointError, read_verified
 
 FILES = ("state.pt", "experiment.json", MANIFEST)
 
@@ -163,12 +163,13 @@ def test_a_damaged_checkpoint_is_written_again_when_the_run_comes_back_to_it(tmp
 
 
 def test_without_any_checkpoint_the_error_names_the_folder(tmp_path):
-    with pytest.raises(CheckpointError, match=f"{tmp_path}/none: no checkpoint that verifies .no step-"):
+    with pytest.raises(NoCheckpointError, match=f"{tmp_path}/none: no checkpoint that verifies .no step-"):
         CheckpointStore(tmp_path / "none").load()
     store_of(tmp_path, range(1, 2))
     flip(tmp_path / "step-00000001" / "state.pt", 0)
-    with pytest.raises(CheckpointError, match="step-00000001/state.pt: its SHA-256 differs"):
+    with pytest.raises(CheckpointError, match="step-00000001/state.pt: its SHA-256 differs") as caught:
         CheckpointStore(tmp_path).load()
+    assert caught.type is CheckpointError  # there is a run, which is damaged
 
 
 def test_the_newest_two_are_kept(tmp_path):

@@ -88,6 +88,16 @@ def test_tensorboard_gets_the_scalars(tmp_path):
     assert b"train/loss" in events.read_bytes()
 
 
+@pytest.mark.parametrize("quiet", [False, True])
+def test_without_tensorboard_it_says_so_once(tmp_path, monkeypatch, capsys, quiet):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    board = TensorBoard(tmp_path / "events", 0, quiet)
+    board.write(1, {"loss": 2.0}, "train")
+    board.close()
+    assert capsys.readouterr().err.count("pip install tensorboardX") == (0 if quiet else 1)
+    assert not (tmp_path / "events").exists()
+
+
 def test_the_progress_line_says_where_the_work_is(capsys):
     Progress(10, label="ponder").show(10, {"loss": 0.5}, "3.0 scenes/s")
     assert capsys.readouterr().err == "ponder 10/10  loss 0.5  3.0 scenes/s  0:00 left 0:00\n"

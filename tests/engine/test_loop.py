@@ -1,16 +1,29 @@
 """The loop: what is skipped, what is saved when it is asked to stop, and what it continues."""
 
+import errno
+import itertools
 import os
 import signal
+import types
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from tiny_runs import PlainConfig, PlainEncoderConfig, TinyRooms, differences, final_state, plain_run, ponder_run
+from tiny_runs import (
+    PlainConfig,
+    PlainEncoderConfig,
+    TinyRooms,
+    before_each_call,
+    differences,
+    final_state,
+    plain_run,
+    ponder_run,
+)
 
-from ponder3d.encoders.files import load_encoder
-from ponder3d.engine.checkpoint import CheckpointError, CheckpointStore
+from ponder3d.encoders.files import FILE_NAME, EncoderFileError, load_encoder, read_card, save_encoder
+from ponder3d.engine import loop, runner
+from ponder3d.engine.checkpoint import CheckpointError, CheckpointStore, NoCheckpointError
 from ponder3d.engine.evaluate import evaluate, load_task
 from ponder3d.engine.log import read_table
 from ponder3d.engine.loop import NonFiniteError, PreemptedError, resume_experiment, train
@@ -97,6 +110,16 @@ def test_bad_steps_that_are_not_in_a_row_do_not_end_the_run(tmp_path):
         train(replace(experiment, max_bad_steps=2), tmp_path / "two", quiet=True)
 
 
+def test_too_many_bad_steps_of_a_run_end_it_also_if_they_are_not_in_a_row(tmp_path):
+    experiment = plain_run(task=PlainConfig(bad_scenes=("tiny/3",)), max_skipped_steps=3, save_every=1)
+    with pytest.raises(NonFiniteError, match="3 steps of the run were not finite, the last of them step 7"):
+        train(experiment, tmp_path, quiet=True)
+    assert final_state(tmp_path)["step"] == 7
+    with pytest.raises(NonFiniteError, match="step 7"):  # the count goes on
+        train(experiment, tmp_path, resume=True, quiet=True)
+    assert train(replace(experiment, max_skipped_steps=4), tmp_path / "four", quiet=True).skipped_steps == 3
+
+
 # ----------------------------------------------------------------------------------------------------------- resuming
 
 
@@ -171,8 +194,86 @@ def test_how_a_run_is_stored_and_logged_may_change(tmp_path):
 def test_the_experiment_of_a_run_is_in_its_checkpoint(tmp_path):
     train(plain_run(seed=3), tmp_path, quiet=True)
     assert resume_experiment(tmp_path) == plain_run(seed=3)
-    with pytest.raises(CheckpointError):
+    with pytest.raises(NoCheckpointError, match="this is no run"):
         resume_experiment(tmp_path / "none")
+
+
+def test_a_run_that_stops_before_its_first_periodic_checkpoint_is_resumed(tmp_path, monkeypatch):
+    experiment = plain_run(save_every=100, task=PlainConfig(prepared=str(tmp_path / "prepared.txt")), validate_every=5)
+    train(experiment, tmp_path / "whole", quiet=True)
+
+    def stop(*args: object) -> None:
+        raise StopError
+
+    for number, place in enumerate(("_step", "_validate")):  # the first step, and the evaluation before it
+        out = tmp_path / str(number)
+        with monkeypatch.context() as patch, pytest.raises(StopError):
+            patch.setattr(loop._Run, place, stop)
+            train(experiment, out, quiet=True)
+        assert not (out / FILE_NAME).exists()  # an encoder that has learnt nothing
+        with pytest.raises(StopError):
+            train(resume_experiment(out), out, resume=True, report=stop_at(2))
+        train(resume_experiment(out), out, resume=True, quiet=True)
+        assert not differences(final_state(out), final_state(tmp_path / "whole"))
+        assert column(out / "validation.csv") == ["0", "5", "10"]
+
+
+def test_a_resumed_run_does_not_need_the_encoder_it_started_from(tmp_path):
+    train(plain_run(seed=1), tmp_path / "first", quiet=True)
+    start = tmp_path / "start.safetensors"
+    (tmp_path / "first" / FILE_NAME).rename(start)
+    experiment = plain_run(init=str(start))
+    train(experiment, tmp_path / "whole", quiet=True)
+    with pytest.raises(StopError):
+        train(experiment, tmp_path / "run", report=stop_at(5))
+    start.unlink()
+    train(experiment, tmp_path / "run", resume=True, quiet=True)
+    assert not differences(final_state(tmp_path / "run"), final_state(tmp_path / "whole"))
+    with pytest.raises(ValueError, match="Experiment.init: .*start.safetensors: no such file"):
+        train(experiment, tmp_path / "new", quiet=True)
+
+
+def test_an_encoder_that_reads_something_else_is_no_start(tmp_path):
+    train(plain_run(steps=1), tmp_path / "first", quiet=True)
+    task = PlainConfig(PlainEncoderConfig(inputs=("normal", "rgb")))
+    with pytest.raises(EncoderFileError, match="trained with inputs .'rgb', 'normal'."):
+        train(plain_run(task=task, init=str(tmp_path / "first")), tmp_path / "second", quiet=True)
+
+
+@pytest.mark.parametrize("problem", [StopError(), OSError(errno.ENOSPC, "No space left on device")])
+def test_whatever_happens_while_the_encoder_is_written_the_resumed_run_has_it(tmp_path, monkeypatch, problem):
+    experiment = plain_run(steps=2, save_every=1)
+    for last in range(2, 20):  # call to the operating system within the last save
+        out, calls = tmp_path / str(last), itertools.count()
+
+        def disturb(name: str) -> None:
+            if next(calls) == last:  # noqa: B023
+                raise problem
+
+        def disturbed(encoder, path, card):
+            with before_each_call(disturb):  # noqa: B023
+                save_encoder(encoder, path, card)
+
+        def write(encoder, path, card):
+            (disturbed if card["step"] == 2 else save_encoder)(encoder, path, card)  # noqa: B023
+
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "save_encoder", write)
+            try:
+                train(experiment, out, quiet=True)
+                break
+            except StopError:
+                pass
+            except OSError as error:
+                assert error.errno == errno.ENOSPC and str(out / FILE_NAME) in str(error)
+                assert not list(out.glob(".tmp-*"))
+        train(experiment, out, resume=True, quiet=True)
+        assert read_card(out)["card"]["step"] == 2
+        model = final_state(out)["model"]
+        weights = {f"encoder.{name}": value for name, value in load_encoder(out).state_dict().items()}
+        assert not differences(weights, {name: model[name] for name in weights})
+        assert not list(out.glob(".tmp-*"))
+    assert last >= 4
 
 
 def test_no_step_is_in_a_table_twice(tmp_path):
@@ -189,21 +290,51 @@ def test_no_step_is_in_a_table_twice(tmp_path):
 # ----------------------------------------------------------------------------------------------------------- stopping
 
 
-def test_sigterm_saves_and_the_resumed_run_ends_with_the_same_bits(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_the_resumed_run_ends_with_the_same_bits(tmp_path, number):
     experiment = plain_run(save_every=100)
     train(experiment, tmp_path / "whole", quiet=True)
 
     def report(step: int, total: int, figures: dict[str, float]) -> None:
         if step == 4:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
 
-    before = signal.getsignal(signal.SIGTERM)
+    before = signal.getsignal(number)
     with pytest.raises(PreemptedError, match="stopped after step 5"):
         train(experiment, tmp_path / "out", report=report)
-    assert signal.getsignal(signal.SIGTERM) == before
-    assert CheckpointStore(tmp_path / "out" / "checkpoints").steps() == [5]
+    assert signal.getsignal(number) == before
+    assert CheckpointStore(tmp_path / "out" / "checkpoints").steps() == [0, 5]
     train(experiment, tmp_path / "out", resume=True, quiet=True)
     assert not differences(final_state(tmp_path / "out"), final_state(tmp_path / "whole"))
+
+
+def test_a_second_ctrl_c_stops_at_once(tmp_path):
+    def report(step: int, total: int, figures: dict[str, float]) -> None:
+        if step == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(plain_run(save_every=100), tmp_path, report=report)
+    assert CheckpointStore(tmp_path / "checkpoints").steps() == [0]
+
+
+def test_where_sigint_is_ignored_it_stays_so(tmp_path):
+    # As a shell does for what it starts in the background.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        train(plain_run(), tmp_path, report=lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_to_all_processes_does_not_take_the_loader_away_before_the_save(launch, tmp_path):
+    # A terminal sends it to the loader processes too.
+    child = launch(ponder_run(steps=200, save_every=1000), tmp_path)
+    assert child.wait_for_step(3)
+    child.send(signal.SIGINT)
+    assert child.wait()[0]["end"] == "PreemptedError"
+    assert final_state(tmp_path)["step"] >= 4
 
 
 def test_sigterm_to_all_processes_does_not_take_the_loader_away_before_the_save(launch, tmp_path):
@@ -234,12 +365,86 @@ def test_a_killed_loader_process_is_named_as_such_and_the_run_can_go_on(launch, 
     assert not differences(final_state(tmp_path), final_state(tmp_path / "whole"))
 
 
-@pytest.mark.parametrize("trouble", ["RuntimeError", "EOFError", "ValueError"])
-def test_an_error_of_the_dataset_comes_with_its_own_type(launch, tmp_path, trouble):
-    experiment = plain_run(data=TinyRooms(trouble=trouble), workers=2)
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("trouble", ["RuntimeError", "EOFError", "ConnectionError", "ValueError", "DataError"])
+def test_an_error_of_the_dataset_comes_with_its_own_type(launch, tmp_path, trouble, workers):
+    experiment = plain_run(data=TinyRooms(trouble=trouble), workers=workers)
     (end,) = launch(experiment, tmp_path).wait()
     assert end["end"] == trouble
     assert "scene 3 is broken" in end["message"]
+    if trouble == "DataError":  # which is for users: no word of processes, no traceback
+        assert end["message"] == "scene 3 is broken"
+
+
+# --------------------------------------------------------------------------------------------------------- the device
+
+
+def test_auto_takes_cuda_or_the_cpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert [runner.device_type(a) for a in ("auto", "cuda", "cpu")] == ["cuda", "cuda", "cpu"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)  # an Apple GPU is not asked for
+    assert [runner.device_type(a) for a in ("auto", "cpu")] == ["cpu", "cpu"]
+    assert runner.Runner(1, "32-true").device.type == "cpu"
+    with pytest.raises(ValueError, match="Experiment.accelerator: torch finds no CUDA device"):
+        runner.device_type("cuda")
+
+
+def test_another_accelerator_is_refused():
+    with pytest.raises(ValueError, match="Experiment.accelerator must be auto, cpu or cuda, not 'mps'"):
+        plain_run(accelerator="mps")
+
+
+def test_a_run_of_a_gpu_is_evaluated_where_there_is_none(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "device_type", lambda accelerator: "cpu")
+        result = train(plain_run(accelerator="cuda"), tmp_path, quiet=True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert evaluate(tmp_path, quiet=True) == result.figures
+
+
+# ------------------------------------------------------------------------------------------------------ what is logged
+
+
+def test_what_is_logged_is_the_mean_of_all_passes(tmp_path):
+    for accumulate in (1, 2):
+        train(plain_run(batch_size=4, accumulate=accumulate), tmp_path / str(accumulate), quiet=True)
+    one, two = ([float(x) for x in column(tmp_path / n / "train.csv", "height")] for n in ("1", "2"))
+    assert two == pytest.approx(one, rel=1e-4)
+    assert two == [float(x) for x in column(tmp_path / "2" / "train.csv", "loss")]  # of which it is the only term
+
+
+def test_a_figure_that_a_pass_has_not_got_does_not_count():
+    sums = loop._Sums()
+    for value in (1.0, float("nan"), 4.0):
+        sums.add({"psnr": torch.tensor(value), "nothing": torch.tensor(float("nan"))})
+    sums.add({"loss": torch.tensor(2.0)})
+    assert loop._means([sums.totals()]) == {"psnr": 2.5, "loss": 2.0}
+    assert loop._means([sums.totals(), {"psnr": (7.0, 1.0), "depth": (3.0, 2.0)}]) == {
+        "psnr": 4.0,
+        "loss": 2.0,
+        "depth": 1.5,
+    }
+
+
+def test_the_rate_is_that_of_the_steps_alone(tmp_path, monkeypatch):
+    now = [0.0]  # a clock that goes on only where it is told to
+    monkeypatch.setattr(loop, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+    step, validate = loop._Run._step, loop._Run._validate
+
+    def step_of_a_second(*args):
+        now[0] += 1
+        return step(*args)
+
+    def evaluation_of_a_minute(*args):
+        now[0] += 60
+        return validate(*args)
+
+    monkeypatch.setattr(loop._Run, "_step", step_of_a_second)
+    monkeypatch.setattr(loop._Run, "_validate", evaluation_of_a_minute)
+    # Rows after 4 steps, 4 steps and 2 steps; evaluations after 0, 3, 6 and 9.
+    train(plain_run(log_every=4, validate_every=3), tmp_path, quiet=True)
+    assert column(tmp_path / "train.csv", "scenes_per_second") == ["2", "2", "2"]
 
 
 # --------------------------------------------------------------------------------------------------- what is computed

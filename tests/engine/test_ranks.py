@@ -8,6 +8,7 @@ import torch
 from tiny_runs import PlainConfig, differences, final_state, plain_run, ponder_run, recorded_batches
 
 from ponder3d.engine.evaluate import evaluate
+from ponder3d.engine.log import read_table
 
 
 def ends(child) -> list[str]:
@@ -27,6 +28,9 @@ def test_two_ranks_end_with_one_set_of_weights_close_to_those_of_one_rank(launch
     one, two = final_state(tmp_path / "one")["model"], final_state(tmp_path / "two")["model"]
     for name in one:  # the sums are taken in another order
         torch.testing.assert_close(two[name], one[name], rtol=0, atol=1e-6)
+    logs = [read_table(tmp_path / name / "train.csv") for name in ("one", "two")]
+    for name in ("loss", "height"):  # what is logged is the mean over the ranks
+        assert [float(row[name]) for row in logs[1]] == pytest.approx([float(row[name]) for row in logs[0]], rel=1e-4)
     # Together they have seen what one rank sees, in its order.
     whole = recorded_batches(tmp_path / "one")
     parts = [recorded_batches(tmp_path / "two", rank) for rank in (0, 1)]
@@ -76,3 +80,12 @@ def test_when_a_rank_is_killed_the_other_does_not_hang(launch, tmp_path, rank):
     found = [end["end"] for end in child.wait(seconds=30)]
     assert found[rank] == "killed"
     assert found[1 - rank] not in ("killed", "done")
+
+
+@pytest.mark.parametrize("save", [0, 2])
+def test_when_the_first_rank_cannot_save_all_say_so(launch, tmp_path, save):
+    child = launch(plain_run(steps=20), tmp_path, world=2, no_space_in_save=save)
+    one, two = child.wait(seconds=30)
+    assert (one["end"], two["end"]) == ("CheckpointError", "CheckpointError")
+    assert "No space left" in one["message"]
+    assert f"rank 0 could not save step {3 * save}" in two["message"]

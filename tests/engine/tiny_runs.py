@@ -5,6 +5,7 @@ the conftest here): a run costs a fork instead of three seconds of ``import torc
 """
 
 import contextlib
+import errno
 import itertools
 import multiprocessing
 import os
@@ -20,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ponder3d.data.dataset import DatasetConfig, SceneDataset
+from ponder3d.data.dataset import DataError, DatasetConfig, SceneDataset
 from ponder3d.data.transforms import (
     DropModality,
     DropPoints,
@@ -35,7 +36,7 @@ from ponder3d.data.transforms import (
 from ponder3d.encoders.encoder import Encoder, EncoderConfig
 from ponder3d.encoders.sparse_unet import SparseUNetConfig
 from ponder3d.engine import loop
-from ponder3d.engine.checkpoint import CheckpointStore
+from ponder3d.engine.checkpoint import CheckpointError, CheckpointStore
 from ponder3d.engine.experiment import Experiment
 from ponder3d.engine.optim import OptimConfig
 from ponder3d.geometry import keyed
@@ -49,6 +50,9 @@ from ponder3d.types import Batch, Cameras, LabelSet, Points, Scene, Views
 from ponder3d.volume.unet3d import ShallowNet3DConfig
 
 # ---------------------------------------------------------------------------------------------------------------- data
+
+
+TROUBLES = {error.__name__: error for error in (RuntimeError, EOFError, ConnectionError, ValueError, DataError)}
 
 
 @dataclass(frozen=True)
@@ -80,9 +84,7 @@ class TinyScenes(SceneDataset):
 
     def __getitem__(self, index: int) -> Scene:
         if self.config.trouble and index == 3:
-            raise {"RuntimeError": RuntimeError, "EOFError": EOFError, "ValueError": ValueError}[self.config.trouble](
-                "scene 3 is broken"
-            )
+            raise TROUBLES[self.config.trouble]("scene 3 is broken")
         random = keyed.generator(self.config.first + index, 0x717)
         axis = torch.randint(3, (60,), generator=random)
         side = torch.randint(2, (60,), generator=random) * 2.0 - 1
@@ -309,6 +311,8 @@ class Attempt:
     die_in_save: int = -1
     """Number of the call to the operating system, within the saves of this attempt, at which all processes are
     killed."""
+    no_space_in_save: int = -1
+    """Number of the save of this attempt, from 0 on, that finds the disk full."""
     kill_worker_at: int = -1
     """Kill a loader process after this step."""
     kill_worker_while: str = "stepping"
@@ -431,6 +435,8 @@ def _child(attempt: Attempt, pipe: Any, group: int) -> None:
         }
     if attempt.die_in_save >= 0:
         _die_in_save(attempt.die_in_save)
+    if attempt.no_space_in_save >= 0:
+        _find_no_space(attempt.no_space_in_save)
     if attempt.record_batches:
         _record_batches(attempt.out / f"batches-{attempt.rank}.pt")
     if attempt.bad_sampler:
@@ -477,8 +483,19 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
-def _die_in_save(number: int) -> None:
+def _find_no_space(number: int) -> None:
     save, calls = CheckpointStore.save, itertools.count()
+
+    def full_save(*args: Any, **kwargs: Any) -> Path:
+        if next(calls) == number:
+            raise CheckpointError(errno.ENOSPC, "No space left on device")
+        return save(*args, **kwargs)
+
+    CheckpointStore.save = full_save  # type: ignore[method-assign, assignment]
+
+
+def _die_in_save(number: int) -> None:
+    save, write_encoder, calls = CheckpointStore.save, loop.save_encoder, itertools.count()
 
     def die(name: str) -> None:
         if next(calls) == number:
@@ -489,12 +506,17 @@ def _die_in_save(number: int) -> None:
         with before_each_call(die):
             return save(*args, **kwargs)
 
+    def watched_write_encoder(*args: Any, **kwargs: Any) -> None:
+        with before_each_call(die):
+            write_encoder(*args, **kwargs)
+
     CheckpointStore.save = watched_save  # type: ignore[method-assign, assignment]
+    loop.save_encoder = watched_write_encoder  # type: ignore[assignment]
 
 
 # --------------------------------------------------------------------------------------------------------------- faults
 
-CALLS = ("open", "write", "fsync", "close", "mkdir", "rename", "unlink", "rmdir")
+CALLS = ("open", "write", "fsync", "close", "mkdir", "rename", "replace", "unlink", "rmdir")
 """What a saver asks of the operating system."""
 
 

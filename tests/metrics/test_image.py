@@ -22,7 +22,12 @@ def test_psnr_sees_the_mask_only():
     truth = torch.zeros(4, 3)
     rendered = torch.tensor([[0.1] * 3, [0.9] * 3, [0.1] * 3, [0.9] * 3])
     assert float(psnr(rendered, truth, torch.tensor([True, False, True, False]))) == pytest.approx(20, abs=1e-4)
-    assert math.isfinite(float(psnr(rendered, truth, torch.zeros(4, dtype=torch.bool))))
+
+
+def test_without_a_pixel_there_is_no_figure():
+    image, none = torch.rand(4, 3), torch.zeros(4, dtype=torch.bool)
+    assert math.isnan(float(psnr(image, image, none)))
+    assert math.isnan(float(depth_l1(image[:, 0], image[:, 0], none)))
 
 
 def reference_ssim(x: np.ndarray, y: np.ndarray) -> float:
@@ -67,4 +72,3 @@ def test_ssim_keeps_images_apart():
 def test_depth_error_of_the_masked_pixels():
     rendered, truth = torch.tensor([[1.0, 2.0], [3.0, 9.0]]), torch.tensor([[1.5, 1.0], [3.0, 0.0]])
     assert float(depth_l1(rendered, truth, truth > 0)) == pytest.approx(0.5)
-    assert float(depth_l1(rendered, truth, truth > 5)) == 0
