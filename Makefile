@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROJECT := pyproject.toml constraints.txt
 
-.PHONY: demo test check slow clean
+.PHONY: demo test check slow test-kernels clean
 
 demo: $(VENV)/.installed
 	$(BIN)/ponder3d demo
@@ -20,6 +20,10 @@ check: $(VENV)/.installed-test
 slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow --timeout=7200
 
+# The Triton kernels in Triton's interpreter, so that no GPU is needed. On a GPU: pytest tests/kernels.
+test-kernels: $(VENV)/.installed-kernels
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/kernels
+
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("ponder3d needs Python 3.11 or newer: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
@@ -31,6 +35,10 @@ $(VENV)/.installed: $(PROJECT) | $(VENV)/bin/python
 $(VENV)/.installed-test: $(PROJECT) | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
 	touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-kernels: $(VENV)/.installed-test
+	$(BIN)/python -m pip install --quiet -c constraints.txt triton==3.6.0
+	touch $@
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache
