@@ -105,8 +105,9 @@ def test_semantic_loss_by_hand():
     vectors = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     rendered = torch.tensor([[3.0, 0.0], [0.0, 2.0], [5.0, 5.0]])
     # Cosines 1 and 0 with temperature 0.5; class 0 counts, the unlabelled ray does not (spec 9.1, numbers 6 and 15).
-    found = losses.semantic_loss(rendered, torch.tensor([0, 1, -1]), vectors, 0.5)
-    assert float(found) == pytest.approx(math.log(1 + math.exp(-2)), rel=1e-3)
+    for none in (-1, -100):
+        found = losses.semantic_loss(rendered, torch.tensor([0, 1, none]), vectors, 0.5)
+        assert float(found) == pytest.approx(math.log(1 + math.exp(-2)), rel=1e-3)
     wrong = losses.semantic_loss(rendered[:1], torch.tensor([1]), vectors, 0.5)
     assert float(wrong) == pytest.approx(2 + math.log(1 + math.exp(-2)), rel=1e-3)
     assert float(losses.semantic_loss(rendered, torch.tensor([-1, -1, -1]), vectors, 0.5)) == 0
