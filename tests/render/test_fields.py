@@ -135,11 +135,15 @@ def test_colours_are_colours(config):
     assert colours.shape == (40, 3) and 0 <= float(colours.detach().min()) and float(colours.detach().max()) <= 1
 
 
-def test_initial_field_is_mostly_free_space():
-    field, volume, xyz, scene = setup(FieldConfig(hidden=16, geometry_channels=5, sdf_bias=0.1))
-    empty = Volume(volume.grid, torch.zeros_like(volume.feats))
-    first = field.distance(empty, xyz, scene)
-    assert float(first.detach().std()) < 1e-9
+@pytest.mark.parametrize("bias", [0.1, 0.5, -0.3])
+def test_initial_distances_are_about_the_bias(bias):
+    """An untrained volume, whose features are small, is free space for a positive bias and solid for a negative one."""
+    _, volume, xyz, scene = setup(CONFIGS["paper"])
+    field = FieldConfig(sdf_bias=bias).build(128).double()
+    feats = 0.05 * torch.randn(*volume.feats.shape[:4], 128, dtype=torch.float64)
+    first = field.distance(Volume(volume.grid, feats), xyz, scene).detach()
+    assert float(first.mean()) == pytest.approx(bias, abs=0.09)  # three deviations over random initial weights
+    assert float((first * bias > 0).double().mean()) > 0.9
 
 
 def test_a_fixed_sharpness_is_not_trained():
