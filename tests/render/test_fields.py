@@ -10,6 +10,7 @@ from ponder3d.render import closed_form
 from ponder3d.render.closed_form import DecoderWeights, Positions, decode_with_gradient
 from ponder3d.render.fields import FieldConfig, SDFField
 from ponder3d.types import Grid, Volume
+from ponder3d.types.scene import to_device
 
 CONFIGS = {
     "paper": FieldConfig(hidden=16, geometry_channels=5, softplus_beta=10.0),
@@ -70,11 +71,12 @@ def test_distance_equals_the_oracle(config):
     torch.testing.assert_close(field.distance(volume, xyz, scene), expected)
 
 
-def test_gradient_equals_autograd(config):
+def test_gradient_equals_autograd(config, device):
     field, volume, xyz, scene = setup(config)
     xyz.requires_grad_()
     expected = torch.autograd.grad(oracle_distance(field, volume, xyz, scene).sum(), xyz)[0]
-    torch.testing.assert_close(field(volume, xyz.detach(), scene).gradient, expected)
+    moved = to_device((volume, xyz.detach(), scene), device)
+    torch.testing.assert_close(field.to(device)(*moved).gradient.cpu(), expected)
 
 
 def test_gradient_equals_finite_differences(config):
@@ -158,7 +160,7 @@ def all_gradients(field: SDFField, volume: Volume, xyz, scene) -> list[torch.Ten
     feats = volume.feats.clone().requires_grad_()
     samples = field(Volume(volume.grid, feats), xyz, scene)
     outputs = [samples.sdf, samples.gradient, samples.geometry, samples.appearance]
-    loss = sum(((each + 0.3).square().sum() for each in outputs), torch.zeros(()))
+    loss = sum(((each + 0.3).square().sum() for each in outputs), torch.zeros((), device=xyz.device))
     grads = torch.autograd.grad(loss, [feats, *field.sdf.parameters()])
     return [*(each.detach() for each in outputs), *grads]
 
@@ -179,13 +181,13 @@ def test_every_output_has_the_right_gradients(config):
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 20, 39])
-def test_chunks_do_not_show(config, chunk, monkeypatch):
+def test_chunks_do_not_show(config, chunk, monkeypatch, device):
     """40 points: one at a time, with a remainder, without, and a remainder of one."""
     field, volume, xyz, scene = setup(config)
     whole = all_gradients(field, volume, xyz, scene)
     monkeypatch.setattr(closed_form, "CHUNK", chunk)
-    for a, b in zip(all_gradients(field, volume, xyz, scene), whole, strict=True):
-        torch.testing.assert_close(a, b)
+    for a, b in zip(all_gradients(field.to(device), *to_device((volume, xyz, scene), device)), whole, strict=True):
+        torch.testing.assert_close(a.cpu(), b)
 
 
 def test_no_points(config):

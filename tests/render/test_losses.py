@@ -7,6 +7,7 @@ import torch
 from ponder3d.render import losses
 from ponder3d.render.losses import RenderLossConfig, render_losses
 from ponder3d.types import Rays, RayTargets, RenderOutput
+from ponder3d.types.scene import to_device
 
 
 def two_rays(far=(4.0, 4.0)) -> tuple[RenderOutput, Rays, RayTargets]:
@@ -42,8 +43,8 @@ ONES = RenderLossConfig(
 )
 
 
-def test_every_term_by_hand():
-    terms = render_losses(*two_rays(), ONES)
+def test_every_term_by_hand(device):
+    terms = render_losses(*to_device(two_rays(), device), ONES)
     assert float(terms["colour"]) == pytest.approx((0.1 + 1.0) / 2)
     assert float(terms["depth"]) == pytest.approx((0.5 + 1.0) / 2)
     # Samples within 0.2 m of 2 m: |t + sdf - 2| of 1.9 and 2.1.

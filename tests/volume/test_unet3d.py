@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from ponder3d.types import Grid, Volume
+from ponder3d.types.scene import to_device
 from ponder3d.volume.unet3d import ShallowNet3DConfig, UNet3DConfig
 
 
@@ -57,3 +58,12 @@ def test_the_bypass_may_be_added():
     plain.load_state_dict({name: value for name, value in net.state_dict().items() if not name.startswith("bypass")})
     volume = a_volume((3, 4, 5), channels=2)
     torch.testing.assert_close(net(volume).feats, plain(volume).feats + net.bypass(volume.feats))
+
+
+@pytest.mark.parametrize("config", [UNet3DConfig((4, 8, 12), 6), ShallowNet3DConfig(4, 2, 6, "appearance")])
+def test_any_device_gives_the_same(config, device):
+    net, volume = config.build(5).double().eval(), a_volume((9, 7, 5))
+    volume = Volume(volume.grid, volume.feats.double())
+    with torch.no_grad():
+        expected = net(volume).feats
+        torch.testing.assert_close(net.to(device)(to_device(volume, device)).feats.cpu(), expected)
