@@ -282,7 +282,7 @@ def fitted_size(size: tuple[int, int], max_side: int) -> tuple[int, int]:
 
 
 def _resized_intrinsics(matrix: np.ndarray, old: tuple[int, int], new: tuple[int, int]) -> Float[Tensor, "3 3"]:
-    """As ``geometry.cameras.resize_cameras``: the image's outer edges stay in place."""
+    """Of an image resized from (height, width) to another; its outer edges, not the pixel centres, stay in place."""
     out = torch.from_numpy(matrix).to(torch.float32).clone()
     for row, ratio in ((0, new[1] / old[1]), (1, new[0] / old[0])):
         centre = (out[row, 2] + 0.5) * ratio - 0.5
