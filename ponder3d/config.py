@@ -15,9 +15,6 @@ import types
 import typing
 from typing import Any, TypeVar, cast
 
-VERSION = 1
-"""Version of the JSON layout."""
-
 
 class Config:
     """Marks a frozen dataclass whose fields are bool, int, float, str, tuples of them, or other Configs."""
@@ -25,11 +22,6 @@ class Config:
 
 class ConfigError(ValueError):
     """A configuration that cannot be read; the message names the field and what to do."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Off(Config):
-    """The choice to leave a part out. Used instead of None, which command-line tools turn into a subcommand."""
 
 
 C = TypeVar("C", bound=Config)

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it, no matrix product on a GPU is deterministic
 torch.use_deterministic_algorithms(True)
+torch.backends.cudnn.allow_tf32 = False  # a GPU's convolutions are to be as exact as a CPU's
 torch.set_num_threads(int(os.environ.get("PONDER3D_TEST_THREADS", "2")))
 
 TESTS = Path(__file__).parent
@@ -81,7 +83,10 @@ def real_data():
 
 @pytest.fixture(params=["cpu", "cuda"])
 def device(request) -> torch.device:
-    """Every device of this machine; the GPU's share of a test is skipped where there is none."""
+    """Every device of this machine; the GPU's share of a test is skipped where there is none.
+
+    Values are made on the CPU, what is tested gets them on the device, and the expected result is the CPU's.
+    """
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("no GPU")
     return torch.device(request.param)

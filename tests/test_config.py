@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from ponder3d.config import Config, ConfigError, Off, fingerprint, from_json, to_json
+from ponder3d.config import Config, ConfigError, fingerprint, from_json, to_json
 
 
 @dataclass(frozen=True)
@@ -20,15 +20,20 @@ class Other(Config):
 
 
 @dataclass(frozen=True)
+class Nothing(Config):
+    pass
+
+
+@dataclass(frozen=True)
 class Outer(Config):
-    part: Inner | Other | Off = Inner()
+    part: Inner | Other | Nothing = Inner()
     pair: tuple[int, float] = (1, 2.0)
     parts: tuple[Config, ...] = (Other(), Inner())
     limit: int | None = None
 
 
 @pytest.mark.parametrize(
-    "config", [Outer(), Outer(part=Off(), limit=4), Outer(part=Other(0.1), parts=()), Outer(pair=(5, 7.5))]
+    "config", [Outer(), Outer(part=Nothing(), limit=4), Outer(part=Other(0.1), parts=()), Outer(pair=(5, 7.5))]
 )
 def test_round_trip(config):
     assert from_json(Outer, to_json(config)) == config
@@ -36,7 +41,7 @@ def test_round_trip(config):
 
 
 def test_fingerprints_tell_apart():
-    assert len({fingerprint(c) for c in (Outer(), Outer(limit=0), Outer(part=Off()), Outer(pair=(1, 2.5)))}) == 4
+    assert len({fingerprint(c) for c in (Outer(), Outer(limit=0), Outer(part=Nothing()), Outer(pair=(1, 2.5)))}) == 4
 
 
 def test_whole_numbers_are_read_as_floats():
@@ -69,7 +74,7 @@ def edited(**changes):
         (edited(part__type="os:system"), "no configuration class"),
         (edited(part__type="antigravity:fly"), "import antigravity first"),
         (edited(part__type="ponder3d.nothing:X"), "no module ponder3d.nothing"),
-        (edited(part__type=f"{__name__}:Outer"), "is not one of Inner, Other, Off"),
+        (edited(part__type=f"{__name__}:Outer"), "is not one of Inner, Other, Nothing"),
     ],
 )
 def test_errors_name_the_field(data, message):

@@ -7,6 +7,7 @@ computed from the whole cloud, so a corrupted input has to be completed to rende
 """
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +33,19 @@ class ContextTarget(Transform):
     """Edges of the layers above and below the point."""
     spacing: float = 0.08
     """Metres between the points of the cloud; a point stands for the square of it."""
+
+    def __post_init__(self):
+        if not (self.cell > 0 and self.spacing > 0):
+            raise ValueError(
+                f"ContextTarget: cell and spacing must be positive, not {self.cell:g} and {self.spacing:g}"
+            )
+        rings, layers = _cells(self.radii, self.heights, self.cell)
+        if not rings or rings[0] < 0 or not _rises(rings):
+            raise ValueError(f"ContextTarget.radii: {self.radii} must rise by at least a cell of {self.cell:g} m each")
+        if len(layers) < 2 or not _rises(layers):
+            raise ValueError(
+                f"ContextTarget.heights: {self.heights} must rise by at least a cell of {self.cell:g} m each"
+            )
 
     @property
     def channels(self) -> int:
@@ -75,8 +89,7 @@ def surroundings(
     # table[:, i, j, k]: points with x < i, y < j, z < k.
     table = F.pad(counts.cumsum(1).cumsum(2).cumsum(3), (1, 0, 1, 0, 1, 0))
     centre = torch.floor((query - lo) / cell).to(torch.int64)
-    half = torch.tensor([int(r / cell) for r in radii])
-    edges = torch.tensor([round(h / cell) for h in heights])
+    half, edges = (torch.tensor(numbers) for numbers in _cells(radii, heights, cell))
     x, y = (
         torch.stack([c[:, None] - half, c[:, None] + half + 1]).clamp(0, n)
         for c, n in zip(centre.unbind(1)[:2], shape[:2], strict=True)
@@ -93,3 +106,12 @@ def surroundings(
     footprint = torch.diff(width.square(), prepend=torch.zeros(1))
     density = rings / footprint[:, None]
     return density.permute(1, 0, 2, 3).flatten(1).to(query.dtype)
+
+
+def _cells(radii: tuple[float, ...], heights: tuple[float, ...], cell: float) -> tuple[list[int], list[int]]:
+    """Half widths of the rings and edges of the layers in whole cells."""
+    return [int(r / cell) for r in radii], [round(h / cell) for h in heights]
+
+
+def _rises(numbers: list[int]) -> bool:
+    return all(a < b for a, b in pairwise(numbers))

@@ -347,16 +347,23 @@ class PickRays(Transform):
 
 @dataclass(frozen=True)
 class KeepViews(Transform):
-    """Keep some of the views, by number; negative numbers count from the end."""
+    """Keep some of the views, by number; negative numbers count from the end. Numbers that a scene lacks are left out,
+    but one of them it must have."""
 
     views: tuple[int, ...] = (0,)
     """Numbers of the views that stay, from the end if negative; a scene that lacks one does without."""
+
+    def __post_init__(self):
+        if not self.views:
+            raise ValueError("KeepViews.views is empty; name at least one view")
 
     def __call__(self, scene: Scene, generator: Generator) -> Scene:
         if scene.views is None:
             raise ValueError(f"KeepViews: {scene.source} has no images")
         num = len(scene.views.cameras)
         rows = [view % num for view in self.views if -num <= view < num]
+        if not rows:
+            raise ValueError(f"KeepViews.views: {scene.source} has {num} views, none of {self.views}; name others")
         return replace(scene, views=select_views(scene.views, rows))
 
 

@@ -1,7 +1,8 @@
 """Encoders as files: safetensors with a JSON header, no pickle.
 
-The header holds a format version, the encoder's configuration and its fingerprint, a digest of the weights, and a card
-(what it was trained on, under which licence). One file, replaced atomically: weights and configuration never part.
+The header holds a format version, the encoder's configuration and its fingerprint, a digest of the weights, and a card:
+what its maker says about it; a run writes its experiment's fingerprint and the step. One file, replaced atomically:
+weights and configuration never part.
 """
 
 import contextlib

@@ -68,16 +68,6 @@ def pixel_grid(size: tuple[int, int], device: torch.device | None = None) -> Flo
     return torch.stack([u, v], dim=-1).reshape(-1, 2)
 
 
-def resize_cameras(cameras: Cameras, size: tuple[int, int]) -> Cameras:
-    """The cameras of images resized to (height, width); the images' edges, not the pixel centres, stay in place."""
-    intrinsics = cameras.intrinsics.clone()
-    for row, (new, old) in enumerate(((size[1], cameras.size[1]), (size[0], cameras.size[0]))):
-        ratio = new / old
-        intrinsics[:, row, :2] *= ratio
-        intrinsics[:, row, 2] = (cameras.intrinsics[:, row, 2] + 0.5) * ratio - 0.5
-    return replace(cameras, intrinsics=intrinsics, size=size)
-
-
 def select_cameras(cameras: Cameras, views: Int[Tensor, " K"]) -> Cameras:
     """The cameras of some of the views."""
     return replace(cameras, intrinsics=cameras.intrinsics[views], world_from_cam=cameras.world_from_cam[views])

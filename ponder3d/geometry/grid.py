@@ -104,25 +104,3 @@ def cells_per_metre(grid: Grid) -> Float[Tensor, "B 3"]:
     """Derivative of ``cells_from_world`` along each axis."""
     shape = torch.tensor(grid.shape, dtype=grid.box.dtype, device=grid.box.device)
     return shape / (grid.box[:, 1] - grid.box[:, 0])
-
-
-def bounding_boxes(
-    xyz: Float[Tensor, "N 3"], scene: Int[Tensor, " N"], num_scenes: int, margin: float, min_size: float
-) -> Float[Tensor, "B 2 3"]:
-    """Axis-aligned box of each scene's points.
-
-    Args:
-        xyz: world points.
-        scene: scene of each point.
-        num_scenes: B.
-        margin: metres added on every side.
-        min_size: smallest extent of an axis in metres, for flat or empty scenes; an empty scene's box is at the origin.
-    """
-    index = scene[:, None].expand(-1, 3)
-    big = torch.finfo(xyz.dtype).max
-    lo = xyz.new_full((num_scenes, 3), big).scatter_reduce_(0, index, xyz, "amin")
-    hi = xyz.new_full((num_scenes, 3), -big).scatter_reduce_(0, index, xyz, "amax")
-    empty = lo > hi
-    lo, hi = lo.masked_fill(empty, 0.0) - margin, hi.masked_fill(empty, 0.0) + margin
-    short = (min_size - (hi - lo)).clamp(min=0.0) / 2
-    return torch.stack([lo - short, hi + short], dim=1)

@@ -31,22 +31,13 @@ def generator(*numbers: int) -> torch.Generator:
     return torch.Generator().manual_seed(derive(*numbers))
 
 
-def uniform(*counters: Int[Tensor, "..."] | int) -> Float[Tensor, "..."]:
-    """Uniform float32 numbers in [0, 1), one per element of the counters broadcast against each other.
-
-    Args:
-        counters: integer tensors or ints, at least one of them a tensor; equal tuples of counters give equal numbers.
-    """
-    return uniform_from(hashed(*counters))
-
-
 def uniform_from(state: Int[Tensor, "..."]) -> Float[Tensor, "..."]:
     """The top 24 bits of a hash as a float32 in [0, 1); 24 bits are what a float32 holds without rounding up to 1."""
     return _shift_right(state, 40).to(torch.float32) * 2.0**-24
 
 
 def hashed(*counters: Int[Tensor, "..."] | int) -> Int[Tensor, "..."]:
-    """A 64-bit hash per element of the broadcast counters."""
+    """A 64-bit hash per element of the broadcast counters: integer tensors or ints, at least one of them a tensor."""
     device = next(c.device for c in counters if isinstance(c, Tensor))
     state = torch.zeros((), dtype=torch.int64, device=device)
     for counter in counters:

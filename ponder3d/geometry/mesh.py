@@ -62,22 +62,28 @@ def surface_nets(
     return Mesh(vertices=vertices, faces=_faces(negative, number))
 
 
+def face_areas(mesh: Mesh) -> Float[Tensor, " F"]:
+    """Area of each triangle, square metres."""
+    a, b, c = (mesh.vertices[mesh.faces[:, i]] for i in range(3))
+    return torch.linalg.cross(b - a, c - a).norm(dim=1) / 2
+
+
 def sample_surface(mesh: Mesh, num_points: int, generator: torch.Generator) -> Float[Tensor, "{num_points} 3"]:
     """Points spread uniformly over the area of a mesh.
 
     Raises:
         ValueError: the mesh has no area.
     """
-    a, b, c = (mesh.vertices[mesh.faces[:, i]] for i in range(3))
-    area = torch.linalg.cross(b - a, c - a).norm(dim=1)
+    area = face_areas(mesh)
     if not float(area.sum()) > 0:
         raise ValueError("sample_surface: the mesh has no area")
+    # Drawn on the generator's device, the CPU, which also has the float64 that a sum of many areas needs.
     u, v, pick = torch.rand(3, num_points, generator=generator)
-    cumulative = area.double().cumsum(0)
-    face = torch.searchsorted(cumulative, pick.double() * cumulative[-1]).clamp(max=len(area) - 1)
-    u = u.sqrt()[:, None]
-    v = v[:, None]
-    return (1 - u) * a[face] + u * (1 - v) * b[face] + u * v * c[face]
+    cumulative = area.cpu().double().cumsum(0)
+    face = torch.searchsorted(cumulative, pick.double() * cumulative[-1]).clamp(max=len(area) - 1).to(area.device)
+    u, v = u.sqrt()[:, None].to(area.device), v[:, None].to(area.device)
+    a, b, c = (mesh.vertices[mesh.faces[face, i]] for i in range(3))
+    return (1 - u) * a + u * (1 - v) * b + u * v * c
 
 
 def _edge_shifts(axis: int) -> list[tuple[int, int, int]]:

@@ -79,14 +79,11 @@ def _compare_all(
     query: Tensor, query_scene: Tensor, points: Tensor, point_scene: Tensor, k: int
 ) -> tuple[Int[Tensor, "Q {k}"], Float[Tensor, "Q {k}"]]:
     """Every query against every point: what is left when the points are far away or spread through space."""
-    # |p|^2 - 2 <q, p> orders the points of a query like their distance, in one matrix product; in float64 the points
-    # that it could confuse are 1e-7 m apart. The distance itself is then computed from the difference.
-    homogeneous = torch.cat([query.double(), query.new_ones(len(query), 1).double()], dim=1)
-    xyz = points.double()
-    order = homogeneous @ torch.cat([-2 * xyz, xyz.square().sum(1, keepdim=True)], dim=1).T
-    foreign = query_scene[:, None] != point_scene
-    found = order.masked_fill_(foreign, torch.inf).topk(min(k, len(points)), largest=False).indices
-    near = (points[found] - query[:, None]).norm(dim=2).masked_fill(foreign.gather(1, found), torch.inf)
+    # By differences: the matrix product |q|^2 - 2 <q, p> + |p|^2 is faster but in float32 it cannot tell close pairs
+    # apart, and Apple's GPUs have no float64.
+    gap = torch.cdist(query, points, compute_mode="donot_use_mm_for_euclid_dist")
+    gap.masked_fill_(query_scene[:, None] != point_scene, torch.inf)
+    near, found = gap.topk(min(k, len(points)), largest=False)
     missing = k - near.shape[1]
     near = F.pad(near, (0, missing), value=torch.inf)
     return F.pad(found, (0, missing), value=-1).masked_fill(near.isinf(), -1), near

@@ -1,22 +1,17 @@
 """How well a field renders views that it has never seen."""
 
-import math
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ponder3d.geometry.mesh import Mesh, sample_surface, surface_nets
-from ponder3d.geometry.tsdf import TSDF, fuse
+from ponder3d.geometry.mesh import Mesh
 from ponder3d.metrics.image import depth_l1, psnr, ssim
 from ponder3d.metrics.metric import Metric
-from ponder3d.metrics.surface import surface_distance
-from ponder3d.types import Batch, Grid, Views
-
-_SURFACE_POINTS = 10_000
-_TSDF_CELL = 0.04
-"""Metres: as fine as consumer depth cameras are accurate at 4 m."""
+from ponder3d.metrics.surface import field_to_tsdf
+from ponder3d.types import Batch
+from ponder3d.types.scene import to_device
 
 
 @dataclass(frozen=True)
@@ -38,85 +33,53 @@ class RenderingMetric(Metric[RenderedViews]):
     """Means over views, and over scenes for the surface.
 
     Beside the figures stand two baselines that know the answer's mean: each view's mean colour (``psnr_mean_colour``)
-    and its median depth (``depth_error_median``).
+    and its median depth (``depth_error_median``). ``surface_missing`` is the share of the scenes in which the views saw
+    a surface and the field has none; there is no distance to average in those.
     """
 
-    NAMES = ("psnr", "ssim", "depth_error", "psnr_mean_colour", "depth_error_median")
-    SURFACE = ("surface_accuracy", "surface_completeness")
+    NAMES = (
+        "psnr",
+        "ssim",
+        "depth_error",
+        "psnr_mean_colour",
+        "depth_error_median",
+        "surface_accuracy",
+        "surface_completeness",
+        "surface_missing",
+    )
 
     def __init__(self) -> None:
-        self.state = torch.zeros(len(self.NAMES) + len(self.SURFACE) + 3, dtype=torch.float64)
+        self.state = torch.zeros(2, len(self.NAMES), dtype=torch.float64)  # sums, and how many each of them has
 
     def update(self, prediction: RenderedViews, batch: Batch) -> None:
         """Add the views of a batch of one scene."""
-        views = batch.views
-        assert views is not None
+        assert batch.views is not None and len(batch) == 1
+        # All of it is computed on the CPU: the state lives there, and not every device knows float64.
+        prediction, views, bounds = to_device((prediction, batch.views, batch.bounds[0]), "cpu")
         truth = views.rgb.to(torch.float32) / 255
-        similarity = (
-            ssim(prediction.rgb, truth) if min(views.cameras.size) >= 11 else torch.full((len(truth),), math.nan)
-        )
+        if min(views.cameras.size) >= 11:
+            for similarity in ssim(prediction.rgb, truth).tolist():
+                self._add("ssim", similarity)
         for view in range(len(truth)):
+            self._add("psnr", float(psnr(prediction.rgb[view], truth[view])))
             flat = truth[view].mean((0, 1)).expand_as(truth[view])
-            row = [
-                psnr(prediction.rgb[view], truth[view]),
-                similarity[view],
-                0.0,
-                psnr(flat, truth[view]),
-                0.0,
-                0,
-                0,
-                1,
-                0,
-                0,
-            ]
+            self._add("psnr_mean_colour", float(psnr(flat, truth[view])))
             if views.depth is not None and bool((views.depth[view] > 0).any()):
                 depth, seen = views.depth[view], views.depth[view] > 0
-                row[2] = depth_l1(prediction.depth[view], depth, seen)
-                row[4] = depth_l1(depth[seen].median().expand_as(depth), depth, seen)
-                row[8] = 1
-            self.state += torch.tensor([float(x) for x in row], dtype=torch.float64)
-        surface = None if views.depth is None else field_to_tsdf(prediction.mesh, views)
+                self._add("depth_error", float(depth_l1(prediction.depth[view], depth, seen)))
+                median = depth[seen].median().expand_as(depth)
+                self._add("depth_error_median", float(depth_l1(median, depth, seen)))
+        surface = None if views.depth is None else field_to_tsdf(prediction.mesh, views, bounds)
         if surface is not None:
-            self.state += torch.tensor([0.0] * 5 + [*surface, 0, 0, 1], dtype=torch.float64)
+            self._add("surface_missing", float(surface.completeness is None))
+            if surface.accuracy is not None:
+                self._add("surface_accuracy", surface.accuracy)
+            if surface.completeness is not None:
+                self._add("surface_completeness", surface.completeness)
+
+    def _add(self, name: str, value: float) -> None:
+        self.state[:, self.NAMES.index(name)] += torch.tensor([value, 1.0], dtype=torch.float64)
 
     def compute(self) -> dict[str, float]:
-        """Figures by name; those that no view could give are left out. Depth and surface errors are metres."""
-        sums = self.state.tolist()
-        views, with_depth, surfaces = sums[-3:]
-        counts = [views, views, with_depth, views, with_depth, surfaces, surfaces]
-        names = (*self.NAMES, *self.SURFACE)
-        return {name: s / n for name, s, n in zip(names, sums[:-3], counts, strict=True) if n and not math.isnan(s)}
-
-
-def field_to_tsdf(mesh: Mesh, views: Views) -> tuple[float, float] | None:
-    """Distances between a field's surface and the TSDF fusion of views' depth, metres.
-
-    Returns:
-        Accuracy (field to TSDF, over the part of the field's surface that lies where the views saw) and completeness
-        (TSDF to field); None if either surface is empty.
-    """
-    if len(mesh.faces) == 0:
-        return None
-    margin = 4 * _TSDF_CELL
-    lo, hi = mesh.vertices.amin(0) - margin, mesh.vertices.amax(0) + margin
-    shape = ((hi - lo) / _TSDF_CELL).ceil().clamp(2, 400).to(torch.int64).tolist()
-    tsdf = fuse(views, Grid(torch.stack([lo, hi])[None], (shape[0], shape[1], shape[2])), truncation=margin)
-    truth = tsdf_mesh(tsdf)
-    if len(truth.faces) == 0:
-        return None
-    generator = torch.Generator().manual_seed(0)
-    predicted, true = (sample_surface(m, _SURFACE_POINTS, generator) for m in (mesh, truth))
-    cell = ((predicted - lo) / (hi - lo) * torch.tensor(shape)).floor().to(torch.int64)
-    cell = torch.minimum(cell.clamp(min=0), torch.tensor(shape) - 1)
-    observed = (tsdf.weight[tuple(cell.T)] > 0) & (tsdf.sdf[tuple(cell.T)] < margin)
-    completeness = surface_distance(predicted, true).completeness
-    if not bool(observed.any()):
-        return None
-    return surface_distance(predicted[observed], true).accuracy, completeness
-
-
-def tsdf_mesh(tsdf: TSDF) -> Mesh:
-    """The surface of a TSDF, where it was observed."""
-    lo, hi = tsdf.grid.box[0]
-    spacing = (hi - lo) / torch.tensor(tsdf.grid.shape, dtype=lo.dtype)
-    return surface_nets(tsdf.sdf, lo + spacing / 2, spacing, tsdf.weight > 0)
+        """Figures by name; those that nothing could give are left out. Depth and surface errors are metres."""
+        return {name: s / n for name, s, n in zip(self.NAMES, *self.state.tolist(), strict=True) if n}

@@ -13,7 +13,7 @@ from ponder3d.config import Config, fingerprint, to_json
 from ponder3d.data.synthetic.rooms import RoomsConfig, generate
 from ponder3d.data.transforms import Centre, GridSample, LimitLabels, apply
 from ponder3d.encoders.files import FILE_NAME, load_encoder
-from ponder3d.engine.evaluate import read_json, write_json
+from ponder3d.engine.evaluate import write_json
 from ponder3d.engine.experiment import Experiment
 from ponder3d.engine.jobs import Job, run_jobs
 from ponder3d.engine.log import Progress
@@ -261,15 +261,3 @@ def table_text(rows: list[TransferRow]) -> str:
     """The transfer table for the terminal."""
     cells = [("", "start", "mIoU %", "gain"), *(table_cells(row) for row in rows)]
     return "\n".join(f"{way:<32}{start:<12}{miou:>14}{gain:>14}".rstrip() for way, start, miou, gain in cells)
-
-
-def read_results(folder: Path | str) -> dict[str, object]:
-    """``results.json`` of a demo.
-
-    Raises:
-        ValueError: the demo has not finished.
-    """
-    record = read_json(Path(folder) / RESULTS)
-    if record is None:
-        raise ValueError(f"{folder}: no finished demo ({RESULTS} is missing); run ponder3d demo --out {folder}")
-    return record

@@ -158,7 +158,7 @@ def semantic_loss(
     # The floor keeps a ray that hardly meets anything, whose feature is almost 0, from outweighing all others.
     direction = rendered / (rendered.square().sum(1, keepdim=True) + 1e-4).sqrt()
     logits = direction @ class_vectors.T / temperature
-    per_ray = F.cross_entropy(logits, label, ignore_index=-1, reduction="none")
+    per_ray = F.cross_entropy(logits, label.clamp(min=-1), ignore_index=-1, reduction="none")
     return masked_mean(per_ray, label >= 0)
 
 

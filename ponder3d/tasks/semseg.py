@@ -72,8 +72,8 @@ class SemSeg(Task):
         logits = self.logits(batch).float()
         terms = {}
         if self.config.cross_entropy:
-            per_point = F.cross_entropy(logits, batch.labels, ignore_index=self.labels.ignore, reduction="none")
-            labelled = batch.labels != self.labels.ignore
+            per_point = F.cross_entropy(logits, batch.labels.clamp(min=-1), ignore_index=-1, reduction="none")
+            labelled = batch.labels >= 0
             terms["cross_entropy"] = self.config.cross_entropy * per_point.sum() / labelled.sum().clamp(min=1)
         if self.config.lovasz:
             terms["lovasz"] = self.config.lovasz * lovasz_softmax(logits.softmax(1), batch.labels)
@@ -103,7 +103,7 @@ class SemSeg(Task):
 
     def _colours(self, labels: Int[Tensor, " N"]) -> UInt8[Tensor, "N 3"]:
         palette = torch.tensor([*self.labels.palette, (90, 90, 90)], dtype=torch.uint8)
-        return palette[labels.cpu()]  # -1 reads the last row
+        return palette[labels.cpu().clamp(min=-1)]  # -1 reads the last row
 
 
 def lovasz_softmax(probabilities: Float[Tensor, "N K"], labels: Int[Tensor, " N"]) -> Float[Tensor, ""]:

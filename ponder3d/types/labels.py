@@ -8,11 +8,9 @@ class LabelSet:
     """The classes of a dataset. It lives beside its dataset and nobody else lists class names."""
 
     names: tuple[str, ...]
-    """Class names; a label is an index into this tuple."""
+    """Class names; a label is an index into this tuple. A negative label means that there is none."""
     palette: tuple[tuple[int, int, int], ...]
     """One RGB colour in 0..255 per class."""
-    ignore: int = -1
-    """The label of points and pixels that have none."""
 
     def __post_init__(self):
         if len(self.names) != len(self.palette):

@@ -34,7 +34,7 @@ class Views:
     depth: Float[Tensor, "V H W"] | None
     """Plane depth (along the camera's z axis) in metres; 0 where there is none."""
     labels: Int[Tensor, "V H W"] | None
-    """Class of each pixel; the LabelSet's ``ignore`` where there is none."""
+    """Class of each pixel; negative where there is none."""
     counts: Int[Tensor, " B"]
     """Number of views of each scene."""
     instances: Int[Tensor, "V H W"] | None = None

@@ -94,3 +94,21 @@ def test_what_is_missing_is_named():
     no_depth = PickRays(1, 4)(Scene(torch.rand(9, 3), None, torch.rand(9, 3), "blind", views=views), torch.Generator())
     with pytest.raises(ValueError, match="blind has no rays with distances"):
         ContextTarget()(no_depth, torch.Generator())
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"cell": 0.0}, "cell and spacing must be positive"),
+        ({"spacing": -0.1}, "cell and spacing must be positive"),
+        ({"radii": (0.15, 0.18)}, r"radii: \(0.15, 0.18\) must rise by at least a cell of 0.1 m"),
+        ({"radii": (0.35, 0.15)}, "radii"),
+        ({"radii": ()}, "radii"),
+        ({"heights": (0.0, 0.04)}, "heights"),
+        ({"heights": (0.5,)}, "heights"),
+    ],
+)
+def test_rings_and_layers_hold_a_cell(choices, message):
+    """Two radii in one cell would leave a ring without footprint, and NaN in the target."""
+    with pytest.raises(ValueError, match=message):
+        ContextTarget(**choices)

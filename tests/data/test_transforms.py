@@ -242,6 +242,10 @@ def test_keep_views():
     assert len(out.views.cameras) == 1
     with pytest.raises(ValueError, match="box has no images"):
         run(tf.KeepViews(), replace(a_scene(), views=None))
+    with pytest.raises(ValueError, match=r"KeepViews.views: box has 2 views, none of \(2, -3\)"):
+        run(tf.KeepViews((2, -3)), a_scene())
+    with pytest.raises(ValueError, match=r"KeepViews.views is empty"):
+        tf.KeepViews(())
 
 
 def test_rays_end_at_measured_points():

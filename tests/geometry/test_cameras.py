@@ -78,18 +78,6 @@ def test_pixel_grid_is_row_major():
     assert cam.pixel_grid((2, 3)).tolist() == [[0, 0], [1, 0], [2, 0], [0, 1], [1, 1], [2, 1]]
 
 
-def test_resize_keeps_the_image_edges():
-    cameras = one_camera()
-    half = cam.resize_cameras(cameras, (40, 50))
-    assert half.size == (40, 50)
-    xyz = torch.tensor([[0.3, -0.2, 2.0]])
-    uv, _ = cam.project(cameras, xyz, VIEW0)
-    uv_half, _ = cam.project(half, xyz, VIEW0)
-    torch.testing.assert_close((uv_half + 0.5) * 2, uv + 0.5)
-    back = cam.resize_cameras(half, (80, 100))
-    torch.testing.assert_close(back.intrinsics, cameras.intrinsics)
-
-
 def test_select_cameras():
     cameras = random_cameras()
     picked = cam.select_cameras(cameras, torch.tensor([3, 1]))

@@ -67,11 +67,3 @@ def test_ravel_matches_a_volume():
     volume = torch.arange(2 * 3 * 4 * 5).view(2, 3, 4, 5)
     row = g.ravel(torch.tensor([[2, 1, 4]]), torch.tensor([1]), (3, 4, 5))
     assert int(volume.flatten()[row]) == int(volume[1, 2, 1, 4])
-
-
-def test_bounding_boxes():
-    xyz = torch.tensor([[0.0, 0, 0], [2.0, 1, 0], [5.0, 5, 5]])
-    boxes = g.bounding_boxes(xyz, torch.tensor([0, 0, 2]), 3, margin=0.5, min_size=2.0)
-    assert boxes[0].tolist() == [[-0.5, -0.5, -1.0], [2.5, 1.5, 1.0]]
-    assert boxes[1].tolist() == [[-1, -1, -1], [1, 1, 1]]  # an empty scene
-    assert boxes[2].tolist() == [[4, 4, 4], [6, 6, 6]]  # a single point

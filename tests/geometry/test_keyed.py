@@ -26,13 +26,13 @@ def test_generator_repeats():
 
 def test_uniform_does_not_depend_on_what_is_asked_along():
     rows = torch.arange(100)
-    together = keyed.uniform(torch.tensor(7), rows)
-    one_by_one = torch.stack([keyed.uniform(torch.tensor(7), row) for row in rows])
+    together = keyed.uniform_from(keyed.hashed(torch.tensor(7), rows))
+    one_by_one = torch.stack([keyed.uniform_from(keyed.hashed(torch.tensor(7), row)) for row in rows])
     assert torch.equal(together, one_by_one)
 
 
 def test_uniform_is_uniform():
-    u = keyed.uniform(torch.arange(300)[:, None], torch.arange(1000))
+    u = keyed.uniform_from(keyed.hashed(torch.arange(300)[:, None], torch.arange(1000)))
     assert u.dtype == torch.float32
     assert 0 <= float(u.min()) and float(u.max()) < 1
     counts = torch.histc(u.flatten(), 20, 0, 1)

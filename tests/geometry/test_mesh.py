@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from ponder3d.geometry.mesh import sample_surface, surface_nets
+from ponder3d.geometry.mesh import face_areas, sample_surface, surface_nets
 
 
 def sphere(num=32, radius=0.7):
@@ -55,10 +55,14 @@ def test_no_surface():
         sample_surface(mesh, 10, torch.Generator())
 
 
-def test_samples_are_spread_by_area():
-    mesh = surface_nets(*sphere())
-    points = sample_surface(mesh, 20000, torch.Generator().manual_seed(0))
+def test_samples_are_spread_by_area(device):
+    mesh = surface_nets(*(x.to(device) for x in sphere()))
+    points = sample_surface(mesh, 20000, torch.Generator().manual_seed(0)).cpu()
     assert float((points.norm(dim=1) - 0.7).abs().max()) < 0.005
     # Archimedes: the height over a sphere is uniform; its deviation is r / sqrt(3).
     assert float(points[:, 2].std()) == pytest.approx(0.7 / math.sqrt(3), rel=0.02)
     assert float(points.mean(0).abs().max()) < 0.02
+
+
+def test_areas_of_a_sphere_add_up():
+    assert float(face_areas(surface_nets(*sphere())).sum()) == pytest.approx(4 * math.pi * 0.7**2, rel=0.01)

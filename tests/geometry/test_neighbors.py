@@ -12,10 +12,10 @@ def brute_force(query, query_scene, points, point_scene, k):
 
 @pytest.mark.parametrize("k", [1, 5])
 @pytest.mark.parametrize("spread", [1.0, 3.0])
-def test_equals_brute_force(k, spread):
+def test_equals_brute_force(k, spread, device):
     points, query = torch.rand(2000, 3), torch.rand(300, 3) * spread - (spread - 1) / 2
     point_scene, query_scene = torch.randint(0, 3, (2000,)).sort().values, torch.randint(0, 3, (300,))
-    index, distance = knn(query, query_scene, points, point_scene, k)
+    index, distance = (x.cpu() for x in knn(*(x.to(device) for x in (query, query_scene, points, point_scene)), k))
     expected, expected_index = brute_force(query, query_scene, points, point_scene, k)
     torch.testing.assert_close(distance.double(), expected, atol=1e-6, rtol=1e-5)
     assert torch.equal(index, expected_index)
@@ -67,3 +67,11 @@ def test_far_from_the_origin():
     index, _ = knn(points, scene, points, scene, 1)
     # float32 holds 0.0002 m at 3 km; a point is its own nearest or ties with one it cannot be told from.
     assert float((points[index[:, 0]] - points).abs().max()) < 5e-4
+
+
+def test_needs_no_float64(monkeypatch):
+    """Apple's GPUs have none."""
+    monkeypatch.setattr(torch.Tensor, "double", None)
+    points, scene = torch.rand(100, 3), torch.zeros(100, dtype=torch.int64)
+    _, distance = knn(points + 50, scene, points, scene, 2)
+    torch.testing.assert_close(distance, torch.cdist(points + 50, points).sort().values[:, :2], atol=1e-3, rtol=0)

@@ -3,8 +3,9 @@ import torch
 
 from ponder3d.geometry.cameras import pixel_grid, pixel_rays
 from ponder3d.geometry.tsdf import cell_centres, fuse
-from ponder3d.metrics.rendering import tsdf_mesh
+from ponder3d.metrics.surface import tsdf_mesh
 from ponder3d.types import Cameras, Grid, Views
+from ponder3d.types.scene import to_device
 
 
 def look_at_sphere(num_views=12, radius=0.5, distance=2.0) -> Views:
@@ -38,9 +39,9 @@ def look_at_sphere(num_views=12, radius=0.5, distance=2.0) -> Views:
     )
 
 
-def test_sphere_is_recovered():
-    grid = Grid(torch.tensor([[[-0.8, -0.8, -0.8], [0.8, 0.8, 0.8]]]), (40, 40, 40))
-    tsdf = fuse(look_at_sphere(), grid, truncation=0.16)
+def test_sphere_is_recovered(device):
+    grid = Grid(torch.tensor([[[-0.8, -0.8, -0.8], [0.8, 0.8, 0.8]]], device=device), (40, 40, 40))
+    tsdf = fuse(to_device(look_at_sphere(), device), grid, truncation=0.16)
     mesh = tsdf_mesh(tsdf)
     error = (mesh.vertices.norm(dim=1) - 0.5).abs()
     assert float(error.mean()) < 0.01  # cells are 0.04 m

@@ -3,6 +3,7 @@ import torch
 
 from ponder3d.metrics.segmentation import SegmentationMetric, confusion, per_class
 from ponder3d.types import Batch, LabelSet, Scene
+from ponder3d.types.scene import to_device
 
 LABELS = LabelSet(("floor", "chair", "lamp"), ((0, 0, 0), (1, 1, 1), (2, 2, 2)))
 
@@ -18,10 +19,11 @@ def test_confusion_counts_by_true_and_predicted_class():
     assert matrix.tolist() == [[1, 1, 0], [0, 1, 1], [0, 0, 0]] and matrix.dtype == torch.float64
 
 
-def test_figures_by_hand():
+def test_figures_by_hand(device):
     metric = SegmentationMetric(LABELS)
     # Floor: 3 of 4 found, 1 too many. Chair: 1 of 2 found, 2 too many. Lamp: 1 of 2 found, none too many.
-    metric.update(torch.tensor([0, 0, 0, 1, 1, 0, 2, 1, 2]), batch([0, 0, 0, 0, 1, 1, 2, 2, -1]))
+    predicted, truth = torch.tensor([0, 0, 0, 1, 1, 0, 2, 1, 2]), batch([0, 0, 0, 0, 1, 1, 2, 2, -1])
+    metric.update(*to_device((predicted, truth), device))
     figures = metric.compute()
     ious = {"iou/floor": 3 / 5, "iou/chair": 1 / 4, "iou/lamp": 1 / 2}
     expected = {"miou": sum(ious.values()) / 3, "macc": (3 / 4 + 1 / 2 + 1 / 2) / 3, "allacc": 5 / 8, **ious}

@@ -10,6 +10,7 @@ from ponder3d.render import closed_form
 from ponder3d.render.closed_form import DecoderWeights, Positions, decode_with_gradient
 from ponder3d.render.fields import FieldConfig, SDFField
 from ponder3d.types import Grid, Volume
+from ponder3d.types.scene import to_device
 
 CONFIGS = {
     "paper": FieldConfig(hidden=16, geometry_channels=5, softplus_beta=10.0),
@@ -70,11 +71,12 @@ def test_distance_equals_the_oracle(config):
     torch.testing.assert_close(field.distance(volume, xyz, scene), expected)
 
 
-def test_gradient_equals_autograd(config):
+def test_gradient_equals_autograd(config, device):
     field, volume, xyz, scene = setup(config)
     xyz.requires_grad_()
     expected = torch.autograd.grad(oracle_distance(field, volume, xyz, scene).sum(), xyz)[0]
-    torch.testing.assert_close(field(volume, xyz.detach(), scene).gradient, expected)
+    moved = to_device((volume, xyz.detach(), scene), device)
+    torch.testing.assert_close(field.to(device)(*moved).gradient.cpu(), expected)
 
 
 def test_gradient_equals_finite_differences(config):
@@ -135,11 +137,15 @@ def test_colours_are_colours(config):
     assert colours.shape == (40, 3) and 0 <= float(colours.detach().min()) and float(colours.detach().max()) <= 1
 
 
-def test_initial_field_is_mostly_free_space():
-    field, volume, xyz, scene = setup(FieldConfig(hidden=16, geometry_channels=5, sdf_bias=0.1))
-    empty = Volume(volume.grid, torch.zeros_like(volume.feats))
-    first = field.distance(empty, xyz, scene)
-    assert float(first.detach().std()) < 1e-9
+@pytest.mark.parametrize("bias", [0.1, 0.5, -0.3])
+def test_initial_distances_are_about_the_bias(bias):
+    """An untrained volume, whose features are small, is free space for a positive bias and solid for a negative one."""
+    _, volume, xyz, scene = setup(CONFIGS["paper"])
+    field = FieldConfig(sdf_bias=bias).build(128).double()
+    feats = 0.05 * torch.randn(*volume.feats.shape[:4], 128, dtype=torch.float64)
+    first = field.distance(Volume(volume.grid, feats), xyz, scene).detach()
+    assert float(first.mean()) == pytest.approx(bias, abs=0.09)  # three deviations over random initial weights
+    assert float((first * bias > 0).double().mean()) > 0.9
 
 
 def test_a_fixed_sharpness_is_not_trained():
@@ -154,7 +160,7 @@ def all_gradients(field: SDFField, volume: Volume, xyz, scene) -> list[torch.Ten
     feats = volume.feats.clone().requires_grad_()
     samples = field(Volume(volume.grid, feats), xyz, scene)
     outputs = [samples.sdf, samples.gradient, samples.geometry, samples.appearance]
-    loss = sum(((each + 0.3).square().sum() for each in outputs), torch.zeros(()))
+    loss = sum(((each + 0.3).square().sum() for each in outputs), torch.zeros((), device=xyz.device))
     grads = torch.autograd.grad(loss, [feats, *field.sdf.parameters()])
     return [*(each.detach() for each in outputs), *grads]
 
@@ -175,13 +181,13 @@ def test_every_output_has_the_right_gradients(config):
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 20, 39])
-def test_chunks_do_not_show(config, chunk, monkeypatch):
+def test_chunks_do_not_show(config, chunk, monkeypatch, device):
     """40 points: one at a time, with a remainder, without, and a remainder of one."""
     field, volume, xyz, scene = setup(config)
     whole = all_gradients(field, volume, xyz, scene)
     monkeypatch.setattr(closed_form, "CHUNK", chunk)
-    for a, b in zip(all_gradients(field, volume, xyz, scene), whole, strict=True):
-        torch.testing.assert_close(a, b)
+    for a, b in zip(all_gradients(field.to(device), *to_device((volume, xyz, scene), device)), whole, strict=True):
+        torch.testing.assert_close(a.cpu(), b)
 
 
 def test_no_points(config):

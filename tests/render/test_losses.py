@@ -7,6 +7,7 @@ import torch
 from ponder3d.render import losses
 from ponder3d.render.losses import RenderLossConfig, render_losses
 from ponder3d.types import Rays, RayTargets, RenderOutput
+from ponder3d.types.scene import to_device
 
 
 def two_rays(far=(4.0, 4.0)) -> tuple[RenderOutput, Rays, RayTargets]:
@@ -42,8 +43,8 @@ ONES = RenderLossConfig(
 )
 
 
-def test_every_term_by_hand():
-    terms = render_losses(*two_rays(), ONES)
+def test_every_term_by_hand(device):
+    terms = render_losses(*to_device(two_rays(), device), ONES)
     assert float(terms["colour"]) == pytest.approx((0.1 + 1.0) / 2)
     assert float(terms["depth"]) == pytest.approx((0.5 + 1.0) / 2)
     # Samples within 0.2 m of 2 m: |t + sdf - 2| of 1.9 and 2.1.
@@ -105,8 +106,9 @@ def test_semantic_loss_by_hand():
     vectors = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     rendered = torch.tensor([[3.0, 0.0], [0.0, 2.0], [5.0, 5.0]])
     # Cosines 1 and 0 with temperature 0.5; class 0 counts, the unlabelled ray does not (spec 9.1, numbers 6 and 15).
-    found = losses.semantic_loss(rendered, torch.tensor([0, 1, -1]), vectors, 0.5)
-    assert float(found) == pytest.approx(math.log(1 + math.exp(-2)), rel=1e-3)
+    for none in (-1, -100):
+        found = losses.semantic_loss(rendered, torch.tensor([0, 1, none]), vectors, 0.5)
+        assert float(found) == pytest.approx(math.log(1 + math.exp(-2)), rel=1e-3)
     wrong = losses.semantic_loss(rendered[:1], torch.tensor([1]), vectors, 0.5)
     assert float(wrong) == pytest.approx(2 + math.log(1 + math.exp(-2)), rel=1e-3)
     assert float(losses.semantic_loss(rendered, torch.tensor([-1, -1, -1]), vectors, 0.5)) == 0

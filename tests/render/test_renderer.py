@@ -11,6 +11,7 @@ from ponder3d.render.fields import FieldConfig, SDFField
 from ponder3d.render.renderer import RenderConfig, clip_rays, decode_at_ends, render
 from ponder3d.render.surface import extract_mesh
 from ponder3d.types import Grid, Rays, Volume
+from ponder3d.types.scene import to_device
 
 BOX = torch.tensor([[[-1.0, -1, -1], [1, 1, 1]]])
 
@@ -72,12 +73,13 @@ def first_hit(sdf, rays, steps=4000) -> torch.Tensor:
 
 @pytest.mark.parametrize("alpha", ["paper", "slope"])
 @pytest.mark.parametrize("sdf", [plane, sphere, cube])
-def test_depth_normal_and_colour(sdf, alpha):
+def test_depth_normal_and_colour(sdf, alpha, device):
     field, volume = analytic(sdf)
     rays = clip_rays(from_around(), volume.grid)
+    moved = to_device((volume, rays), device)
+    out = to_device(render(field.to(device), *moved, RenderConfig(96, 64, alpha=alpha)), "cpu")
     truth = first_hit(sdf, rays)
     hit = rays.hits & (truth < rays.far) & (truth > rays.near + 0.05)
-    out = render(field, volume, rays, RenderConfig(96, 64, alpha=alpha))
     assert int(hit.sum()) > 100
     error = (out.t - truth).abs()[hit].detach()
     # Cells are 5 cm, a standard deviation of the surface 6 mm; grazing rays and edges see more of it.
@@ -102,9 +104,10 @@ def test_empty_space_is_transparent():
     torch.testing.assert_close(out.t[hit], rays.far[hit], atol=1e-2, rtol=0)
 
 
-def test_weights_sum_to_the_opacity_and_samples_are_sorted():
-    field, volume = analytic(sphere)
-    out = render(field, volume, clip_rays(from_around(), volume.grid), RenderConfig(32, 16), torch.tensor([7]))
+def test_weights_sum_to_the_opacity_and_samples_are_sorted(device):
+    field, volume = to_device(analytic(sphere), device)
+    rays = clip_rays(to_device(from_around(), device), volume.grid)
+    out = render(field.to(device), volume, rays, RenderConfig(32, 16), torch.tensor([7], device=device))
     torch.testing.assert_close(out.weights.sum(1), out.opacity)
     assert float(out.opacity.max().detach()) <= 1 + 1e-5
     assert bool((out.sample_t[:, 1:] >= out.sample_t[:, :-1]).all())
@@ -199,19 +202,21 @@ def test_scenes_are_rendered_together_as_they_are_alone():
         torch.testing.assert_close(together.rgb[rows], expected.rgb, atol=1e-5, rtol=1e-4)
 
 
-def test_jitter_follows_the_key():
-    field, volume, rays = two_scenes()
+def test_jitter_follows_the_key(device):
+    field, volume, rays = to_device(two_scenes(), device)
+    field.to(device)
     rays = clip_rays(rays, volume.grid)
-    a, b, c = (render(field, volume, rays, RenderConfig(8, 4), torch.tensor([k, 0])).sample_t for k in (1, 1, 2))
+    keys = torch.tensor([[1, 0], [1, 0], [2, 0]], device=device)
+    a, b, c = (render(field, volume, rays, RenderConfig(8, 4), key).sample_t for key in keys)
     assert torch.equal(a, b) and not torch.equal(a, c)
     fixed = render(field, volume, rays, RenderConfig(8, 4)).sample_t
     assert torch.equal(fixed, render(field, volume, rays, RenderConfig(8, 4)).sample_t)
 
 
 @pytest.mark.parametrize("sdf", [sphere, cube])
-def test_extracted_surface(sdf):
+def test_extracted_surface(sdf, device):
     field, volume = analytic(sdf)
-    mesh = extract_mesh(field, volume, 0, cell=0.05)
+    mesh = to_device(extract_mesh(field.to(device), to_device(volume, device), 0, cell=0.05), "cpu")
     assert float(sdf(mesh.vertices).abs().mean()) < 0.005
     assert mesh.colour is not None
     torch.testing.assert_close(mesh.colour[:, :2], torch.sigmoid(4 * mesh.vertices[:, :2]), atol=0.05, rtol=0)

@@ -18,11 +18,11 @@ def test_stratified_samples_stay_in_their_parts_and_sorted():
     assert bool((t.floor() == torch.arange(8)).all())
 
 
-def test_importance_by_hand():
+def test_importance_by_hand(device):
     # All mass between 2 and 4: four quantile centres at 1/8, 3/8, 5/8, 7/8 of it.
     t = torch.tensor([[0.0, 2.0, 4.0, 8.0]])
-    found = samplers.importance(t, torch.tensor([[0.0, 1.0, 0.0, 0.0]]), 4)
-    torch.testing.assert_close(found, torch.tensor([[2.25, 2.75, 3.25, 3.75]]), atol=1e-3, rtol=0)
+    found = samplers.importance(t.to(device), torch.tensor([[0.0, 1.0, 0.0, 0.0]], device=device), 4)
+    torch.testing.assert_close(found.cpu(), torch.tensor([[2.25, 2.75, 3.25, 3.75]]), atol=1e-3, rtol=0)
 
 
 def test_importance_follows_the_weights():

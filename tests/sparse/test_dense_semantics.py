@@ -57,13 +57,14 @@ def test_conv3d_is_cross_correlation_with_x_slowest():
 @pytest.mark.parametrize("kernel", [1, 3, 5])
 @pytest.mark.parametrize("lo", [(0, 0, 0), (-4, -70, 65000)])
 @pytest.mark.parametrize("share", [0.3, 1.0])
-def test_submanifold_equals_dense(kernel, lo, share):
+def test_submanifold_equals_dense(kernel, lo, share, device):
     coords = some_voxels(share, lo)
     feats = torch.randn(len(coords), 3, dtype=torch.float64)
     weight = torch.randn(kernel**3, 3, 4, dtype=torch.float64, requires_grad=True)
+    moved = sparse_tensor(coords.to(device), feats.to(device), SCENES)
+    sparse_in = moved.feats.clone().requires_grad_()
+    out = sparse_conv(sparse_in, weight.to(device), moved.maps.subm(1, kernel)).cpu()
     x = sparse_tensor(coords, feats, SCENES)
-    sparse_in = x.feats.clone().requires_grad_()
-    out = sparse_conv(sparse_in, weight, x.maps.subm(1, kernel))
     dense_feats = x.feats.clone().requires_grad_()
     dense_weight = weight.detach().clone().requires_grad_()
     dense = F.conv3d(to_dense(x.coords, dense_feats, SHAPE, lo), as_conv3d(dense_weight, kernel), padding=kernel // 2)
@@ -72,17 +73,18 @@ def test_submanifold_equals_dense(kernel, lo, share):
     grad = torch.randn_like(out)
     out.backward(grad)
     expected.backward(grad)
-    torch.testing.assert_close(sparse_in.grad, dense_feats.grad)
+    torch.testing.assert_close(sparse_in.grad.cpu(), dense_feats.grad)
     torch.testing.assert_close(weight.grad, dense_weight.grad)
 
 
 @pytest.mark.usefixtures("_blocks")
 @pytest.mark.parametrize(("kernel", "stride", "padding"), [(2, 2, 0), (3, 2, 1), (4, 4, 0), (3, 1, 1)])
 @pytest.mark.parametrize("lo", [(0, 0, 0), (-8, -8, -8)])
-def test_strided_and_inverse_equal_dense(kernel, stride, padding, lo):
+def test_strided_and_inverse_equal_dense(kernel, stride, padding, lo, device):
     coords = some_voxels(0.3, lo)
     x = sparse_tensor(coords, torch.randn(len(coords), 3, dtype=torch.float64), SCENES)
-    out_coords, out_keys, maps = strided_map(x.coords, kernel, stride, padding)
+    out_coords, out_keys, maps = strided_map(x.coords.to(device), kernel, stride, padding)
+    out_coords = out_coords.cpu()
     assert bool((out_keys[1:] > out_keys[:-1]).all())
     # Dense: a box large enough on both sides, aligned with the stride.
     margin = 8
@@ -90,7 +92,7 @@ def test_strided_and_inverse_equal_dense(kernel, stride, padding, lo):
     shape = tuple(n + 2 * margin for n in SHAPE)
     weight = torch.randn(kernel**3, 3, 4, dtype=torch.float64, requires_grad=True)
     sparse_in = x.feats.clone().requires_grad_()
-    out = sparse_conv(sparse_in, weight, maps)
+    out = sparse_conv(sparse_in.to(device), weight.to(device), maps).cpu()
     dense_feats, dense_weight = (t.detach().clone().requires_grad_() for t in (x.feats, weight))
     dense = F.conv3d(
         to_dense(x.coords, dense_feats, shape, base), as_conv3d(dense_weight, kernel), stride=stride, padding=padding
@@ -108,7 +110,7 @@ def test_strided_and_inverse_equal_dense(kernel, stride, padding, lo):
     torch.testing.assert_close(weight.grad, dense_weight.grad)
     # The inverse is the transpose: <conv(x), y> = <x, inverse(y)> with the taps' matrices transposed.
     y = torch.randn(len(out_coords), 4, dtype=torch.float64)
-    back = sparse_conv(y, weight.detach().transpose(1, 2), maps.transposed())
+    back = sparse_conv(y.to(device), weight.detach().to(device).transpose(1, 2), maps.transposed()).cpu()
     torch.testing.assert_close((out.detach() * y).sum(), (x.feats * back).sum())
 
 
@@ -164,24 +166,23 @@ def test_order_of_the_input_rows_does_not_matter():
     assert torch.equal(a.coords, b.coords) and torch.equal(a.feats, b.feats)
 
 
-def test_two_runs_agree_to_the_bit(_blocks):
+def test_two_runs_agree_to_the_bit(_blocks, device):
     coords = some_voxels(0.7)
-    x = sparse_tensor(coords, torch.randn(len(coords), 8), SCENES)
+    x = sparse_tensor(coords.to(device), torch.randn(len(coords), 8).to(device), SCENES)
     results = []
     for _ in range(2):
-        feats, weight = x.feats.clone().requires_grad_(), torch.ones(27, 8, 8).mul_(0.1).requires_grad_()
+        feats, weight = x.feats.clone().requires_grad_(), torch.full((27, 8, 8), 0.1, device=device).requires_grad_()
         sparse_conv(feats, weight, x.maps.subm(1, 3)).square().sum().backward()
         results.append((feats.grad, weight.grad))
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
-def test_autocast_multiplies_in_bfloat16_and_stays_close():
+def test_autocast_multiplies_in_bfloat16_and_stays_close(device):
     coords = some_voxels(0.5)
-    x = sparse_tensor(coords, torch.randn(len(coords), 16), SCENES)
-    weight = torch.randn(27, 16, 8) * 0.1
-    weight.requires_grad_()
+    x = sparse_tensor(coords.to(device), torch.randn(len(coords), 16).to(device), SCENES)
+    weight = (torch.randn(27, 16, 8) * 0.1).to(device).requires_grad_()
     exact = sparse_conv(x.feats, weight, x.maps.subm(1, 3))
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(device.type, torch.bfloat16):
         rounded = sparse_conv(x.feats, weight, x.maps.subm(1, 3))
     assert rounded.dtype == torch.bfloat16
     assert float(((rounded.float() - exact).norm() / exact.norm()).detach()) < 0.01

@@ -5,15 +5,15 @@ from ponder3d.sparse import nn as snn
 from ponder3d.sparse import sparse_tensor
 
 
-def a_tensor(num=200, channels=4):
+def a_tensor(num=200, channels=4, device=None):
     coords = torch.unique(torch.randint(-6, 6, (num, 3)), dim=0)
     coords = torch.cat([torch.zeros(len(coords), 1, dtype=torch.int64), coords], dim=1)
-    return sparse_tensor(coords, torch.randn(len(coords), channels), 1, voxel_size=0.1)
+    return sparse_tensor(coords.to(device), torch.randn(len(coords), channels).to(device), 1, voxel_size=0.1)
 
 
-def test_down_and_up_again_restores_the_voxels():
-    x = a_tensor()
-    down, up = snn.StridedConv3d(4, 6), snn.InverseConv3d(6, 5)
+def test_down_and_up_again_restores_the_voxels(device):
+    x = a_tensor(device=device)
+    down, up = snn.StridedConv3d(4, 6).to(device), snn.InverseConv3d(6, 5).to(device)
     coarse = down(x)
     assert coarse.stride == 2 and coarse.feats.shape[1] == 6
     assert torch.equal(torch.unique(x.coords[:, 1:].div(2, rounding_mode="floor"), dim=0), coarse.coords[:, 1:])

@@ -44,9 +44,10 @@ def brute_force_lovasz(p: torch.Tensor, labels: torch.Tensor) -> float:
     return sum(per_class) / len(per_class) if per_class else 0.0
 
 
-def test_cross_entropy_over_labelled_points(task):
+@pytest.mark.parametrize("none", [-1, -2, -100])
+def test_cross_entropy_over_labelled_points(task, none):
     logits = torch.tensor([[0.5, -0.2, 0.1], [0.9, 0.3, -1.0], [0.0, 0.0, 0.0], [-0.4, 0.7, 0.2]])
-    terms = task.losses(batch(logits, [0, 2, -1, 1]), 0).terms
+    terms = task.losses(batch(logits, [0, 2, none, 1]), 0).terms
     rows = logits[[0, 1, 3]]
     by_hand = -(rows[range(3), [0, 2, 1]] - rows.exp().sum(1).log()).mean()
     torch.testing.assert_close(terms["cross_entropy"], by_hand)

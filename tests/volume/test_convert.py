@@ -3,6 +3,7 @@ import torch
 
 from ponder3d.sparse import sparse_tensor
 from ponder3d.types import Grid, Points, Volume
+from ponder3d.types.scene import to_device
 from ponder3d.volume.convert import densify, sample_at, voxel_centres
 
 BOX = Grid(torch.tensor([[[0.0, 0, 0], [4, 4, 2]], [[-1, -1, -1], [1, 1, 1]]]), (4, 4, 2))
@@ -18,16 +19,18 @@ def test_points_are_averaged_in_their_cells():
     assert float(volume.feats.sum()) == 2 + 7 + 9  # what lies outside is dropped, empty cells are zero
 
 
-def test_scatter_and_sampling_share_one_frame():
+def test_scatter_and_sampling_share_one_frame(device):
     """Regression against the two frames of the released code (spec 9.1, number 2): up to 6 cells apart there."""
     grid = Grid(torch.tensor([[[-3.0, -2, 0], [3, 3, 2.7]]]), (60, 50, 27))
     xyz = torch.rand(4000, 3) * torch.tensor([6, 5, 2.7]) + torch.tensor([-3.0, -2, 0])
     # Every cell holds the mean position of its points; reading it back must give about the position itself.
     filled = torch.stack(torch.meshgrid(*[(torch.arange(n) + 0.5) * 0.1 for n in grid.shape], indexing="ij"), dim=-1)
     centres = filled.view(-1, 3) + torch.tensor([-3.0, -2, 0])
-    volume = densify(Points(centres, centres, torch.tensor([len(centres)])), grid)
+    points = to_device(Points(centres, centres, torch.tensor([len(centres)])), device)
+    volume = densify(points, to_device(grid, device))
     inner = ((xyz > grid.box[0, 0] + 0.05) & (xyz < grid.box[0, 1] - 0.05)).all(1)
-    read = sample_at(volume, xyz[inner], torch.zeros(int(inner.sum()), dtype=torch.int64))
+    one_scene = torch.zeros(int(inner.sum()), dtype=torch.int64, device=device)
+    read = sample_at(volume, xyz[inner].to(device), one_scene).cpu()
     torch.testing.assert_close(read, xyz[inner], atol=1e-4, rtol=0)
 
 
@@ -39,23 +42,24 @@ def test_a_room_fills_its_volume():
     assert bool((volume.feats == 1).all())
 
 
-def test_sparse_tensors_enter_by_their_voxel_centres():
-    coords = torch.tensor([[0, 0, 0, 0], [0, -1, 5, 2], [1, 3, 3, 3]])
-    x = sparse_tensor(coords, torch.tensor([[1.0], [2.0], [3.0]]), 2, voxel_size=0.5)
+def test_sparse_tensors_enter_by_their_voxel_centres(device):
+    coords = torch.tensor([[0, 0, 0, 0], [0, -1, 5, 2], [1, 3, 3, 3]], device=device)
+    x = sparse_tensor(coords, torch.tensor([[1.0], [2.0], [3.0]], device=device), 2, voxel_size=0.5)
     assert voxel_centres(x).tolist() == [[-0.25, 2.75, 1.25], [0.25, 0.25, 0.25], [1.75, 1.75, 1.75]]
     grid = Grid(torch.tensor([[[-1.0, 0, 0], [1, 4, 2]], [[0, 0, 0], [2, 2, 2]]]), (2, 4, 2))
-    volume = densify(x, grid)
+    volume = densify(x, to_device(grid, device))
     assert float(volume.feats[0, 0, 2, 1]) == 2 and float(volume.feats[0, 1, 0, 0]) == 1
     assert float(volume.feats[1, 1, 3, 1]) == 3
 
 
-def test_sample_at_a_sparse_tensor_finds_the_voxel_of_each_point():
-    coords = torch.tensor([[0, 0, 0, 0], [0, -1, 0, 0]])
-    x = sparse_tensor(coords, torch.tensor([[1.0], [2.0]]), 1, voxel_size=0.5)
-    xyz = torch.tensor([[0.4, 0.1, 0.2], [-0.01, 0.1, 0.1], [5.0, 5, 5]])
-    assert sample_at(x, xyz, torch.zeros(3, dtype=torch.int64)).tolist() == [[1.0], [2.0], [0.0]]
-    none = sparse_tensor(torch.zeros(0, 4, dtype=torch.int64), torch.zeros(0, 1), 1)
-    assert sample_at(none, xyz, torch.zeros(3, dtype=torch.int64)).tolist() == [[0.0]] * 3
+def test_sample_at_a_sparse_tensor_finds_the_voxel_of_each_point(device):
+    coords = torch.tensor([[0, 0, 0, 0], [0, -1, 0, 0]], device=device)
+    x = sparse_tensor(coords, torch.tensor([[1.0], [2.0]], device=device), 1, voxel_size=0.5)
+    xyz = torch.tensor([[0.4, 0.1, 0.2], [-0.01, 0.1, 0.1], [5.0, 5, 5]], device=device)
+    one_scene = torch.zeros(3, dtype=torch.int64, device=device)
+    assert sample_at(x, xyz, one_scene).tolist() == [[1.0], [2.0], [0.0]]
+    none = sparse_tensor(coords[:0], torch.zeros(0, 1, device=device), 1)
+    assert sample_at(none, xyz, one_scene).tolist() == [[0.0]] * 3
 
 
 def test_packed_points_give_their_own_rows():
@@ -65,19 +69,20 @@ def test_packed_points_give_their_own_rows():
         sample_at(points, points.xyz[:3], points.scene[:3])
 
 
-def test_a_volume_is_resampled():
+def test_a_volume_is_resampled(device):
     grid = Grid(torch.tensor([[[0.0, 0, 0], [8, 8, 8]]]), (8, 8, 8))
     ramp = torch.arange(8.0).view(8, 1, 1, 1).expand(8, 8, 8, 1)[None] + 0.5
     other = Grid(torch.tensor([[[2.0, 2, 2], [6, 6, 6]]]), (8, 4, 4))
-    found = densify(Volume(grid, ramp), other).feats[0, :, 0, 0, 0]
+    found = densify(to_device(Volume(grid, ramp), device), to_device(other, device)).feats[0, :, 0, 0, 0].cpu()
     torch.testing.assert_close(found, torch.arange(8) * 0.5 + 2.25)
 
 
-def test_gradient_reaches_the_points():
-    points = Points(torch.rand(50, 3), torch.randn(50, 3, dtype=torch.float32, requires_grad=True), torch.tensor([50]))
-    grid = Grid(torch.tensor([[[0.0, 0, 0], [1, 1, 1]]]), (2, 2, 2))
+def test_gradient_reaches_the_points(device):
+    feats = torch.randn(50, 3).to(device).requires_grad_()
+    points = Points(torch.rand(50, 3).to(device), feats, torch.tensor([50], device=device))
+    grid = Grid(torch.tensor([[[0.0, 0, 0], [1, 1, 1]]], device=device), (2, 2, 2))
     densify(points, grid).feats.sum().backward()
-    count = densify(Points(points.xyz, torch.ones(50, 1), points.counts), grid)
+    count = densify(Points(points.xyz, torch.ones(50, 1, device=device), points.counts), grid)
     assert points.feats.grad is not None and bool((points.feats.grad > 0).all())
     assert float(points.feats.grad[:, 0].sum()) == pytest.approx(float((count.feats > 0).sum()), rel=1e-5)
 

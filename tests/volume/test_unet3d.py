@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from ponder3d.types import Grid, Volume
+from ponder3d.types.scene import to_device
 from ponder3d.volume.unet3d import ShallowNet3DConfig, UNet3DConfig
 
 
@@ -97,3 +98,12 @@ def test_the_unet_too():
     unknown.load_state_dict(known.state_dict())
     sparse = a_sparse_volume((9, 7, 5))
     torch.testing.assert_close(known(sparse).feats, unknown(Volume(sparse.grid, sparse.feats)).feats)
+
+
+@pytest.mark.parametrize("config", [UNet3DConfig((4, 8, 12), 6), ShallowNet3DConfig(4, 2, 6, "appearance")])
+def test_any_device_gives_the_same(config, device):
+    net, volume = config.build(5).double().eval(), a_volume((9, 7, 5))
+    volume = Volume(volume.grid, volume.feats.double())
+    with torch.no_grad():
+        expected = net(volume).feats
+        torch.testing.assert_close(net.to(device)(to_device(volume, device)).feats.cpu(), expected)

@@ -215,7 +215,7 @@ def _scene(packed: PackedRoom, config: RoomsConfig, index: int) -> Scene:
     normal /= np.sqrt((normal * normal).sum(1, keepdims=True))
     # One row more than there are classes: -1 stays -1.
     rows = torch.arange(len(ROOMS_LABELS)) if config.classes == "all" else torch.tensor(GROUP_OF)
-    rows = torch.cat([rows, torch.tensor([ROOMS_LABELS.ignore])])
+    rows = torch.cat([rows, torch.tensor([-1])])
     cameras = Cameras(
         intrinsics=torch.from_numpy(packed.intrinsics),
         world_from_cam=torch.from_numpy(packed.world_from_cam),
