@@ -1,8 +1,8 @@
 """An experiment: everything that determines a run, as one value."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
-from ponder3d.config import Config
+from ponder3d.config import Config, essence, incidental
 from ponder3d.data.dataset import DatasetConfig, HeldOut
 from ponder3d.data.transforms import Transform
 from ponder3d.engine.optim import OptimConfig
@@ -37,7 +37,7 @@ class Experiment(Config):
     """Encoder file to start from; empty starts from scratch."""
     precision: str = "32-true"
     """``32-true`` or ``bf16-mixed``; rendering is always done in float32."""
-    workers: int = 2
+    workers: int = incidental(2)
     """Loader processes per rank; the data do not depend on it."""
     devices: int = 1
     """Processes (one per GPU) on this machine; ignored under torchrun, which says so itself."""
@@ -45,11 +45,11 @@ class Experiment(Config):
     """Steps between evaluations; 0 evaluates at the end only."""
     validation_scenes: int = 0
     """Scenes per evaluation while training, from the first on; 0 takes all."""
-    save_every: int = 200
+    save_every: int = incidental(200)
     """Steps between checkpoints; one is always saved at the end and when asked to stop."""
-    keep: int = 2
+    keep: int = incidental(2)
     """Newest checkpoints that are kept."""
-    log_every: int = 10
+    log_every: int = incidental(10)
     """Steps between rows in the log."""
     max_bad_steps: int = 10
     """Steps in a row without a finite loss and gradient before the run gives up."""
@@ -78,13 +78,12 @@ class Experiment(Config):
         return self.data.held_out() if isinstance(self.validation, HeldOut) else self.validation
 
 
-_MAY_CHANGE = frozenset({"workers", "devices", "accumulate", "save_every", "keep", "log_every"})
-"""Fields that change neither the samples nor the steps of a run."""
+_MAY_CHANGE = frozenset({"devices", "accumulate"})
+"""Fields that split a step otherwise: the samples stay, the result changes by rounding and batch statistics. A run may
+go on with others."""
 
 
 def first_difference(a: Experiment, b: Experiment) -> str | None:
     """Name of the first field in which two experiments would run differently; None if they are the same run."""
-    for f in fields(Experiment):
-        if f.name not in _MAY_CHANGE and getattr(a, f.name) != getattr(b, f.name):
-            return f.name
-    return None
+    one, other = essence(a), essence(b)
+    return next((name for name in one if name not in _MAY_CHANGE and one[name] != other[name]), None)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from ponder3d.config import Config, fingerprint, to_json
+from ponder3d.config import Config, fingerprint, incidental, to_json
 from ponder3d.data.synthetic.rooms import RoomsConfig, generate
 from ponder3d.data.transforms import Centre, GridSample, LimitLabels, apply
 from ponder3d.encoders.files import FILE_NAME, load_encoder
@@ -45,7 +45,7 @@ class DemoConfig(Config):
     Ten minutes and 4 GiB on two CPU cores. Run it again to continue an interrupted demo.
     """
 
-    out: str = "runs/demo"
+    out: str = incidental("runs/demo")
     """Directory of the demo; the page is ``report/index.html`` in it."""
     seed: int = 0
     """Other seeds give other rooms, other encoders and other labelled points."""
@@ -63,11 +63,11 @@ class DemoConfig(Config):
     finetune_steps: int = 80
     trials: int = 3
     """Repetitions of every measurement, with other seeds."""
-    processes: int = 2
+    processes: int = incidental(2)
     """Jobs at a time; each gets an equal share of the threads."""
     smoke: bool = False
     """Everything at a size of seconds, to see that it runs; the numbers of rooms, steps and trials are replaced."""
-    quiet: bool = False
+    quiet: bool = incidental(False)
     """No progress on the terminal."""
 
 
