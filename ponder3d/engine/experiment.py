@@ -20,7 +20,8 @@ class Experiment(Config):
     transforms: tuple[Transform, ...]
     """Augmentation, corruption and sampling of a training scene, in order."""
     validation_transforms: tuple[Transform, ...]
-    """What is done to a scene before it is evaluated; drawn with the same numbers every time."""
+    """What is done to a scene before it is evaluated; drawn with the same numbers every time. Segmentation scores
+    all points that are left."""
     validation: DatasetConfig = HeldOut()
     """Scenes to evaluate on; ``HeldOut()`` takes what ``data`` keeps back."""
     optim: OptimConfig = OptimConfig()
@@ -72,6 +73,10 @@ class Experiment(Config):
                 raise ValueError(f"Experiment.{name} must not be negative")
         if self.precision not in ("32-true", "bf16-mixed"):
             raise ValueError(f"Experiment.precision must be 32-true or bf16-mixed, not {self.precision!r}")
+
+    def on_grid(self, transforms: tuple[Transform, ...]) -> tuple[Transform, ...]:
+        """Transforms of this experiment with what they leave to the encoder filled in: its grid size."""
+        return tuple(transform.on_grid(self.task.encoder.grid_size) for transform in transforms)
 
     def validation_data(self) -> DatasetConfig:
         """The configuration of the scenes to evaluate on."""

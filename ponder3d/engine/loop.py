@@ -128,7 +128,7 @@ class _Run:
         self.runner = Runner(experiment.devices, experiment.precision)
         self.leads = self.runner.rank == 0
         dataset = experiment.data.build()
-        self.scenes = KeyedScenes(dataset, experiment.transforms, experiment.seed)
+        self.scenes = KeyedScenes(dataset, experiment.on_grid(experiment.transforms), experiment.seed)
         torch.manual_seed(keyed.derive(experiment.seed, 0x1217))  # the same initial weights on every rank
         self.task = experiment.task.build(dataset.labels)
         if experiment.init:

@@ -75,3 +75,23 @@ def test_bounding_boxes():
     assert boxes[0].tolist() == [[-0.5, -0.5, -1.0], [2.5, 1.5, 1.0]]
     assert boxes[1].tolist() == [[-1, -1, -1], [1, 1, 1]]  # an empty scene
     assert boxes[2].tolist() == [[4, 4, 4], [6, 6, 6]]  # a single point
+
+
+def test_fragments_have_every_voxel_and_together_every_point():
+    xyz, scene = torch.rand(3000, 3) * 2, torch.arange(3000) // 1200
+    seen = torch.zeros(3000, dtype=torch.int64)
+    voxels = g.voxelize(xyz, scene, 0.3)
+    number = 0
+    for rows in g.fragments(xyz, scene, 0.3):
+        assert torch.equal(g.voxelize(xyz[rows], scene[rows], 0.3).keys, voxels.keys)
+        assert len(rows) == len(voxels.keys), "one point per voxel"
+        assert bool((rows.diff() > 0).all())
+        seen[rows] += 1
+        number += 1
+    assert int(seen.min()) >= 1 and number == int(voxels.counts.max())
+    # A voxel's points take turns.
+    assert int(seen.max()) == number and bool((seen >= number // voxels.counts[voxels.voxel]).all())
+
+
+def test_fragments_of_nothing():
+    assert not list(g.fragments(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64), 0.3))
