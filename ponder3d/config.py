@@ -13,6 +13,7 @@ import json
 import sys
 import types
 import typing
+from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 
@@ -25,6 +26,17 @@ class ConfigError(ValueError):
 
 
 C = TypeVar("C", bound=Config)
+T = TypeVar("T")
+
+_INCIDENTAL = "incidental"
+
+
+def incidental(default: T) -> T:
+    """The default of a field that has no part in what comes out: where files go, how many processes share the work.
+
+    Such a field is written and read like any other, and ``fingerprint`` leaves it out.
+    """
+    return dataclasses.field(default=default, metadata={_INCIDENTAL: True})
 
 
 def to_json(config: Config) -> dict[str, Any]:
@@ -33,7 +45,12 @@ def to_json(config: Config) -> dict[str, Any]:
     Raises:
         ConfigError: a field holds something that is not a configuration value.
     """
-    return _encode(config, "")
+    return _encode(config, "", lambda field: True)
+
+
+def essence(config: Config) -> dict[str, Any]:
+    """``to_json`` without the incidental fields, those of its parts included: what decides the outcome."""
+    return _encode(config, "", lambda field: not field.metadata.get(_INCIDENTAL, False))
 
 
 def from_json(cls: type[C], data: dict[str, Any]) -> C:
@@ -46,18 +63,18 @@ def from_json(cls: type[C], data: dict[str, Any]) -> C:
 
 
 def fingerprint(config: Config) -> str:
-    """First 12 hex digits of the SHA-256 of the canonical JSON: equal configurations, equal fingerprints."""
-    text = json.dumps(to_json(config), sort_keys=True, separators=(",", ":"))
+    """First 12 hex digits of the SHA-256 of the canonical JSON of what decides the outcome: see ``incidental``."""
+    text = json.dumps(essence(config), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _encode(value: Any, path: str) -> Any:
+def _encode(value: Any, path: str, keep: Callable[[dataclasses.Field[Any]], bool]) -> Any:
     if isinstance(value, Config):
-        names = [f.name for f in dataclasses.fields(value)]  # type: ignore[arg-type]
-        fields = {name: _encode(getattr(value, name), _join(path, name)) for name in names}
+        names = [f.name for f in dataclasses.fields(value) if keep(f)]  # type: ignore[arg-type]
+        fields = {name: _encode(getattr(value, name), _join(path, name), keep) for name in names}
         return {"type": f"{type(value).__module__}:{type(value).__qualname__}", **fields}
     if isinstance(value, (tuple, list)):
-        return [_encode(item, f"{path}[{i}]") for i, item in enumerate(value)]
+        return [_encode(item, f"{path}[{i}]", keep) for i, item in enumerate(value)]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise ConfigError(f"{path or 'the configuration'} holds a {type(value).__name__}, which is no configuration value")

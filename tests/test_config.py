@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from ponder3d.config import Config, ConfigError, fingerprint, from_json, to_json
+from ponder3d.config import Config, ConfigError, essence, fingerprint, from_json, incidental, to_json
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,26 @@ def test_round_trip(config):
 
 def test_fingerprints_tell_apart():
     assert len({fingerprint(c) for c in (Outer(), Outer(limit=0), Outer(part=Nothing()), Outer(pair=(1, 2.5)))}) == 4
+
+
+@dataclass(frozen=True)
+class Stored(Config):
+    seed: int = 0
+    folder: str = incidental("here")
+
+
+@dataclass(frozen=True)
+class Holder(Config):
+    data: Stored = Stored()
+    parts: tuple[Stored, ...] = ()
+
+
+def test_a_fingerprint_leaves_out_what_has_no_part_in_the_outcome():
+    here, there = (Holder(Stored(folder=folder), (Stored(folder=folder),)) for folder in ("here", "there"))
+    assert fingerprint(here) == fingerprint(there)
+    assert fingerprint(here) != fingerprint(Holder(Stored(seed=1), (Stored(),)))
+    assert from_json(Holder, to_json(there)) == there, "it is written and read like any other"
+    assert "folder" not in essence(here)["data"] and "folder" not in essence(here)["parts"][0]
 
 
 def test_whole_numbers_are_read_as_floats():

@@ -31,14 +31,14 @@ class ContextTarget(Transform):
     """Half widths of the rings' outer edges."""
     heights: tuple[float, ...] = (-1.2, -0.6, -0.3, -0.1, 0.1, 0.3, 0.6, 1.2)
     """Edges of the layers above and below the point."""
-    spacing: float = 0.08
-    """Metres between the points of the cloud; a point stands for the square of it."""
+    spacing: float = 0.0
+    """Metres between the points of the cloud; a point stands for the square of it. 0 takes the encoder's grid size."""
 
     def __post_init__(self):
-        if not (self.cell > 0 and self.spacing > 0):
-            raise ValueError(
-                f"ContextTarget: cell and spacing must be positive, not {self.cell:g} and {self.spacing:g}"
-            )
+        if self.spacing < 0:
+            raise ValueError(f"ContextTarget.spacing must not be negative, it is {self.spacing}")
+        if not self.cell > 0:
+            raise ValueError(f"ContextTarget.cell must be positive, not {self.cell:g}")
         rings, layers = _cells(self.radii, self.heights, self.cell)
         if not rings or rings[0] < 0 or not _rises(rings):
             raise ValueError(f"ContextTarget.radii: {self.radii} must rise by at least a cell of {self.cell:g} m each")
@@ -52,7 +52,15 @@ class ContextTarget(Transform):
         """Width of the target."""
         return 2 * len(self.radii) * (len(self.heights) - 1)
 
+    def on_grid(self, grid_size: float) -> "ContextTarget":
+        """For clouds with one point per voxel of the encoder, unless it has been told otherwise."""
+        return self if self.spacing else replace(self, spacing=grid_size)
+
     def __call__(self, scene: Scene, generator: Generator) -> Scene:
+        if not self.spacing:
+            raise ValueError(
+                "ContextTarget.spacing is left to the encoder: set it, or take the transform from an Experiment"
+            )
         if scene.rays is None or scene.targets is None or scene.targets.t is None:
             raise ValueError(f"ContextTarget: {scene.source} has no rays with distances; put PickRays before it")
         if scene.normal is None:

@@ -33,6 +33,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ponder3d.config import incidental
 from ponder3d.data.dataset import DataError, DatasetConfig, SceneDataset
 from ponder3d.data.rgbd_images import check_headers, intrinsics_at, read_colour, read_depth, read_labels
 from ponder3d.data.rgbd_layouts import Frame, Sequence, find_sequences
@@ -77,7 +78,7 @@ class RGBDFolderConfig(DatasetConfig):
     axis that the cameras' upper image edges point to on average."""
     cloud_spacing: float = 0.02
     """Metres; the fused cloud has one point per voxel of this size, the mean of what was measured in it."""
-    keep_in_memory: int = 8
+    keep_in_memory: int = incidental(8)
     """Scenes that each loader process keeps decoded."""
 
     def __post_init__(self):

@@ -8,7 +8,7 @@ the docstrings are those of PonderV2 (spec 5.2).
 import math
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -29,6 +29,14 @@ class Transform(Config, ABC):
 
     @abstractmethod
     def __call__(self, scene: Scene, generator: Generator) -> Scene: ...
+
+    def on_grid(self, grid_size: float) -> "Transform":
+        """The transform for clouds of an encoder with this grid size; ``self`` if it leaves nothing open.
+
+        A transform that thins clouds out, or counts on how dense they are, takes the size from here, so that it is
+        named once, with the encoder.
+        """
+        return self
 
 
 @dataclass(frozen=True)
@@ -224,10 +232,20 @@ class GridSample(Transform):
     survive sampling at a coarser grid.
     """
 
-    size: float = 0.02
-    """Edge of a voxel in metres."""
+    size: float = 0.0
+    """Edge of a voxel in metres; 0 takes the encoder's grid size."""
+
+    def __post_init__(self):
+        if self.size < 0:
+            raise ValueError(f"GridSample.size must not be negative, it is {self.size}")
+
+    def on_grid(self, grid_size: float) -> "GridSample":
+        """With the voxels of the encoder, unless it has its own."""
+        return self if self.size else replace(self, size=grid_size)
 
     def __call__(self, scene: Scene, generator: Generator) -> Scene:
+        if not self.size:
+            raise ValueError("GridSample.size is left to the encoder: set it, or take the transform from an Experiment")
         voxels = voxelize(scene.xyz, torch.zeros(len(scene.xyz), dtype=torch.int64), self.size)
         choices, order = voxels.counts, voxels.voxel
         if scene.labels is not None:
@@ -240,6 +258,43 @@ class GridSample(Transform):
         # floor(u * n) is uniform over 0..n-1 for every n, unlike a common random integer modulo n.
         pick = (torch.rand(len(first), generator=generator) * choices).to(torch.int64)
         return select_points(scene, by_voxel[first + torch.minimum(pick, choices - 1)])
+
+
+@dataclass(frozen=True)
+class SphereCrop(Transform):
+    """Keep the points nearest to a random one of them: a bound on the size of a training scene.
+
+    The scene remembers its bounds from before.
+    """
+
+    share: float = 1.0
+    """Largest share of the points that is kept."""
+    max_points: int = 100_000
+    """Largest number of points that is kept; 0 for any."""
+
+    def __post_init__(self):
+        if not 0 < self.share <= 1 or self.max_points < 0:
+            raise ValueError(
+                f"SphereCrop: share must lie in (0, 1] and max_points must not be negative, they are {self.share} and "
+                f"{self.max_points}"
+            )
+
+    def __call__(self, scene: Scene, generator: Generator) -> Scene:
+        num = len(scene.xyz)
+        kept = min(math.ceil(num * self.share), self.max_points or num)
+        if kept == num:
+            return scene
+        centre = scene.xyz[int(torch.randint(num, (), generator=generator))]
+        nearest_first = torch.argsort((scene.xyz - centre).square().sum(1), stable=True)
+        return select_points(replace(scene, bounds=whole_bounds(scene)), nearest_first[:kept].sort().values)
+
+
+@dataclass(frozen=True)
+class Shuffle(Transform):
+    """Put the points in random order, for encoders that see the first of their neighbours only."""
+
+    def __call__(self, scene: Scene, generator: Generator) -> Scene:
+        return select_points(scene, torch.randperm(len(scene.xyz), generator=generator))
 
 
 @dataclass(frozen=True)
@@ -365,21 +420,6 @@ class KeepViews(Transform):
         if not rows:
             raise ValueError(f"KeepViews.views: {scene.source} has {num} views, none of {self.views}; name others")
         return replace(scene, views=select_views(scene.views, rows))
-
-
-def fragments(scene: Scene, size: float) -> Iterator[tuple[Scene, Int[Tensor, " P"]]]:
-    """Test-time grid sampling: scenes with at most one point per voxel that together show every point at least once.
-
-    Yields:
-        The part of the scene, and the rows of its points in the whole. Fragment i takes point ``i mod n`` of a voxel
-        with n points, so there are as many fragments as the fullest voxel has points.
-    """
-    voxels = voxelize(scene.xyz, torch.zeros(len(scene.xyz), dtype=torch.int64), size)
-    by_voxel = torch.argsort(voxels.voxel, stable=True)
-    first = voxels.counts.cumsum(0) - voxels.counts
-    for number in range(int(voxels.counts.max()) if len(first) else 0):
-        rows = by_voxel[first + number % voxels.counts]
-        yield select_points(scene, rows), rows
 
 
 def select_points(scene: Scene, rows: Int[Tensor, " K"]) -> Scene:

@@ -1,8 +1,8 @@
 """An experiment: everything that determines a run, as one value."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
-from ponder3d.config import Config
+from ponder3d.config import Config, essence, incidental
 from ponder3d.data.dataset import DatasetConfig, HeldOut
 from ponder3d.data.transforms import Transform
 from ponder3d.engine.optim import OptimConfig
@@ -20,7 +20,8 @@ class Experiment(Config):
     transforms: tuple[Transform, ...]
     """Augmentation, corruption and sampling of a training scene, in order."""
     validation_transforms: tuple[Transform, ...]
-    """What is done to a scene before it is evaluated; drawn with the same numbers every time."""
+    """What is done to a scene before it is evaluated; drawn with the same numbers every time. Segmentation scores
+    all points that are left."""
     validation: DatasetConfig = HeldOut()
     """Scenes to evaluate on; ``HeldOut()`` takes what ``data`` keeps back."""
     optim: OptimConfig = OptimConfig()
@@ -40,7 +41,7 @@ class Experiment(Config):
     accelerator: str = "auto"
     """``cuda``, ``cpu``, or ``auto``: CUDA where there is some, else the CPU. Apple's GPUs are not used: they lack the
     float64 that geometry and metrics need."""
-    workers: int = 2
+    workers: int = incidental(2)
     """Loader processes per rank; the data do not depend on it."""
     devices: int = 1
     """Processes (one per GPU) on this machine; ignored under torchrun, which says so itself."""
@@ -48,11 +49,11 @@ class Experiment(Config):
     """Steps between evaluations; 0 evaluates at the end only."""
     validation_scenes: int = 0
     """Scenes per evaluation while training, from the first on; 0 takes all."""
-    save_every: int = 200
+    save_every: int = incidental(200)
     """Steps between checkpoints; one is always saved before the first step, at the end, and when asked to stop."""
-    keep: int = 2
+    keep: int = incidental(2)
     """Newest checkpoints that are kept."""
-    log_every: int = 10
+    log_every: int = incidental(10)
     """Steps between rows in the log."""
     max_bad_steps: int = 10
     """Steps in a row without a finite loss and gradient before the run gives up."""
@@ -81,18 +82,21 @@ class Experiment(Config):
         if self.accelerator not in ("auto", "cpu", "cuda"):
             raise ValueError(f"Experiment.accelerator must be auto, cpu or cuda, not {self.accelerator!r}")
 
+    def on_grid(self, transforms: tuple[Transform, ...]) -> tuple[Transform, ...]:
+        """Transforms of this experiment with what they leave to the encoder filled in: its grid size."""
+        return tuple(transform.on_grid(self.task.encoder.grid_size) for transform in transforms)
+
     def validation_data(self) -> DatasetConfig:
         """The configuration of the scenes to evaluate on."""
         return self.data.held_out() if isinstance(self.validation, HeldOut) else self.validation
 
 
-_MAY_CHANGE = frozenset({"accelerator", "workers", "devices", "accumulate", "save_every", "keep", "log_every"})
-"""Fields that change neither the samples nor the steps of a run."""
+_MAY_CHANGE = frozenset({"accelerator", "devices", "accumulate"})
+"""Fields that say where a step is computed or how it is split: the samples stay, the result changes by rounding and
+batch statistics. A run may go on with others."""
 
 
 def first_difference(a: Experiment, b: Experiment) -> str | None:
     """Name of the first field in which two experiments would run differently; None if they are the same run."""
-    for f in fields(Experiment):
-        if f.name not in _MAY_CHANGE and getattr(a, f.name) != getattr(b, f.name):
-            return f.name
-    return None
+    one, other = essence(a), essence(b)
+    return next((name for name in one if name not in _MAY_CHANGE and one[name] != other[name]), None)

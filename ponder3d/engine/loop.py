@@ -155,7 +155,7 @@ class _Run:
         dataset = experiment.data.build()
         validation = experiment.validation_data().build()  # now, not after hours: there may be nothing to evaluate on
         self.num_validation = len(validation)
-        self.scenes = KeyedScenes(dataset, experiment.transforms, experiment.seed)
+        self.scenes = KeyedScenes(dataset, experiment.on_grid(experiment.transforms), experiment.seed)
         torch.manual_seed(keyed.derive(experiment.seed, 0x1217))  # the same initial weights on every rank
         self.task = experiment.task.build(dataset.labels)
         if not goes_on:

@@ -4,6 +4,7 @@ Keys pack (scene, x, y, z) into 12 + 3 x 17 bits, so that every key is exact (no
 before coordinates, and a neighbour's key is the key plus a constant.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -75,6 +76,21 @@ def voxelize(xyz: Float[Tensor, "N 3"], scene: Int[Tensor, " N"], size: float) -
     keys = pack_keys(torch.cat([scene[:, None], cells.to(torch.int64)], dim=1))
     unique, voxel, counts = torch.unique(keys, sorted=True, return_inverse=True, return_counts=True)
     return Voxels(coords=unpack_keys(unique), keys=unique, voxel=voxel, counts=counts)
+
+
+def fragments(xyz: Float[Tensor, "N 3"], scene: Int[Tensor, " N"], size: float) -> Iterator[Int[Tensor, " P"]]:
+    """Parts of a batch that have one point in every occupied voxel, and together every point: test-time grid sampling.
+
+    Part i takes point ``i mod n`` of a voxel with n points, so there are as many parts as the fullest voxel has points.
+
+    Yields:
+        Rows of the points of a part, in ascending order.
+    """
+    voxels = voxelize(xyz, scene, size)
+    by_voxel = torch.argsort(voxels.voxel, stable=True)
+    first = voxels.counts.cumsum(0) - voxels.counts
+    for number in range(int(voxels.counts.max()) if len(first) else 0):
+        yield by_voxel[first + number % voxels.counts].sort().values
 
 
 def find_keys(table: Int[Tensor, " M"], keys: Int[Tensor, "*N"]) -> Int[Tensor, "*N"]:

@@ -69,7 +69,6 @@ def rooms() -> Experiment:
         losses=replace(small.losses, surface=0.5),
         render_every=4,
     )
-    grid_size = task.encoder.grid_size
     return Experiment(
         task=task,
         data=RoomsConfig(num_rooms=64, num_test_rooms=8, classes="grouped", cloud_spacing=0.04, cache="runs/rooms"),
@@ -78,14 +77,14 @@ def rooms() -> Experiment:
             Rotate(),
             Scale(),
             Flip(),
-            GridSample(grid_size),
+            GridSample(),
             PickRays(views=6, rays_per_view=256),
-            ContextTarget(spacing=grid_size),
+            ContextTarget(),
             RemoveBlocks(smallest=0.0, largest=0.3),
             DropModality(colour=0.1, normal=0.1),
         ),
         # Views 20 to 29 do not contribute to the cloud (RoomsConfig.num_fused_views).
-        validation_transforms=(Centre(), GridSample(grid_size), KeepViews((22, 27))),
+        validation_transforms=(Centre(), GridSample(), KeepViews((22, 27))),
         optim=OptimConfig(lr=4e-3),
         steps=800,
         batch_size=2,
@@ -121,9 +120,8 @@ def rooms_paper() -> Experiment:
     dropped. PonderV2 reports 77.0 mIoU on ScanNet after joint training with labels on three datasets; there is no
     published number for generated rooms.
     """
-    encoder = SparseUNetConfig()
     return Experiment(
-        task=PonderConfig(encoder=encoder),
+        task=PonderConfig(encoder=SparseUNetConfig()),
         data=RoomsConfig(num_rooms=1500, image_size=(240, 320), cache="runs/rooms"),
         transforms=(
             Centre(),
@@ -133,10 +131,10 @@ def rooms_paper() -> Experiment:
             Rotate("y", 0.049),
             Scale(),
             Flip(),
-            GridSample(encoder.grid_size),
+            GridSample(),
             PickRays(),
         ),
-        validation_transforms=(Centre(), GridSample(encoder.grid_size), KeepViews((22, 27))),
+        validation_transforms=(Centre(), GridSample(), KeepViews((22, 27))),
         optim=OptimConfig(name="sgd", lr=8e-4, weight_decay=1e-4, final=1e-4),
         steps=20_000,
         batch_size=8,

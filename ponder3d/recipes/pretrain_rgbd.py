@@ -24,7 +24,6 @@ def folder() -> Experiment:
         losses=replace(small.losses, feature=10.0),
         mesh_cell=0.04,
     )
-    grid_size = task.encoder.grid_size
     return Experiment(
         task=task,
         data=RGBDFolderConfig(),
@@ -33,13 +32,13 @@ def folder() -> Experiment:
             Rotate(),
             Scale(),
             Flip(),
-            GridSample(grid_size),
+            GridSample(),
             PickRays(views=8, rays_per_view=64),
-            ContextTarget(spacing=grid_size),
+            ContextTarget(),
             RemoveBlocks(smallest=0.0, largest=0.3),
             DropModality(colour=0.1, normal=0.1),
         ),
-        validation_transforms=(Centre(), GridSample(grid_size)),
+        validation_transforms=(Centre(), GridSample()),
         optim=OptimConfig(lr=4e-3),
         steps=800,
         batch_size=2,

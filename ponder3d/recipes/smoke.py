@@ -6,9 +6,8 @@ They show that a recipe runs on this machine, and teach nothing.
 from dataclasses import replace
 
 from ponder3d.config import Config
-from ponder3d.data.context import ContextTarget
 from ponder3d.data.synthetic.rooms import RoomsConfig
-from ponder3d.data.transforms import GridSample, PickRays, Transform
+from ponder3d.data.transforms import PickRays, Transform
 from ponder3d.encoders.encoder import EncoderConfig
 from ponder3d.encoders.sparse_unet import SparseUNetConfig
 from ponder3d.engine.experiment import Experiment
@@ -16,8 +15,6 @@ from ponder3d.recipes import pretrain_indoor, pretrain_rgbd, semseg
 from ponder3d.tasks.ponder import PonderConfig
 from ponder3d.tasks.semseg import SemSegConfig
 from ponder3d.volume.unet3d import ShallowNet3DConfig, UNet3DConfig, VolumeNetConfig
-
-_GRID_SIZE = 0.16
 
 
 def pretrain_indoor_rooms() -> Experiment:
@@ -53,6 +50,11 @@ def semseg_rooms_finetune() -> Experiment:
 def semseg_rooms_full() -> Experiment:
     """``semseg.rooms_full`` in seconds."""
     return _small(semseg.rooms_full())
+
+
+def semseg_rooms_paper() -> Experiment:
+    """``semseg.rooms_paper`` in seconds."""
+    return _small(semseg.rooms_paper())
 
 
 def _small(recipe: Experiment) -> Experiment:
@@ -103,7 +105,7 @@ def _small_encoder(encoder: EncoderConfig) -> EncoderConfig:
     assert isinstance(encoder, SparseUNetConfig)
     return replace(
         encoder,
-        grid_size=_GRID_SIZE,
+        grid_size=0.16,
         stem_channels=8,
         channels=tuple(8 for _ in encoder.channels),
         blocks=tuple(1 for _ in encoder.blocks),
@@ -111,10 +113,6 @@ def _small_encoder(encoder: EncoderConfig) -> EncoderConfig:
 
 
 def _small_transform(transform: Transform) -> Transform:
-    if isinstance(transform, GridSample):
-        return replace(transform, size=_GRID_SIZE)
-    if isinstance(transform, ContextTarget):
-        return replace(transform, spacing=_GRID_SIZE)
     if isinstance(transform, PickRays):
         return replace(transform, views=2, rays_per_view=16)
     return transform

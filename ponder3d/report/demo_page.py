@@ -42,7 +42,7 @@ def write_demo_page(folder: Path | str) -> Path:
     task, experiment, _ = load_task(folder / "label-free")
     assert isinstance(task, Ponder)
     room = experiment.validation_data().build()[0]
-    seen = apply(experiment.validation_transforms, room, experiment.seed, 0)
+    seen = apply(experiment.on_grid(experiment.validation_transforms), room, experiment.seed, 0)
     page = Page(
         "ponder3d: what rendering teaches a 3D encoder", f"seed {config['seed']}, fingerprint {results['fingerprint']}"
     )

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from ponder3d.encoders.encoder import EncoderConfig
 from ponder3d.encoders.sparse_unet import SparseUNetConfig
 from ponder3d.geometry.drawing import top_view
+from ponder3d.geometry.grid import fragments
 from ponder3d.metrics.segmentation import SegmentationMetric, confusion
 from ponder3d.tasks.linear_probe import LinearProbeConfig, fit_head
 from ponder3d.tasks.task import Picture, StepLosses, Task, TaskConfig
-from ponder3d.types import Batch, LabelSet
+from ponder3d.types import Batch, LabelSet, Points
 from ponder3d.volume.convert import sample_at
 
 
@@ -88,8 +89,17 @@ class SemSeg(Task):
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Int[Tensor, " N"]:
-        """The class of every point."""
-        return self.logits(batch).argmax(1)
+        """The class of every point, however many share a voxel of the encoder.
+
+        The encoder sees one point per voxel at a time, as in training, in as many passes as the fullest voxel has
+        points (``geometry.grid.fragments``); the probabilities of a point that is in several are added. A batch that
+        has been through ``GridSample`` takes one pass.
+        """
+        points = batch.points
+        total = points.xyz.new_zeros(len(points.xyz), len(self.labels))
+        for rows in fragments(points.xyz, points.scene, self.config.encoder.grid_size):
+            total[rows] += self.logits(_part(batch, rows)).float().softmax(1)
+        return total.argmax(1)
 
     def metric(self) -> SegmentationMetric:
         """mIoU and accuracies."""
@@ -104,6 +114,14 @@ class SemSeg(Task):
     def _colours(self, labels: Int[Tensor, " N"]) -> UInt8[Tensor, "N 3"]:
         palette = torch.tensor([*self.labels.palette, (90, 90, 90)], dtype=torch.uint8)
         return palette[labels.cpu().clamp(min=-1)]  # -1 reads the last row
+
+
+def _part(batch: Batch, rows: Int[Tensor, " P"]) -> Batch:
+    """What an encoder sees of some of the points; ``rows`` ascend, so that scenes stay together."""
+    points = batch.points
+    counts = torch.bincount(points.scene[rows], minlength=len(batch))
+    part = Points(points.xyz[rows], points.feats[rows], counts)
+    return Batch(part, batch.bounds, batch.keys, batch.sources)
 
 
 def lovasz_softmax(probabilities: Float[Tensor, "N K"], labels: Int[Tensor, " N"]) -> Float[Tensor, ""]:

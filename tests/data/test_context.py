@@ -79,7 +79,7 @@ def a_scene(normal: bool = True) -> Scene:
 
 
 def test_target_describes_the_ray_ends():
-    transform = ContextTarget()
+    transform = ContextTarget(spacing=0.08)
     out = transform(a_scene(), torch.Generator())
     assert out.targets is not None and out.targets.feature is not None
     assert out.targets.feature.shape == (4, transform.channels)
@@ -88,19 +88,27 @@ def test_target_describes_the_ray_ends():
 
 def test_what_is_missing_is_named():
     with pytest.raises(ValueError, match="test has no normals"):
-        ContextTarget()(a_scene(normal=False), torch.Generator())
+        ContextTarget(spacing=0.08)(a_scene(normal=False), torch.Generator())
     cameras = Cameras(torch.eye(3)[None], torch.eye(4)[None], (4, 4))
     views = Views(cameras, torch.zeros(1, 4, 4, 3, dtype=torch.uint8), None, None, torch.tensor([1]))
     no_depth = PickRays(1, 4)(Scene(torch.rand(9, 3), None, torch.rand(9, 3), "blind", views=views), torch.Generator())
     with pytest.raises(ValueError, match="blind has no rays with distances"):
-        ContextTarget()(no_depth, torch.Generator())
+        ContextTarget(spacing=0.08)(no_depth, torch.Generator())
+
+
+def test_the_spacing_is_that_of_the_encoder_unless_it_is_given():
+    assert ContextTarget().on_grid(0.05) == ContextTarget(spacing=0.05)
+    assert ContextTarget(spacing=0.1).on_grid(0.05).spacing == 0.1
+    with pytest.raises(ValueError, match=r"ContextTarget\.spacing is left to the encoder"):
+        ContextTarget()(a_scene(), torch.Generator())
+    with pytest.raises(ValueError, match=r"ContextTarget\.spacing must not be negative"):
+        ContextTarget(spacing=-1.0)
 
 
 @pytest.mark.parametrize(
     ("choices", "message"),
     [
-        ({"cell": 0.0}, "cell and spacing must be positive"),
-        ({"spacing": -0.1}, "cell and spacing must be positive"),
+        ({"cell": 0.0}, "cell must be positive"),
         ({"radii": (0.15, 0.18)}, r"radii: \(0.15, 0.18\) must rise by at least a cell of 0.1 m"),
         ({"radii": (0.35, 0.15)}, "radii"),
         ({"radii": ()}, "radii"),

@@ -23,7 +23,7 @@ DRAWS = range(10)
 
 @pytest.fixture
 def transform(member) -> Transform:
-    return member()
+    return member().on_grid(0.02)
 
 
 def a_scene(num: int = 2000) -> Scene:

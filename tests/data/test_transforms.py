@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from ponder3d.data import transforms as tf
+from ponder3d.data.elastic import ElasticDistortion
 from ponder3d.geometry import keyed
 from ponder3d.geometry.cameras import project
 from ponder3d.types import Cameras, Scene, Views
@@ -18,6 +19,9 @@ OTHERS = [
     tf.DropModality(0.5, 0.5),
     tf.DropPoints(0.8),
     tf.RemoveBlocks(0.2, 0.8),
+    tf.SphereCrop(max_points=500),
+    tf.Shuffle(),
+    ElasticDistortion(probability=1.0),
     tf.GridSample(0.2),
     tf.LimitLabels(5),
     tf.KeepViews((0, -1)),
@@ -112,10 +116,10 @@ def test_cameras_keep_seeing_the_points(transform):
 
 def test_any_number_of_points():
     empty = replace(a_scene(0), views=None)
-    for transform in [*GEOMETRIC, *OTHERS[:9]]:
+    for transform in [*GEOMETRIC, *OTHERS[:12]]:
         assert len(run(transform, empty).xyz) == 0
     one = replace(a_scene(1), views=None)
-    for transform in [*GEOMETRIC, *OTHERS[:9]]:
+    for transform in [*GEOMETRIC, *OTHERS[:12]]:
         assert len(run(transform, one).xyz) <= 1
 
 
@@ -313,19 +317,50 @@ def _pose_of(scene, out) -> torch.Tensor:
     return scene.views.cameras.world_from_cam[owner, :3, :3]
 
 
-def test_fragments_cover_every_point():
-    scene = a_scene(3000)
-    seen = torch.zeros(3000, dtype=torch.int64)
-    largest = 0
-    for part, rows in tf.fragments(scene, 0.3):
-        assert torch.equal(part.xyz, scene.xyz[rows])
-        cells = torch.floor(part.xyz / 0.3)
-        assert len(torch.unique(cells, dim=0)) == len(cells), "at most one point per voxel"
-        seen[rows] += 1
-        largest += 1
-    assert int(seen.min()) >= 1
-    _, counts = torch.unique(torch.floor(scene.xyz / 0.3), dim=0, return_counts=True)
-    assert largest == int(counts.max())
+def test_grid_sample_without_a_size():
+    with pytest.raises(ValueError, match=r"GridSample\.size is left to the encoder"):
+        run(tf.GridSample(), a_scene())
+    with pytest.raises(ValueError, match=r"GridSample\.size must not be negative"):
+        tf.GridSample(-0.1)
+    assert tf.GridSample().on_grid(0.3) == tf.GridSample(0.3)
+    assert tf.GridSample(0.2).on_grid(0.3) == tf.GridSample(0.2)
+    assert all(transform.on_grid(0.3) is transform for transform in (*GEOMETRIC, *OTHERS))
+
+
+def test_sphere_crop_keeps_the_nearest():
+    scene = a_scene()
+    out = run(tf.SphereCrop(max_points=300), scene)
+    assert torch.equal(scene.xyz[out.instances], out.xyz) and len(out.xyz) == 300
+    assert bool((out.instances.diff() > 0).all()), "the order stays"
+    away = torch.cdist(scene.xyz, out.xyz)
+    left_out = torch.ones(len(scene.xyz), dtype=torch.bool)
+    left_out[out.instances] = False
+    # One of the points is the centre: everything that is kept is nearer to it than everything else.
+    inside, outside = away[out.instances].amax(0), away[left_out].amin(0)
+    assert int((inside <= outside).sum()) >= 1
+    torch.testing.assert_close(out.bounds, torch.stack([scene.xyz.amin(0), scene.xyz.amax(0)]))
+    assert out.views is scene.views
+
+
+def test_the_size_of_a_sphere_crop():
+    scene = a_scene()
+    sizes = [
+        len(run(crop, scene).xyz)
+        for crop in (tf.SphereCrop(), tf.SphereCrop(0.6), tf.SphereCrop(0.6, 100), tf.SphereCrop(0.6, 0))
+    ]
+    assert sizes == [2000, 1200, 100, 1200]
+    for share, points in ((0.0, 1), (1.1, 1), (0.5, -1)):
+        with pytest.raises(ValueError, match="SphereCrop: share must lie in"):
+            tf.SphereCrop(share, points)
+
+
+def test_shuffle_moves_all_columns_alike():
+    scene = a_scene()
+    out = run(tf.Shuffle(), scene)
+    assert not torch.equal(out.instances, scene.instances)
+    assert torch.equal(out.instances.sort().values, scene.instances)
+    for name in ("xyz", "rgb", "normal", "labels"):
+        assert torch.equal(getattr(out, name), getattr(scene, name)[out.instances]), name
 
 
 def test_apply_gives_each_step_its_own_numbers():

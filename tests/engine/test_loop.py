@@ -12,6 +12,7 @@ import pytest
 import torch
 from tiny_runs import (
     PlainConfig,
+    PlainEncoder,
     PlainEncoderConfig,
     TinyRooms,
     before_each_call,
@@ -21,10 +22,13 @@ from tiny_runs import (
     ponder_run,
 )
 
+from ponder3d.data.synthetic.rooms import RoomsConfig
+from ponder3d.data.transforms import GridSample
 from ponder3d.encoders.files import FILE_NAME, EncoderFileError, load_encoder, read_card, save_encoder
 from ponder3d.engine import loop, runner
 from ponder3d.engine.checkpoint import CheckpointError, CheckpointStore, NoCheckpointError
 from ponder3d.engine.evaluate import evaluate, load_task
+from ponder3d.engine.experiment import first_difference
 from ponder3d.engine.log import read_table
 from ponder3d.engine.loop import NonFiniteError, PreemptedError, resume_experiment, train
 from ponder3d.engine.optim import OptimConfig
@@ -181,6 +185,36 @@ def test_another_experiment_is_not_continued(tmp_path, field, value):
     train(plain_run(), tmp_path, quiet=True)
     with pytest.raises(ValueError, match=f"holds another experiment .it differs in {field}."):
         train(plain_run(**{field: value}), tmp_path, resume=True, quiet=True)
+
+
+def test_where_the_scenes_are_cached_may_change():
+    """Rooms are the same wherever they are kept."""
+    one, other = (plain_run(data=RoomsConfig(cache=name)) for name in ("here", "there"))
+    assert first_difference(one, other) is None
+    assert first_difference(one, plain_run(data=RoomsConfig(seed=1))) == "data"
+
+
+def test_clouds_are_as_dense_as_the_encoder_wants_them(tmp_path):
+    """The grid size is named once: with the encoder."""
+
+    def points(grid_size: float) -> list[int]:
+        task = PlainConfig(PlainEncoderConfig(grid_size=grid_size), prepared=str(tmp_path / "prepared"))
+        experiment = plain_run(task=task, transforms=(GridSample(),), validation_transforms=(GridSample(),), steps=1)
+        sizes = []
+        forward = PlainEncoder.forward
+
+        def look(encoder, batch):
+            sizes.append(len(batch.points.xyz))
+            return forward(encoder, batch)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(PlainEncoder, "forward", look)
+            train(experiment, tmp_path / str(grid_size), quiet=True)
+        return sizes
+
+    coarse, fine = points(0.9), points(0.01)
+    assert fine == [120, 60, 60], "a training batch of two scenes, and two to evaluate"
+    assert coarse[0] < 80 and max(coarse[1:]) < 40
 
 
 def test_how_a_run_is_stored_and_logged_may_change(tmp_path):

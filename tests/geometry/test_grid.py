@@ -67,3 +67,23 @@ def test_ravel_matches_a_volume():
     volume = torch.arange(2 * 3 * 4 * 5).view(2, 3, 4, 5)
     row = g.ravel(torch.tensor([[2, 1, 4]]), torch.tensor([1]), (3, 4, 5))
     assert int(volume.flatten()[row]) == int(volume[1, 2, 1, 4])
+
+
+def test_fragments_have_every_voxel_and_together_every_point():
+    xyz, scene = torch.rand(3000, 3) * 2, torch.arange(3000) // 1200
+    seen = torch.zeros(3000, dtype=torch.int64)
+    voxels = g.voxelize(xyz, scene, 0.3)
+    number = 0
+    for rows in g.fragments(xyz, scene, 0.3):
+        assert torch.equal(g.voxelize(xyz[rows], scene[rows], 0.3).keys, voxels.keys)
+        assert len(rows) == len(voxels.keys), "one point per voxel"
+        assert bool((rows.diff() > 0).all())
+        seen[rows] += 1
+        number += 1
+    assert int(seen.min()) >= 1 and number == int(voxels.counts.max())
+    # A voxel's points take turns.
+    assert int(seen.max()) == number and bool((seen >= number // voxels.counts[voxels.voxel]).all())
+
+
+def test_fragments_of_nothing():
+    assert not list(g.fragments(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64), 0.3))

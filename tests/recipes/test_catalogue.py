@@ -3,11 +3,13 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from ponder3d.config import from_json, to_json
 from ponder3d.data.dataset import HeldOut
 from ponder3d.data.rgbd_folder import RGBDFolderConfig
 from ponder3d.encoders.files import FILE_NAME, load_encoder
+from ponder3d.engine.evaluate import evaluate_scenes
 from ponder3d.engine.experiment import Experiment
 from ponder3d.engine.loop import train
 from ponder3d.recipes.catalogue import find_recipe, list_recipes
@@ -52,6 +54,16 @@ def test_a_smoke_recipe_trains(name, tmp_path, shared_cache):
     result = train(experiment, tmp_path / "run", quiet=True)
     assert result.skipped_steps == 0 and result.figures
     assert load_encoder(tmp_path / "run" / FILE_NAME).config == experiment.task.encoder
+
+
+@pytest.mark.parametrize("name", [name for name in SMOKE if "semseg" in name])
+def test_segmentation_scores_every_point(name, shared_cache):
+    experiment = RECIPES[name]()
+    experiment = replace(experiment, data=replace(experiment.data, cache=shared_cache))
+    rooms = experiment.validation_data().build()
+    task = experiment.task.build(rooms.labels)
+    state, _ = evaluate_scenes(task, experiment, torch.device("cpu"), range(1))
+    assert float(state.sum()) == int((rooms[0].labels >= 0).sum()) > 1000
 
 
 def test_a_recipe_of_ones_own(tmp_path, monkeypatch):

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from ponder3d.config import fingerprint
 from ponder3d.data.synthetic.rooms import FIRST_TEST_ROOM, RoomsConfig, room_path
-from ponder3d.data.transforms import LimitLabels
+from ponder3d.data.transforms import Centre, GridSample, LimitLabels
 from ponder3d.recipes import demo
 from ponder3d.recipes.demo import (
     PRETRAININGS,
@@ -61,6 +62,18 @@ def test_budgets_are_equal_whatever_the_start():
     own = {"init": "", "optim": scratch.optim, "task": replace(pretrained.task, head_passes=0)}
     assert replace(pretrained, **own) == scratch
     assert pretrained.optim.lr <= scratch.optim.lr and pretrained.init == "encoder.safetensors"
+
+
+def test_a_demo_is_the_same_wherever_it_lies_and_however_it_is_run():
+    here, there = DemoConfig(), DemoConfig(out="elsewhere", processes=7, quiet=True)
+    assert fingerprint(here) == fingerprint(there) != fingerprint(DemoConfig(seed=1))
+    one, other = (pretrain_experiments(config)["label-free"] for config in (here, there))
+    assert one.data != other.data and fingerprint(one) == fingerprint(other)
+
+
+def test_fine_tuning_is_scored_on_one_point_per_voxel():
+    """Every point, which ``semseg.rooms`` scores, would be most of the demo's time."""
+    assert finetune_experiment(DemoConfig(), "", 0).validation_transforms == (Centre(), GridSample())
 
 
 def test_trials_differ_in_the_labelled_points():

@@ -5,6 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from ponder3d.data.transforms import GridSample
+from ponder3d.geometry.grid import voxelize
 from ponder3d.metrics.segmentation import SegmentationMetric
 from ponder3d.tasks.semseg import SemSegConfig, lovasz_softmax
 from ponder3d.types import Batch, LabelSet, Scene
@@ -125,6 +127,47 @@ def test_prediction_metric_and_pictures(task):
     assert float(task.losses(data, 0).monitors["accuracy"]) == pytest.approx(2 / 3)
     (picture,) = task.pictures(predicted, data)
     assert picture.rgb.dtype == torch.uint8 and picture.rgb.shape[2] == 3
+
+
+def test_every_point_of_a_dense_cloud_is_scored(room, small_encoder, labels):
+    """A fragment is what the encoder is trained on; the scores of a point in several of them are added."""
+    task = SemSegConfig(encoder=small_encoder).build(labels).eval()
+    data = Batch.of([room(1, num=2000), room(2, num=900)], small_encoder.inputs)
+    points, size = data.points, small_encoder.grid_size
+    voxels = voxelize(points.xyz, points.scene, size)
+    assert int(voxels.counts.max()) > 4
+    seen = []
+
+    def look(module, args):
+        seen.append(args[0])
+
+    with task.encoder.register_forward_pre_hook(look):
+        predicted = task.predict(data)
+    assert len(seen) == int(voxels.counts.max())
+    total, rows_of = torch.zeros(2900, 3), {tuple(p): i for i, p in enumerate(points.xyz.tolist())}
+    for part in seen:
+        assert int(voxelize(part.points.xyz, part.points.scene, size).counts.max()) == 1
+        rows = torch.tensor([rows_of[tuple(p)] for p in part.points.xyz.tolist()])
+        assert torch.equal(part.points.scene, points.scene[rows])
+        with torch.no_grad():
+            total[rows] += task.logits(part).softmax(1)
+    assert bool((total.sum(1) > 0.99).all()), "every point"
+    assert torch.equal(predicted, total.argmax(1))
+    metric = task.metric()
+    metric.update(predicted, data)
+    assert float(metric.state.sum()) == 2900
+
+
+def test_a_sampled_cloud_takes_one_pass(room, small_encoder, labels):
+    task = SemSegConfig(encoder=small_encoder).build(labels).eval()
+    scene = GridSample(small_encoder.grid_size)(room(1, num=2000), torch.Generator())
+    data = Batch.of([scene], small_encoder.inputs)
+    calls = []
+    with task.encoder.register_forward_pre_hook(lambda module, args: calls.append(args)):
+        predicted = task.predict(data)
+    assert len(calls) == 1
+    with torch.no_grad():
+        assert torch.equal(predicted, task.logits(data).argmax(1))
 
 
 def test_errors(task, pass_config):

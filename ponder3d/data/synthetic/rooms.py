@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from ponder3d.config import fingerprint
+from ponder3d.config import fingerprint, incidental
 from ponder3d.data.dataset import DataError, DatasetConfig, SceneDataset
 from ponder3d.data.synthetic.filming import PackedRoom, film, furnished_room
 from ponder3d.data.synthetic.groups import ROOM_TYPES
@@ -64,7 +64,7 @@ class RoomsConfig(DatasetConfig):
     """Most points of a room's cloud; of more, a random part is kept."""
     sensor: SensorConfig = SensorConfig()
     """Noise and holes of the camera that films the rooms."""
-    cache: str = ""
+    cache: str = incidental("")
     """Directory in which rooms are kept once they are made; empty for none."""
 
     def __post_init__(self):
@@ -160,7 +160,7 @@ def generate(config: RoomsConfig, workers: int = 2, progress: Callable[[int, int
 
 def room_path(config: RoomsConfig, index: int) -> Path:
     """The cache file of a room. Its folder is named by everything that decides the room's content."""
-    content = replace(config, first=0, num_rooms=1, num_test_rooms=1, classes="all", cache="")
+    content = replace(config, first=0, num_rooms=1, num_test_rooms=1, classes="all")
     return Path(config.cache) / f"{fingerprint(content)}-v{GENERATOR_VERSION}" / f"room-{config.first + index:06d}.npz"
 
 
