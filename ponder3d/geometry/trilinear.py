@@ -7,6 +7,9 @@ that needs first-order autograd only (no double backward, which PyTorch's ``grid
 
 Both are differentiable with respect to the features (and ``g``), not with respect to the points. The backward pass to
 the volume is a sum over the samples that touch each cell, in a fixed order: deterministic, without atomics.
+
+``corners``, ``read``, ``read_along``, ``factors`` and ``scatter`` have Triton twins (``triton_trilinear.py``); whoever
+calls several of them asks ``kernels.use_triton`` once.
 """
 
 from dataclasses import dataclass
@@ -18,6 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ponder3d.geometry.grid import cells_from_world, cells_per_metre, ravel
+from ponder3d.geometry.kernels import use_triton
 from ponder3d.types import Grid, Volume
 
 _CHUNK = 4096
@@ -29,7 +33,7 @@ class Corners:
     """The eight cells around each point, and the weights with which they enter."""
 
     index: Int[Tensor, "N 8"]
-    """Rows of the volume seen as [B*X*Y*Z, C]."""
+    """Rows of the volume seen as [B*X*Y*Z, C]; ``index[:, k] - index[:, 0]`` is the same for all points."""
     weight: Float[Tensor, "N 8"]
     """Sums to 1."""
     slope: Float[Tensor, "N 3 8"]
@@ -41,6 +45,10 @@ def corners(grid: Grid, xyz: Float[Tensor, "N 3"], scene: Int[Tensor, " N"]) -> 
 
     Points beyond the outermost cell centres take the value at the nearest position between centres.
     """
+    if use_triton(xyz.device):
+        from ponder3d.geometry import triton_trilinear
+
+        return Corners(*triton_trilinear.corners(grid, xyz, scene))
     shape = torch.tensor(grid.shape, device=xyz.device)
     position = cells_from_world(grid, xyz, scene) - 0.5
     last = (shape - 1).to(position.dtype)
@@ -63,19 +71,32 @@ def corners(grid: Grid, xyz: Float[Tensor, "N 3"], scene: Int[Tensor, " N"]) -> 
     return Corners(index=index, weight=weight.contiguous(), slope=slopes.contiguous())
 
 
-def sample(volume: Volume, at: Corners) -> Float[Tensor, "N C"]:
-    """Features at points. Differentiable by the features."""
-    return _Sample.apply(_rows(volume), at.index, at.weight)
+def sample(volume: Volume, at: Corners, dtype: torch.dtype | None = None) -> Float[Tensor, "N C"]:
+    """Features at points, in another type than the volume's if asked. Differentiable by the features."""
+    rows = _rows(volume)
+    return _Sample.apply(use_triton(rows.device), dtype or rows.dtype, rows, at.index, at.weight)
 
 
 def sample_derivative(volume: Volume, at: Corners, g: Float[Tensor, "N C"]) -> Float[Tensor, "N 3"]:
     """Derivative of ``<g, features(x)>`` by the world position x, per metre. Differentiable by features and ``g``."""
-    return _SampleDerivative.apply(_rows(volume), at.index, at.slope, g)
+    rows = _rows(volume)
+    return _SampleDerivative.apply(use_triton(rows.device), rows, at.index, at.slope, g)
 
 
-def read(rows: Float[Tensor, "M C"], index: Int[Tensor, "N 8"], weight: Float[Tensor, "N 8"]) -> Float[Tensor, "N C"]:
-    """Weighted sum of each point's eight rows; no gradient by the weights."""
-    return F.embedding_bag(index, rows, per_sample_weights=weight.to(rows.dtype), mode="sum")
+def read(
+    rows: Float[Tensor, "M C"],
+    index: Int[Tensor, "N 8"],
+    weight: Float[Tensor, "N 8"],
+    triton: bool = False,
+    out: Float[Tensor, "N C"] | None = None,
+) -> Float[Tensor, "N C"]:
+    """Weighted sum of each point's eight rows; no gradient by the weights. Triton makes float32 of half precision."""
+    if triton:
+        from ponder3d.geometry import triton_trilinear
+
+        return triton_trilinear.read(rows, index, weight, out)
+    found = F.embedding_bag(index, rows, per_sample_weights=weight.to(rows.dtype), mode="sum")
+    return found if out is None else out.copy_(found)
 
 
 def read_slopes(
@@ -86,21 +107,79 @@ def read_slopes(
     return read(rows, thrice, slope.reshape(-1, 8)).view(len(index), 3, rows.shape[1])
 
 
+def read_along(
+    rows: Float[Tensor, "M C"],
+    index: Int[Tensor, "N 8"],
+    slope: Float[Tensor, "N 3 8"],
+    g: Float[Tensor, "N D"],
+    triton: bool = False,
+) -> Float[Tensor, "N 3"]:
+    """Derivative by x, y and z of ``<g, f>``, where f are the first D channels."""
+    if triton:
+        from ponder3d.geometry import triton_trilinear
+
+        return triton_trilinear.read_along(rows, index, slope, g)
+    return torch.sum(read_slopes(rows, index, slope)[..., : g.shape[1]].mul_(g[:, None]), dim=2)
+
+
+def factors(
+    weight: Float[Tensor, "N 8"], slope: Float[Tensor, "N 3 8"], direction: Float[Tensor, "N 3"], triton: bool = False
+) -> Float[Tensor, "N 8 2"]:
+    """With what each corner enters the features, and their derivative along ``direction``."""
+    if triton:
+        from ponder3d.geometry import triton_trilinear
+
+        return triton_trilinear.factors(weight, slope, direction)
+    return torch.stack([weight.to(direction.dtype), _along(slope, direction)], dim=2)
+
+
 def scatter(
-    index: Int[Tensor, "N 8"], weight: Float[Tensor, "N 8 T"], values: Float[Tensor, "T N C"], num_rows: int
-) -> Float[Tensor, "{num_rows} C"]:
+    index: Int[Tensor, "N 8"],
+    weight: Float[Tensor, "N 8 T"],
+    values: Float[Tensor, "T N C"],
+    num_rows: int,
+    rest: Float[Tensor, "N D"] | None = None,
+    dtype: torch.dtype | None = None,
+    triton: bool = False,
+) -> Float[Tensor, "{num_rows} E"]:
     """Sum of ``weight[n, k, t] * values[t, n]`` into row ``index[n, k]``: one bag of samples per row, in fixed order.
 
     All terms go into one pass over the volume, whose gradient is the largest tensor of a backward pass.
+
+    Args:
+        index: as ``corners`` makes it; PyTorch takes any.
+        weight: of each term.
+        values: the terms.
+        num_rows: M.
+        rest: values of further channels, which have the first term only.
+        dtype: of the result; that of ``values`` if None.
+        triton: whether Triton does it, for one or two terms.
     """
+    if triton:
+        from ponder3d.geometry import triton_trilinear
+
+        return triton_trilinear.scatter(index, weight, values, num_rows, rest, dtype or values.dtype)
     num_terms, num = values.shape[:2]
     order = torch.argsort(index.flatten(), stable=True)
     counts = torch.bincount(index.flatten(), minlength=num_rows)
-    starts = (counts.cumsum(0) - counts) * num_terms
+    starts = counts.cumsum(0) - counts
     terms = torch.arange(num_terms, device=index.device) * num
     samples = ((order // 8)[:, None] + terms).flatten()
-    per_sample = weight.reshape(-1, num_terms).index_select(0, order).flatten().to(values.dtype)
-    return F.embedding_bag(samples, values.flatten(0, 1), starts, per_sample_weights=per_sample, mode="sum")
+    per_sample = weight.reshape(-1, num_terms).index_select(0, order).to(values.dtype)
+    parts = [_bags(samples, values.flatten(0, 1), starts * num_terms, per_sample.flatten())]
+    if rest is not None and rest.shape[1]:
+        parts.append(_bags(order // 8, rest, starts, per_sample[:, 0]))
+    return (parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)).to(dtype or values.dtype)
+
+
+def _bags(
+    index: Int[Tensor, " P"], rows: Float[Tensor, "N C"], starts: Int[Tensor, " M"], weight: Float[Tensor, " P"]
+) -> Float[Tensor, "M C"]:
+    return F.embedding_bag(index, rows, starts, per_sample_weights=weight, mode="sum")
+
+
+def _along(slope: Float[Tensor, "N 3 8"], direction: Float[Tensor, "N 3"]) -> Float[Tensor, "N 8"]:
+    return torch.einsum("nak,na->nk", slope.to(direction.dtype), direction)
 
 
 def _outer(x: Float[Tensor, "2 N"], y: Float[Tensor, "2 N"], z: Float[Tensor, "2 N"]) -> Float[Tensor, "8 N"]:
@@ -113,22 +192,26 @@ def _rows(volume: Volume) -> Float[Tensor, "M C"]:
 
 class _Sample(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx: Any, triton: bool, dtype: torch.dtype, rows: Tensor, index: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(index, weight)
-        ctx.num_rows = len(rows)
-        return read(rows, index, weight)
+        ctx.triton, ctx.num_rows, ctx.dtype = triton, len(rows), rows.dtype
+        return read(rows if triton else rows.to(dtype), index, weight, triton).to(dtype)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         index, weight = ctx.saved_tensors
-        return scatter(index, weight[..., None], grads[0][None], ctx.num_rows), None, None
+        terms = weight[..., None], grads[0][None]
+        return None, None, scatter(index, *terms, ctx.num_rows, dtype=ctx.dtype, triton=ctx.triton), None, None
 
 
 class _SampleDerivative(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, index: Tensor, slope: Tensor, g: Tensor) -> Tensor:
+    def forward(ctx: Any, triton: bool, rows: Tensor, index: Tensor, slope: Tensor, g: Tensor) -> Tensor:
         ctx.save_for_backward(rows, index, slope, g)
+        ctx.triton = triton
+        if triton:
+            return read_along(rows, index, slope, g, triton)
         parts = zip(index.split(_CHUNK), slope.split(_CHUNK), g.split(_CHUNK), strict=True)
         return torch.cat([torch.einsum("nac,nc->na", read_slopes(rows, i, s), v) for i, s, v in parts])
 
@@ -136,6 +219,7 @@ class _SampleDerivative(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         rows, index, slope, g = ctx.saved_tensors
-        weight = torch.einsum("nak,na->nk", slope.to(rows.dtype), grads[0])
-        grad_rows = scatter(index, weight[..., None], g[None], len(rows)) if ctx.needs_input_grad[0] else None
-        return grad_rows, None, None, read(rows, index, weight)
+        weight, grad_rows = _along(slope, grads[0]), None
+        if ctx.needs_input_grad[1]:
+            grad_rows = scatter(index, weight[..., None], g[None], len(rows), dtype=rows.dtype, triton=ctx.triton)
+        return None, grad_rows, None, None, read(rows, index, weight, ctx.triton)

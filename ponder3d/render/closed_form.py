@@ -6,6 +6,8 @@ and nothing but ``f`` is kept: the backward pass computes a chunk's activations 
 cache and in memory that malloc already has, which wins more than the second computation costs: a fresh megabyte takes
 0.6 ms of page faults on the machine of the benchmark, a 1024 x 128 x 64 matrix product 0.2 ms.
 
+On a GPU the chunks are larger, and corners are read and summed by the Triton twins of ``geometry/trilinear.py``.
+
 Written by hand because autograd on each chunk took 23 to 28 % longer (``benchmarks/field.py``, hidden 128 and 64). Sums
 over points run in a fixed order (chunk by chunk, and ``scatter``'s), so two runs agree to the bit.
 """
@@ -17,10 +19,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ponder3d.geometry.trilinear import Corners, read, read_slopes, scatter
+from ponder3d.geometry.kernels import use_triton
+from ponder3d.geometry.trilinear import Corners, factors, read, read_along, scatter
 
 CHUNK = 2048
 """Points at a time: 2048 x 128 hidden x 4 B = 1 MB per activation. 1024 to 4096 are as fast, 512 and 8192 slower."""
+GPU_CHUNK = 1 << 17
+"""Points at a time elsewhere: 67 MB per activation, 0.7 GB for the ten or so that live at once; 1.35 M points are 11
+chunks, and with 22 launches forward and 43 backward for each, the host needs an estimated 4 ms for all of them."""
 _SATURATED = 60.0
 """Where the sigmoid is cut off: exp(-60) is far below rounding, and denormal numbers, which are slow, do not arise."""
 
@@ -64,8 +70,9 @@ def decode_with_gradient(
     """Features, decoder output, and the spatial gradient of the output's first entry.
 
     Args:
-        rows: the volume, one row of channels per cell. The decoder sees as many of the first as its weights have
-            columns; the others are read along, which saves a pass over the volume.
+        rows: the volume, one row of channels per cell; what is in half precision is decoded in float32. The decoder
+            sees as many of the first channels as its weights have columns; the others are read along, which saves a
+            pass over the volume.
         at: where to read.
         weights: of the decoder.
         beta: sharpness of its softplus.
@@ -75,8 +82,12 @@ def decode_with_gradient(
         All differentiable once by ``rows`` and ``weights``.
     """
     q, q_slope = (None, None) if positions is None else (positions.q, positions.slope)
-    levels = len(weights.feature)
-    return _Decode.apply(levels, beta, rows, at.index, at.weight, at.slope, q, q_slope, *weights.flat())
+    levels, triton = len(weights.feature), use_triton(rows.device)
+    if triton and rows.stride(1) != 1:  # once, instead of in every chunk
+        rows = rows.contiguous()
+    if not triton:
+        rows = rows.to(_wide(rows))
+    return _Decode.apply(levels, beta, triton, rows, at.index, at.weight, at.slope, q, q_slope, *weights.flat())
 
 
 class _Decode(torch.autograd.Function):
@@ -85,6 +96,7 @@ class _Decode(torch.autograd.Function):
         ctx: Any,
         levels: int,
         beta: float,
+        triton: bool,
         rows: Tensor,
         index: Tensor,
         weight: Tensor,
@@ -94,19 +106,18 @@ class _Decode(torch.autograd.Function):
         *flat: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         weights, num = DecoderWeights.from_flat(list(flat), levels), len(index)
-        features = rows.new_empty(num, rows.shape[1])
-        out = rows.new_empty(num, len(weights.bias[-1]))
-        gradient = rows.new_empty(num, 3)
+        features = rows.new_empty(num, rows.shape[1], dtype=_wide(rows))
+        out = features.new_empty(num, len(weights.bias[-1]))
+        gradient = features.new_empty(num, 3)
         with torch.autocast(rows.device.type, enabled=False):
-            for chunk in _chunks(num):
-                features[chunk] = read(rows, index[chunk], weight[chunk])
+            for chunk in _chunks(num, rows.device):
+                read(rows, index[chunk], weight[chunk], triton, out=features[chunk])
                 hidden = _Activations(weights, beta, *_inputs(weights, features, q, chunk))
                 out[chunk] = hidden.out()
-                slopes = read_slopes(rows, index[chunk], slope[chunk])[..., : hidden.f.shape[1]]
-                torch.sum(slopes.mul_(hidden.by_feature[:, None]), dim=2, out=gradient[chunk])
+                gradient[chunk] = read_along(rows, index[chunk], slope[chunk], hidden.by_feature, triton)
                 if weights.position is not None and q_slope is not None:
                     gradient[chunk] += hidden.by_position() * q_slope[chunk]
-        ctx.levels, ctx.beta = levels, beta
+        ctx.levels, ctx.beta, ctx.triton = levels, beta, triton
         ctx.save_for_backward(rows, index, weight, slope, q, q_slope, features, *flat)
         return features, out, gradient
 
@@ -119,20 +130,25 @@ class _Decode(torch.autograd.Function):
         grad_features, grad_out, grad_gradient = grads
         seen = weights.feature[0].shape[1]
         # A corner's gradient is weight * (gradient of f) + <slope, gradient of the gradient> * g: two terms to scatter.
-        factors = torch.stack([weight.to(rows.dtype), _along(slope, grad_gradient)], dim=2)
-        values = features.new_empty(2, *features.shape)
+        corner_factors = factors(weight, slope, grad_gradient, ctx.triton)
+        # Triton reads and sums the channels that the decoder sees apart from the rest; PyTorch would copy for that.
+        read_from, width = (rows[:, :seen], seen) if ctx.triton else (rows, rows.shape[1])
+        values = features.new_empty(2, len(features), width)
+        values[0, :, seen:] = grad_features[:, seen:width]
         values[1, :, seen:] = 0
         with torch.autocast(rows.device.type, enabled=False):
-            for chunk in _chunks(len(features)):
+            for chunk in _chunks(len(features), rows.device):
                 hidden = _Activations(weights, ctx.beta, *_inputs(weights, features, q, chunk))
-                grad_by_feature = read(rows, index[chunk], factors[chunk, :, 1])[:, :seen]
+                grad_by_feature = read(read_from, index[chunk], corner_factors[chunk, :, 1], ctx.triton)[:, :seen]
                 grad_by_position = None if q_slope is None else grad_gradient[chunk] * q_slope[chunk]
                 grad_f = hidden.backward(totals, grad_out[chunk], grad_by_feature, grad_by_position)
-                values[0, chunk] = grad_features[chunk]
-                values[0, chunk, :seen] += grad_f
+                torch.add(grad_features[chunk, :seen], grad_f, out=values[0, chunk, :seen])
                 values[1, chunk, :seen] = hidden.by_feature
-        grad_rows = scatter(index, factors, values, len(rows)) if ctx.needs_input_grad[2] else None
-        return None, None, grad_rows, None, None, None, None, None, *totals.flat()
+        grad_rows = None
+        if ctx.needs_input_grad[3]:
+            rest = grad_features[:, width:]
+            grad_rows = scatter(index, corner_factors, values, len(rows), rest, rows.dtype, ctx.triton)
+        return None, None, None, grad_rows, None, None, None, None, None, *totals.flat()
 
 
 class _Activations:
@@ -237,13 +253,14 @@ def _softplus(z: Tensor, beta: float) -> tuple[Tensor, Tensor]:
     return s.log().div_(-beta).add_(z).clamp_(min=0.0), s
 
 
-def _chunks(num: int) -> list[slice]:
-    return [slice(start, min(start + CHUNK, num)) for start in range(0, num, CHUNK)]
+def _chunks(num: int, device: torch.device) -> list[slice]:
+    size = CHUNK if device.type == "cpu" else GPU_CHUNK
+    return [slice(start, min(start + size, num)) for start in range(0, num, size)]
+
+
+def _wide(rows: Tensor) -> torch.dtype:
+    return torch.promote_types(rows.dtype, torch.float32)
 
 
 def _inputs(weights: DecoderWeights, features: Tensor, q: Tensor | None, chunk: slice) -> tuple[Tensor, Tensor | None]:
     return features[chunk, : weights.feature[0].shape[1]], None if q is None else q[chunk]
-
-
-def _along(slope: Tensor, direction: Tensor) -> Tensor:
-    return torch.einsum("nak,na->nk", slope.to(direction.dtype), direction)
