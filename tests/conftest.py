@@ -25,7 +25,8 @@ def _members(family: type) -> list[type]:
     import ponder3d  # noqa: PLC0415  (not before jaxtyping's hook is in place)
 
     for module in pkgutil.walk_packages(ponder3d.__path__, "ponder3d."):
-        importlib.import_module(module.name)
+        if not module.name.rpartition(".")[2].startswith("triton_"):  # Triton need not be installed
+            importlib.import_module(module.name)
     found, below = set(), [family]
     while below:
         cls = below.pop()

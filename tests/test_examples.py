@@ -16,7 +16,7 @@ EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 @pytest.fixture
 def run(tmp_path) -> Path:
     """A folder as a run leaves it, as far as an example reads it."""
-    config = SparseUNetConfig(grid_size=0.2, stem_channels=3, channels=(4, 5), blocks=(1, 1))
+    config = SparseUNetConfig(inputs=("rgb", "one"), grid_size=0.2, stem_channels=3, channels=(4, 5), blocks=(1, 1))
     ponder3d.save(config.build(), tmp_path / "encoder.safetensors")
     return tmp_path
 

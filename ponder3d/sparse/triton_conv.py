@@ -26,7 +26,6 @@ Compiled for sm_90 without a GPU at hand, the main loop of the 128 x 64 x 64 blo
 """
 
 import math
-from collections.abc import Callable
 from typing import Any, no_type_check
 
 import torch
@@ -34,7 +33,8 @@ import triton
 import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
-from triton import knobs
+
+from ponder3d.sparse.triton_tuning import fit_conv, fit_weight_gradient, power_of_two, tuned
 
 # Numbers of programs are chosen from shapes alone, with these, so that the order of every sum is the same on every GPU.
 _MULTIPROCESSORS = 132
@@ -153,8 +153,8 @@ def weight_gradient(
         num_tiles,
         range_tiles,
         num_taps,
-        BLOCK_L=_power_of_two(num_taps),
-        BLOCK_T=max(1, 4096 // _power_of_two(num_taps)),
+        BLOCK_L=power_of_two(num_taps),
+        BLOCK_T=max(1, 4096 // power_of_two(num_taps)),
     )
     parts = feats.new_empty(num_ranges, num_taps, c_in, c_out, dtype=torch.float32)
 
@@ -210,11 +210,6 @@ def _cdiv(a: int, b: int) -> int:
     return -(-a // b)
 
 
-def _power_of_two(n: int) -> int:
-    """The smallest power of two that is not below ``n``."""
-    return 1 << (n - 1).bit_length()
-
-
 def _finish(parts: Tensor, scale: Tensor | None, shift: Tensor | None, residual: Tensor | None, relu: bool) -> Tensor:
     """The sum of the parts of a split convolution and its epilogue, in float32."""
     out = parts.sum(0)
@@ -227,77 +222,9 @@ def _finish(parts: Tensor, scale: Tensor | None, shift: Tensor | None, residual:
     return out.relu_() if relu else out
 
 
-def _tuned(
-    configs: list[triton.Config], fit: Callable[..., list[triton.Config]], key: list[str]
-) -> Callable[[Any], Any]:
-    """``triton.autotune``, remembered on disk between processes; the interpreter takes small blocks untried.
-
-    All configurations add the same products in the same order: the choice is one of speed.
-    """
-    if knobs.runtime.interpret:
-        configs = [triton.Config({name: 16 if name in ("BLOCK_M", "BLOCK_R") else 32 for name in configs[0].kwargs})]
-    return triton.autotune(
-        configs, key, prune_configs_by={"early_config_prune": fit}, do_bench=_bench, cache_results=True
-    )
-
-
-def _bench(call: Callable[[], None], quantiles: tuple[float, ...]) -> Any:
-    # A third of Triton's default time: a SparseUNet tunes about 60 cases.
-    return triton.testing.do_bench(call, warmup=10, rep=30, quantiles=quantiles)
-
-
-def _fit_conv(configs: list[triton.Config], args: dict[str, Any], **meta: Any) -> list[triton.Config]:
-    deepest, widest = _largest_blocks(args, meta)
-    limits = {
-        "BLOCK_M": meta["TILE_ROWS"],
-        "BLOCK_N": _channel_block(args["out_units"] * args["OUT_ALIGN"], widest),
-        "BLOCK_K": _channel_block(args["in_units"] * args["IN_ALIGN"], deepest),
-    }
-    return _fitted(configs, limits)
-
-
-def _fit_weight_gradient(configs: list[triton.Config], args: dict[str, Any], **meta: Any) -> list[triton.Config]:
-    deepest, widest = _largest_blocks(args, meta)
-    limits = {
-        "BLOCK_R": min(meta["TILE_ROWS"], deepest),
-        "BLOCK_I": _channel_block(args["in_units"] * args["IN_ALIGN"], widest),
-        "BLOCK_O": _channel_block(args["out_units"] * args["OUT_ALIGN"], widest),
-    }
-    return _fitted(configs, limits)
-
-
-def _largest_blocks(args: dict[str, Any], meta: dict[str, Any]) -> tuple[int, int]:
-    """Largest (depth, width) of a product.
-
-    float32 takes twice the shared memory, so half the depth; exact float32 is plain multiply-adds, all of them
-    unrolled: 16 deep and 128 wide are 1024 a thread and 2 s to compile.
-    """
-    if args["feats"].dtype != torch.float32:
-        return 128, 256
-    return (16, 128) if meta["PRECISION"] == "ieee" else (32, 256)
-
-
-def _channel_block(channels: int, largest: int) -> int:
-    """The smallest block that holds all channels, between the tensor cores' 16 and the largest."""
-    return max(16, min(largest, _power_of_two(channels)))
-
-
-def _fitted(configs: list[triton.Config], limits: dict[str, int]) -> list[triton.Config]:
-    """The configurations with their blocks cut down to the limits, each once."""
-    cut = [
-        triton.Config(
-            {name: min(size, limits[name]) for name, size in config.kwargs.items()},
-            num_warps=config.num_warps,
-            num_stages=config.num_stages,
-        )
-        for config in configs
-    ]
-    return list(dict.fromkeys(cut))
-
-
 # no_type_check: tl.constexpr is an annotation for Triton's compiler, which the type checker of the tests is not.
 # Numbers that change with the batch or the layer are not specialised: they would be compiled again for multiples of 16.
-@_tuned(
+@tuned(
     [
         triton.Config({"BLOCK_M": 128, "BLOCK_N": 64, "BLOCK_K": 64}, num_warps=4, num_stages=3),
         triton.Config({"BLOCK_M": 128, "BLOCK_N": 64, "BLOCK_K": 64}, num_warps=4, num_stages=4),
@@ -308,7 +235,7 @@ def _fitted(configs: list[triton.Config], limits: dict[str, int]) -> list[triton
         triton.Config({"BLOCK_M": 128, "BLOCK_N": 256, "BLOCK_K": 64}, num_warps=8, num_stages=3),
         triton.Config({"BLOCK_M": 64, "BLOCK_N": 256, "BLOCK_K": 64}, num_warps=8, num_stages=3),
     ],
-    _fit_conv,
+    fit_conv,
     key=["num_taps", "in_units", "IN_ALIGN", "out_units", "OUT_ALIGN", "TILE_ROWS", "TRANSPOSED", "SPLIT", "PRECISION"],
 )
 @triton.jit(do_not_specialize=["num_rows", "num_splits", "num_taps", "in_units", "out_units"])
@@ -427,7 +354,7 @@ def _list_tiles_kernel(
     tl.store(tap_counts + tap * tl.num_programs(1) + tl.program_id(1), found)
 
 
-@_tuned(
+@tuned(
     [
         triton.Config({"BLOCK_R": 64, "BLOCK_I": 64, "BLOCK_O": 64}, num_warps=4, num_stages=3),
         triton.Config({"BLOCK_R": 64, "BLOCK_I": 64, "BLOCK_O": 64}, num_warps=4, num_stages=4),
@@ -437,7 +364,7 @@ def _list_tiles_kernel(
         triton.Config({"BLOCK_R": 64, "BLOCK_I": 128, "BLOCK_O": 128}, num_warps=8, num_stages=3),
         triton.Config({"BLOCK_R": 64, "BLOCK_I": 128, "BLOCK_O": 256}, num_warps=8, num_stages=3),
     ],
-    _fit_weight_gradient,
+    fit_weight_gradient,
     key=["num_taps", "in_units", "IN_ALIGN", "out_units", "OUT_ALIGN", "TILE_ROWS", "FEW", "PRECISION"],
 )
 @triton.jit(do_not_specialize=["num_rows", "num_tiles", "range_tiles", "num_taps", "in_units", "out_units"])

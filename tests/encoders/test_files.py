@@ -28,8 +28,8 @@ def test_round_trip(encoder, tmp_path):
         for key, value in encoder.state_dict().items():
             assert torch.equal(value, loaded.state_dict()[key])
     assert read_card(tmp_path)["card"] == {"trained on": "nothing", "licence": "Apache-2.0"}
-    xyz = torch.rand(50, 3)
-    assert torch.equal(ponder3d.load(tmp_path).encode(xyz), encoder.encode(xyz))
+    xyz, rgb = torch.rand(50, 3), torch.rand(50, 3)
+    assert torch.equal(ponder3d.load(tmp_path).encode(xyz, rgb), encoder.encode(xyz, rgb))
 
 
 def test_missing_file(tmp_path):

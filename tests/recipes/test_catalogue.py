@@ -11,6 +11,7 @@ from ponder3d.data.rgbd_folder import RGBDFolderConfig
 from ponder3d.encoders.files import FILE_NAME, load_encoder
 from ponder3d.engine.evaluate import evaluate_scenes
 from ponder3d.engine.experiment import Experiment
+from ponder3d.engine.log import SkippedFrames
 from ponder3d.engine.loop import train
 from ponder3d.recipes.catalogue import find_recipe, list_recipes
 
@@ -57,12 +58,13 @@ def test_a_smoke_recipe_trains(name, tmp_path, shared_cache):
 
 
 @pytest.mark.parametrize("name", [name for name in SMOKE if "semseg" in name])
-def test_segmentation_scores_every_point(name, shared_cache):
+def test_segmentation_scores_every_point(name, shared_cache, tmp_path):
     experiment = RECIPES[name]()
     experiment = replace(experiment, data=replace(experiment.data, cache=shared_cache))
     rooms = experiment.validation_data().build()
     task = experiment.task.build(rooms.labels)
-    state, _ = evaluate_scenes(task, experiment, torch.device("cpu"), range(1))
+    skipped = SkippedFrames(tmp_path / "skipped-frames.txt")
+    state, _ = evaluate_scenes(task, experiment, torch.device("cpu"), skipped, range(1))
     assert float(state.sum()) == int((rooms[0].labels >= 0).sum()) > 1000
 
 
