@@ -26,7 +26,7 @@ RESULTS = "results.json"
 PRETRAININGS = ("label-free", "semantic")
 _FIRST_TRANSFER_ROOM = 500_000
 _RENDERED_TEST_ROOMS = 4
-"""Whole images take long: 4 s a room."""
+"""Rendered at the end. Whole images and surfaces take long, some 6 s a room, so the stages before show one."""
 _SMOKE_NUMBERS = {
     "pretrain_rooms": 4,
     "transfer_rooms": 3,
@@ -136,6 +136,7 @@ def pretrain_experiments(config: DemoConfig) -> dict[str, Experiment]:
             data=data,
             steps=config.pretrain_steps,
             validate_every=-(-config.pretrain_steps // 4),
+            validation_scenes=1,
             seed=config.seed,
         )
     return experiments
