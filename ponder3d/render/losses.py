@@ -5,6 +5,7 @@ mean over what counts and 0 (with a gradient of 0) where nothing does.
 """
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +37,11 @@ class RenderLossConfig(Config):
     truncation: float = 0.2
     """Metres on either side of a surface in which its signed distance is supervised."""
     temperature: float = 0.1
-    """Of the softmax over classes in the semantic term."""
+    """Of the softmax in the semantic term."""
+    contrast: Literal["classes", "rays"] = "classes"
+    """What a rendered feature is told apart from: every class once, or the classes of all rays of the batch, as the
+    released code (spec 2.11). With ``rays`` frequent classes weigh more, and the loss cannot fall below the logarithm
+    of the number of rays of a class."""
     surface: float = 0.0
     """Share of the semantic and feature terms that asks the field at the measured end of each ray, instead of what is
     rendered along it; in [0, 1]. It is what a perfectly sharp surface would render, for one sample per ray."""
@@ -125,7 +130,9 @@ def _head_losses(
     if weights.semantic and semantic is not None and targets.label is not None:
         assert class_vectors is not None
         label = targets.label.masked_fill(~labelled, -1)
-        losses["semantic"] = weights.semantic * semantic_loss(semantic, label, class_vectors, weights.temperature)
+        losses["semantic"] = weights.semantic * semantic_loss(
+            semantic, label, class_vectors, weights.temperature, weights.contrast
+        )
     if weights.feature and feature is not None and targets.feature is not None:
         error = (feature - targets.feature).abs().mean(1)
         losses["feature"] = weights.feature * masked_mean(error, described)
@@ -153,13 +160,27 @@ def semantic_loss(
     label: torch.Tensor,
     class_vectors: Float[Tensor, "K E"],
     temperature: float,
+    contrast: Literal["classes", "rays"] = "classes",
 ) -> Float[Tensor, ""]:
-    """Cross-entropy of the cosine between rendered features and class vectors; negative labels do not count."""
+    """Cross-entropy of the cosine between rendered features and class vectors; negative labels do not count.
+
+    With ``contrast="rays"`` the candidates are the targets of all R rays, and a ray without a label is a candidate of
+    cosine 0. Rays of one class have one target, so their number stands for them (exact, spec 10.3): R x K products
+    instead of R x R.
+    """
     # The floor keeps a ray that hardly meets anything, whose feature is almost 0, from outweighing all others.
     direction = rendered / (rendered.square().sum(1, keepdim=True) + 1e-4).sqrt()
     logits = direction @ class_vectors.T / temperature
-    per_ray = F.cross_entropy(logits, label.clamp(min=-1), ignore_index=-1, reduction="none")
-    return masked_mean(per_ray, label >= 0)
+    labelled = label >= 0
+    offset = torch.zeros_like(logits[:, 0])
+    if contrast == "rays":
+        classes = torch.arange(len(class_vectors), device=label.device)
+        counts = (label[:, None] == classes).sum(0).to(logits.dtype).log()
+        unlabelled = (~labelled).sum().to(logits.dtype).log().expand(len(logits), 1)
+        logits = torch.cat([logits + counts, unlabelled], dim=1)
+        offset = torch.where(labelled, counts[label.clamp(min=0)], 0)
+    per_ray = F.cross_entropy(logits, label.clamp(min=-1), ignore_index=-1, reduction="none") + offset
+    return masked_mean(per_ray, labelled)
 
 
 def masked_mean(values: Float[Tensor, "*N"], mask: Bool[Tensor, "*N"]) -> Float[Tensor, ""]:

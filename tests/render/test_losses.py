@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from ponder3d.render import losses
 from ponder3d.render.losses import RenderLossConfig, render_losses
@@ -112,6 +113,23 @@ def test_semantic_loss_by_hand():
     wrong = losses.semantic_loss(rendered[:1], torch.tensor([1]), vectors, 0.5)
     assert float(wrong) == pytest.approx(2 + math.log(1 + math.exp(-2)), rel=1e-3)
     assert float(losses.semantic_loss(rendered, torch.tensor([-1, -1, -1]), vectors, 0.5)) == 0
+
+
+@pytest.mark.parametrize("labels", [[0, 2, 2, -1, 0, 2, -100], [1, 1, 1], [-1, -1]])
+def test_contrast_with_all_rays_by_the_numbers_of_their_classes(labels):
+    """Against the R x R products of the released code (spec 2.11), value and gradient."""
+    label, tau = torch.tensor(labels), 0.3
+    vectors = F.normalize(torch.randn(4, 6, dtype=torch.float64), dim=1)
+    rendered = (3 * torch.randn(len(labels), 6, dtype=torch.float64)).requires_grad_()
+    found = losses.semantic_loss(rendered, label, vectors, tau, "rays")
+    (gradient,) = torch.autograd.grad(found, rendered)
+    targets = torch.where(label[:, None] >= 0, vectors[label.clamp(min=0)], 0)
+    direction = rendered / (rendered.square().sum(1, keepdim=True) + 1e-4).sqrt()
+    every = direction @ targets.T / tau
+    own = torch.arange(len(labels)).masked_fill(label < 0, -100)
+    expected = F.cross_entropy(every, own) if bool((label >= 0).any()) else 0 * rendered.sum()
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, rendered)[0])
 
 
 def test_masked_mean():
