@@ -3,6 +3,7 @@
 import multiprocessing
 import multiprocessing.forkserver
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -37,3 +38,11 @@ def launch(warm):
     yield start
     for child in children:
         child.end()
+
+
+@pytest.fixture(autouse=True)
+def _ctrl_c_reaches_us():
+    """Whoever starts pytest in the background has it ignore SIGINT, and so do the processes that it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, signal.default_int_handler if before is None else before)
