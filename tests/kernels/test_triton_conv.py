@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ponder3d.geometry.grid import key_offset, pack_keys
-from ponder3d.sparse import triton_conv
+from ponder3d.sparse import triton_tuning
 from ponder3d.sparse.triton_conv import conv, weight_gradient
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1e-2}
@@ -240,8 +240,8 @@ def test_configurations_fit_the_shape(dtype, units, align):
         "OUT_ALIGN": align,
         "feats": torch.zeros(0, dtype=dtype),
     }
-    tried = [triton_conv.triton.Config({"BLOCK_M": 128, "BLOCK_N": n, "BLOCK_K": 64}) for n in (64, 256)]
-    fitted = triton_conv._fit_conv(tried, args, TILE_ROWS=32, PRECISION="ieee")
+    tried = [triton_tuning.triton.Config({"BLOCK_M": 128, "BLOCK_N": n, "BLOCK_K": 64}) for n in (64, 256)]
+    fitted = triton_tuning.fit_conv(tried, args, TILE_ROWS=32, PRECISION="ieee")
     for config in fitted:
         assert config.kwargs["BLOCK_M"] == 32
         assert 16 <= config.kwargs["BLOCK_N"] < max(32, 2 * units * align)
