@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ponder3d.geometry.grid import key_offset, pack_keys
-from ponder3d.sparse import triton_tuning
+from ponder3d.sparse import triton_conv, triton_tuning
 from ponder3d.sparse.triton_conv import conv, weight_gradient
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1e-2}
