@@ -1,5 +1,6 @@
 """The warm server that child processes are forked from, and the way to the helper module that they import."""
 
+import contextlib
 import multiprocessing
 import multiprocessing.forkserver
 import os
@@ -14,6 +15,22 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 
+@contextlib.contextmanager
+def _heeding_ctrl_c():
+    """Whoever starts pytest in the background has it ignore SIGINT, and so do the processes that it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler if before is None else before)
+
+
+@pytest.fixture(autouse=True)
+def _ctrl_c_reaches_us():
+    with _heeding_ctrl_c():
+        yield
+
+
 @pytest.fixture(scope="session")
 def warm():
     """The server: processes of the context ``forkserver`` find everything imported."""
@@ -21,7 +38,8 @@ def warm():
         # The server does not get this process's sys.path.
         patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
         multiprocessing.set_forkserver_preload(["tiny_runs", "saves"])
-        multiprocessing.forkserver.ensure_running()
+        with _heeding_ctrl_c():
+            multiprocessing.forkserver.ensure_running()
 
 
 @pytest.fixture
@@ -38,11 +56,3 @@ def launch(warm):
     yield start
     for child in children:
         child.end()
-
-
-@pytest.fixture(autouse=True)
-def _ctrl_c_reaches_us():
-    """Whoever starts pytest in the background has it ignore SIGINT, and so do the processes that it starts."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, signal.default_int_handler if before is None else before)
