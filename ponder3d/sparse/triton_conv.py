@@ -6,8 +6,8 @@ order of the tile's list, in float32: no atomics, two runs agree to the bit. Row
 so that few rows are multiplied for nothing. One kernel serves submanifold, strided and inverse convolutions and all
 their input gradients (with the transposed weight, read in place); a second one makes the gradient of the weight.
 
-What it must cost on an H100 (taken as 3.0 TB/s and 800 TFLOP/s in bfloat16, not measured by us) for 1 M voxels, 64 -> 64 channels, 27
-taps, 10 neighbours a row, bfloat16:
+What it must cost on an H100 (taken as 3.0 TB/s and 800 TFLOP/s in bfloat16, not measured by us) for
+1 M voxels, 64 -> 64 channels, 27 taps, 10 neighbours a row, bfloat16:
 
     arithmetic      2 x 10 M x 64 x 64 = 82 GFLOP                                                     0.10 ms
     device memory   features 128 MB + outputs 128 MB + table 27 x 4 MB at most + order 4 MB           0.12 ms
