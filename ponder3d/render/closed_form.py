@@ -64,9 +64,25 @@ class Positions:
     """Derivative of ``q`` by the world position along each axis, 1/metres."""
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """What is read and decoded at N points."""
+
+    features: Float[Tensor, "N C"]
+    out: Float[Tensor, "N D"]
+    """The decoder's output."""
+    gradient: Float[Tensor, "N 3"]
+    """Spatial gradient of the output's first entry, per metre."""
+
+
 def decode_with_gradient(
-    rows: Float[Tensor, "M C"], at: Corners, weights: DecoderWeights, beta: float, positions: Positions | None
-) -> tuple[Float[Tensor, "N C"], Float[Tensor, "N D"], Float[Tensor, "N 3"]]:
+    rows: Float[Tensor, "M C"],
+    at: Corners,
+    weights: DecoderWeights,
+    beta: float,
+    positions: Positions | None,
+    known: Decoded | None = None,
+) -> Decoded:
     """Features, decoder output, and the spatial gradient of the output's first entry.
 
     Args:
@@ -77,6 +93,8 @@ def decode_with_gradient(
         weights: of the decoder.
         beta: sharpness of its softplus.
         positions: needed if ``weights.position`` is there.
+        known: of the first points, from a call with the same ``rows`` and ``weights``: copied, not computed again. The
+            backward pass treats all points alike, known or not.
 
     Returns:
         All differentiable once by ``rows`` and ``weights``.
@@ -87,7 +105,8 @@ def decode_with_gradient(
         rows = rows.contiguous()
     if not triton:
         rows = rows.to(_wide(rows))
-    return _Decode.apply(levels, beta, triton, rows, at.index, at.weight, at.slope, q, q_slope, *weights.flat())
+    where = (at.index, at.weight, at.slope, q, q_slope)
+    return Decoded(*_Decode.apply(levels, beta, triton, known, rows, *where, *weights.flat()))
 
 
 class _Decode(torch.autograd.Function):
@@ -97,6 +116,7 @@ class _Decode(torch.autograd.Function):
         levels: int,
         beta: float,
         triton: bool,
+        known: Decoded | None,
         rows: Tensor,
         index: Tensor,
         weight: Tensor,
@@ -109,8 +129,12 @@ class _Decode(torch.autograd.Function):
         features = rows.new_empty(num, rows.shape[1], dtype=_wide(rows))
         out = features.new_empty(num, len(weights.bias[-1]))
         gradient = features.new_empty(num, 3)
+        first = 0
+        if known is not None:
+            first = len(known.out)
+            features[:first], out[:first], gradient[:first] = known.features, known.out, known.gradient
         with torch.autocast(rows.device.type, enabled=False):
-            for chunk in _chunks(num, rows.device):
+            for chunk in _chunks(first, num, rows.device):
                 read(rows, index[chunk], weight[chunk], triton, out=features[chunk])
                 hidden = _Activations(weights, beta, *_inputs(weights, features, q, chunk))
                 out[chunk] = hidden.out()
@@ -137,7 +161,7 @@ class _Decode(torch.autograd.Function):
         values[0, :, seen:] = grad_features[:, seen:width]
         values[1, :, seen:] = 0
         with torch.autocast(rows.device.type, enabled=False):
-            for chunk in _chunks(len(features), rows.device):
+            for chunk in _chunks(0, len(features), rows.device):
                 hidden = _Activations(weights, ctx.beta, *_inputs(weights, features, q, chunk))
                 grad_by_feature = read(read_from, index[chunk], corner_factors[chunk, :, 1], ctx.triton)[:, :seen]
                 grad_by_position = None if q_slope is None else grad_gradient[chunk] * q_slope[chunk]
@@ -145,10 +169,10 @@ class _Decode(torch.autograd.Function):
                 torch.add(grad_features[chunk, :seen], grad_f, out=values[0, chunk, :seen])
                 values[1, chunk, :seen] = hidden.by_feature
         grad_rows = None
-        if ctx.needs_input_grad[3]:
+        if ctx.needs_input_grad[4]:
             rest = grad_features[:, width:]
             grad_rows = scatter(index, corner_factors, values, len(rows), rest, rows.dtype, ctx.triton)
-        return None, None, None, grad_rows, None, None, None, None, None, *totals.flat()
+        return None, None, None, None, grad_rows, None, None, None, None, None, *totals.flat()
 
 
 class _Activations:
@@ -253,9 +277,9 @@ def _softplus(z: Tensor, beta: float) -> tuple[Tensor, Tensor]:
     return s.log().div_(-beta).add_(z).clamp_(min=0.0), s
 
 
-def _chunks(num: int, device: torch.device) -> list[slice]:
+def _chunks(first: int, num: int, device: torch.device) -> list[slice]:
     size = CHUNK if device.type == "cpu" else GPU_CHUNK
-    return [slice(start, min(start + size, num)) for start in range(0, num, size)]
+    return [slice(start, min(start + size, num)) for start in range(first, num, size)]
 
 
 def _wide(rows: Tensor) -> torch.dtype:

@@ -6,8 +6,8 @@ double backward.
 """
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from ponder3d.config import Config
 from ponder3d.geometry.grid import cells_from_world
-from ponder3d.geometry.trilinear import corners, sample
-from ponder3d.render.closed_form import DecoderWeights, Positions, decode_with_gradient
+from ponder3d.geometry.trilinear import Corners, corners, sample
+from ponder3d.render.closed_form import Decoded, DecoderWeights, Positions, decode_with_gradient
 from ponder3d.types import Volume
 
 
@@ -52,6 +52,20 @@ class FieldConfig(Config):
     def build(self, in_channels: int, semantic_channels: int = 0, feature_channels: int = 0) -> "SDFField":
         """The field for volumes of ``in_channels``; semantic and feature heads are built when they have channels."""
         return SDFField(in_channels, semantic_channels, feature_channels, self)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a field says at N points, without gradients; ``SDFField.forward`` need not compute it again."""
+
+    at: Corners
+    positions: Positions | None
+    decoded: Decoded
+
+    @property
+    def sdf(self) -> Float[Tensor, " N"]:
+        """Metres, positive outside."""
+        return self.decoded.out[:, 0]
 
 
 @dataclass(frozen=True)
@@ -119,6 +133,14 @@ class SDFDecoder(nn.Module):
         )
 
 
+T = TypeVar("T", Corners, Positions)
+
+
+def _joined(first: T, then: T) -> T:
+    """Two values of tensors as one of more rows."""
+    return type(first)(*(torch.cat([getattr(first, f.name), getattr(then, f.name)]) for f in fields(first)))
+
+
 def _weights(layers: nn.ModuleList) -> list[Tensor]:
     return [layer.weight for layer in layers if isinstance(layer, nn.Linear)]
 
@@ -155,29 +177,60 @@ class SDFField(nn.Module):
         f = sample(self._geometry(volume), corners(volume.grid, xyz, scene))
         return self.sdf(f, self._position(volume, xyz, scene))[:, 0]
 
-    def forward(self, volume: Volume, xyz: Float[Tensor, "N 3"], scene: Int[Tensor, " N"]) -> FieldSamples:
-        """Distance, gradient and features at world points."""
-        at, q = corners(volume.grid, xyz, scene), self._position(volume, xyz, scene)
-        positions = None
-        if q is not None:
-            positions = Positions(q, (2 / (volume.grid.box[:, 1] - volume.grid.box[:, 0]))[scene])
-        rows = volume.feats.float().flatten(0, 3)
-        f, out, gradient = decode_with_gradient(rows, at, self.sdf.weights(), self.sdf.beta, positions)
-        return FieldSamples(out[:, 0], gradient, out[:, 1:], f[:, self.appearance_from :], q)
+    @torch.no_grad()
+    def look(self, volume: Volume, xyz: Float[Tensor, "N 3"], scene: Int[Tensor, " N"]) -> Look:
+        """Everything there is to know at world points that more points will follow, for proposals."""
+        at, positions = self._where(volume, xyz, scene)
+        return Look(at, positions, self._decode(volume, at, positions, None))
+
+    def forward(
+        self, volume: Volume, xyz: Float[Tensor, "N 3"], scene: Int[Tensor, " N"], known: Look | None = None
+    ) -> FieldSamples:
+        """Distance, gradient and features at world points; given ``known``, at its points and after them at ``xyz``."""
+        at, positions = self._where(volume, xyz, scene)
+        if known is not None:
+            at = _joined(known.at, at)
+            positions = None if positions is None or known.positions is None else _joined(known.positions, positions)
+        decoded = self._decode(volume, at, positions, None if known is None else known.decoded)
+        q = None if positions is None else positions.q
+        out, appearance = decoded.out, decoded.features[:, self.appearance_from :]
+        return FieldSamples(out[:, 0], decoded.gradient, out[:, 1:], appearance, q)
 
     def colours(self, samples: FieldSamples, directions: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
         """phi_RGB (eq. 5): colour in [0, 1] seen along the ray directions."""
-        return self.colour(torch.cat([*self._seen(samples), directions], dim=1))
+        first, *rest = self.colour
+        assert isinstance(first, nn.Linear)
+        parts = [*self.seen(samples), directions]
+        # The first layer part by part: side by side they would be the largest tensor of the renderer.
+        z = first.bias
+        for part, weight in zip(parts, first.weight.split([part.shape[1] for part in parts], dim=1), strict=True):
+            z = torch.addmm(z, part, weight.T)
+        for layer in rest:
+            z = layer(z)
+        return z
 
     def head_inputs(self, samples: FieldSamples) -> Float[Tensor, "N E"]:
         """What the semantic and feature heads read (eq. 9). Both are affine, so they work after compositing."""
-        if self.config.heads_see == "appearance":
-            return samples.appearance
-        return torch.cat(self._seen(samples), dim=1)
+        return torch.cat(self.head_parts(samples), dim=1)
 
-    def _seen(self, samples: FieldSamples) -> list[Tensor]:
+    def head_parts(self, samples: FieldSamples) -> list[Float[Tensor, "N _"]]:
+        """``head_inputs`` in parts."""
+        return [samples.appearance] if self.config.heads_see == "appearance" else self.seen(samples)
+
+    def seen(self, samples: FieldSamples) -> list[Float[Tensor, "N _"]]:
+        """What the colour decoder reads beside the direction, side by side: normal, appearance, geometry, position."""
         parts = [samples.normal, samples.appearance, samples.geometry]
         return parts if samples.position is None else [*parts, samples.position]
+
+    def _decode(self, volume: Volume, at: Corners, positions: Positions | None, known: Decoded | None) -> Decoded:
+        rows = volume.feats.flatten(0, 3)
+        return decode_with_gradient(rows, at, self.sdf.weights(), self.sdf.beta, positions, known)
+
+    def _where(self, volume: Volume, xyz: Tensor, scene: Tensor) -> tuple[Corners, Positions | None]:
+        at, q = corners(volume.grid, xyz, scene), self._position(volume, xyz, scene)
+        if q is None:
+            return at, None
+        return at, Positions(q, (2 / (volume.grid.box[:, 1] - volume.grid.box[:, 0]))[scene])
 
     def _geometry(self, volume: Volume) -> Volume:
         return Volume(volume.grid, volume.feats[..., : self.split].contiguous().float())

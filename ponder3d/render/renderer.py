@@ -11,7 +11,7 @@ from ponder3d.config import Config
 from ponder3d.geometry.boxes import ray_box
 from ponder3d.geometry.keyed import hashed, uniform_from
 from ponder3d.render import samplers
-from ponder3d.render.fields import SDFField
+from ponder3d.render.fields import Look, SDFField
 from ponder3d.render.weights import alpha_from_sdf, alpha_from_slope, composite, weights_from_alpha
 from ponder3d.types import Grid, Rays, RenderOutput, Volume
 
@@ -71,23 +71,24 @@ def render(
     # A ray that misses gets the tiny interval behind its near end: finite numbers, no special case further on.
     far = torch.where(rays.hits, rays.far, rays.near + 1e-3)
     rays = replace(rays, far=far)
-    t = _place_samples(field, volume, rays, config, keys, guide)
-    shape = t.shape
-    scene = rays.scene[:, None].expand(shape).reshape(-1)
-    directions = rays.directions[:, None].expand(*shape, 3)
-    xyz = rays.origins[:, None] + t[..., None] * directions
-    samples = field(volume, xyz.reshape(-1, 3), scene)
-    sdf, gradient = samples.sdf.view(shape), samples.gradient.view(*shape, 3)
+    sets, known = _place_samples(field, volume, rays, config, keys, guide)
+    layout = _Layout(len(rays), [t.shape[1] for t in sets])
+    samples = field(volume, *_points(rays, sets[-1]), known)
+    # Distances are sorted along each ray for the weights; everything wide stays in the order in which it was computed.
+    t, order = torch.cat(sets, dim=1).sort(dim=1)
+    sdf = layout.of_rays(samples.sdf).gather(1, order)
+    gradient = layout.of_rays(samples.gradient).gather(1, order[..., None].expand(-1, -1, 3))
     weights, seen_at = _weights(field, t, sdf, gradient, rays, config)
     opacity = weights.sum(1)
-    has_heads = field.semantic is not None or field.feature is not None
-    inputs = composite(weights, field.head_inputs(samples).unflatten(0, shape)) if has_heads else None
-    colours = field.colours(samples, directions.reshape(-1, 3)).view(*shape, 3)
+    as_computed = torch.empty_like(weights).scatter(1, order, weights)
+    inputs = None
+    if field.semantic is not None or field.feature is not None:
+        inputs = torch.cat([layout.composite(as_computed, part) for part in field.head_parts(samples)], dim=1)
     return RenderOutput(
-        rgb=composite(weights, colours),
+        rgb=layout.composite(as_computed, field.colours(samples, layout.of_samples(rays.directions))),
         # What no sample stops is seen where the volume ends.
         t=composite(weights, seen_at) + (1 - opacity) * far,
-        normal=composite(weights, samples.normal.view(*shape, 3)),
+        normal=layout.composite(as_computed, samples.normal),
         opacity=opacity,
         semantic=_decode(field.semantic, inputs, opacity),
         feature=_decode(field.feature, inputs, opacity),
@@ -108,30 +109,65 @@ def decode_at_ends(
     return _decode(field.semantic, inputs, whole), _decode(field.feature, inputs, whole)
 
 
+@dataclass(frozen=True)
+class _Layout:
+    """How the samples of rays follow each other: first a number of samples of every ray, then further ones of each."""
+
+    num_rays: int
+    widths: list[int]
+    """Samples per ray of each set."""
+
+    def of_rays(self, values: Float[Tensor, "N *C"]) -> Float[Tensor, "R S *C"]:
+        """The samples of a ray side by side, those of the first set first."""
+        sets = values.split([self.num_rays * width for width in self.widths])
+        pairs = zip(sets, self.widths, strict=True)
+        return torch.cat([part.view(self.num_rays, width, *values.shape[1:]) for part, width in pairs], dim=1)
+
+    def of_samples(self, values: Float[Tensor, "R C"]) -> Float[Tensor, "N C"]:
+        """The value of its ray for each sample."""
+        return torch.cat([values[:, None].expand(-1, width, -1).flatten(0, 1) for width in self.widths])
+
+    def composite(self, weights: Float[Tensor, "R S"], values: Float[Tensor, "N C"]) -> Float[Tensor, "R C"]:
+        """Weighted sum along each ray, without a copy of the values."""
+        sets = values.split([self.num_rays * width for width in self.widths])
+        parts = [
+            composite(weight, part.view(*weight.shape, values.shape[1]))
+            for weight, part in zip(weights.split(self.widths, dim=1), sets, strict=True)
+        ]
+        return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
+
+
 def _place_samples(
     field: SDFField, volume: Volume, rays: Rays, config: RenderConfig, keys: Tensor | None, guide: Tensor | None
-) -> Float[Tensor, "R S"]:
+) -> tuple[list[Float[Tensor, "R _"]], Look | None]:
+    """Distances in one or two sets; of the first of two it is known what the field says there."""
+
     def noise(num: int, stream: int) -> Tensor | None:
         return None if keys is None else _ray_noise(rays, keys, num, stream)
 
     t = samplers.uniform(rays.near, rays.far, config.num_uniform, noise(config.num_uniform, 0))
     num_importance = config.num_importance + (config.num_guided if guide is None else 0)
-    parts = [t]
+    known, further = None, []
     if num_importance:
-        with torch.no_grad():
-            xyz = rays.origins[:, None] + t[..., None] * rays.directions[:, None]
-            scene = rays.scene[:, None].expand(t.shape).reshape(-1)
-            sdf = field.distance(volume, xyz.reshape(-1, 3), scene).view(t.shape)
-            sharpness = torch.full_like(field.inv_std, config.proposal_inv_std)
-            weights = weights_from_alpha(alpha_from_sdf(sdf, sharpness))
-        parts.append(samplers.importance(t, weights, num_importance, noise(num_importance, 1)))
+        known = field.look(volume, *_points(rays, t))
+        sharpness = torch.full_like(field.inv_std, config.proposal_inv_std)
+        weights = weights_from_alpha(alpha_from_sdf(known.sdf.view(t.shape), sharpness))
+        further.append(samplers.importance(t, weights, num_importance, noise(num_importance, 1)))
     if config.num_guided and guide is not None:
         near, far = (
             torch.where(guide > 0, guide + s * config.guide_spread, end) for s, end in ((-1, rays.near), (1, rays.far))
         )
         around = samplers.uniform(near, far, config.num_guided, noise(config.num_guided, 2))
-        parts.append(torch.minimum(torch.maximum(around, rays.near[:, None]), rays.far[:, None]))
-    return torch.cat(parts, dim=1).sort(dim=1).values if len(parts) > 1 else t
+        further.append(torch.minimum(torch.maximum(around, rays.near[:, None]), rays.far[:, None]))
+    if known is None:
+        return [torch.cat([t, *further], dim=1)], None
+    return [t, torch.cat(further, dim=1)], known
+
+
+def _points(rays: Rays, t: Float[Tensor, "R S"]) -> tuple[Float[Tensor, "N 3"], Int[Tensor, " N"]]:
+    """World points at distances along rays, ray by ray, and their scenes."""
+    xyz = rays.origins[:, None] + t[..., None] * rays.directions[:, None]
+    return xyz.flatten(0, 1), rays.scene[:, None].expand(t.shape).flatten()
 
 
 def _weights(

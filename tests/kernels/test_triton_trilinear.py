@@ -190,7 +190,8 @@ def decoded(which, place, rows, weights: DecoderWeights) -> list[torch.Tensor]:
     grid, xyz, scene = place
     positions = None if weights.position is None else Positions(xyz.sin(), xyz.cos())
     with kernels(which):
-        outputs = decode_with_gradient(rows, corners(grid, xyz, scene), weights, 3.0, positions)
+        made = decode_with_gradient(rows, corners(grid, xyz, scene), weights, 3.0, positions)
+    outputs = [made.features, made.out, made.gradient]
     loss = sum(((each + 0.3).square().sum() for each in outputs), torch.zeros((), device=rows.device))
     return [*outputs, *torch.autograd.grad(loss, [rows, *weights.flat()])]
 

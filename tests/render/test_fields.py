@@ -174,10 +174,29 @@ def test_every_output_has_the_right_gradients(config):
 
     def decode(rows, *flat):
         given = DecoderWeights.from_flat(list(flat), len(weights.feature))
-        return decode_with_gradient(rows, at, given, config.softplus_beta, positions)
+        decoded = decode_with_gradient(rows, at, given, config.softplus_beta, positions)
+        return decoded.features, decoded.out, decoded.gradient
 
     rows = volume.feats.flatten(0, 3).requires_grad_()
     assert torch.autograd.gradcheck(decode, (rows, *weights.flat()), fast_mode=True)
+
+
+def test_what_is_known_is_taken_and_differentiated(config):
+    field, volume, xyz, scene = setup(config)
+    feats = volume.feats.clone().requires_grad_()
+
+    def everything(known, first):
+        samples = field(Volume(volume.grid, feats), xyz[first:], scene[first:], known)
+        outputs = [samples.sdf, samples.gradient, samples.geometry, samples.appearance]
+        loss = sum(((each + 0.3).square().sum() for each in outputs), torch.zeros(()))
+        return [*outputs, *torch.autograd.grad(loss, [feats, *field.sdf.parameters()])]
+
+    known = field.look(volume, xyz[:25], scene[:25])
+    torch.testing.assert_close(known.sdf, field.distance(volume, xyz[:25], scene[:25]).detach())
+    for a, b in zip(everything(known, 25), everything(None, 0), strict=True):
+        torch.testing.assert_close(a, b)
+    known.decoded.gradient[3] = 7.0
+    assert everything(known, 25)[1][3].tolist() == [7.0] * 3  # not computed again
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 20, 39])
