@@ -1,11 +1,12 @@
 """A stricter world than production: shapes are checked (pyproject), warnings are errors, algorithms deterministic."""
 
+import gc
 import importlib
 import inspect
 import os
 import pkgutil
 import runpy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,21 @@ def pytest_generate_tests(metafunc):
 def members() -> Callable[[type], list[type]]:
     """Concrete classes of the package below a class of it."""
     return _members
+
+
+@pytest.fixture
+def no_compiler(monkeypatch) -> Iterator[None]:
+    """A machine without a C compiler; compiled libraries are looked for anew, in the test and after it."""
+    from ponder3d.geometry import compiled  # noqa: PLC0415
+
+    libraries = [found for found in gc.get_objects() if type(found) is compiled.Library]
+    monkeypatch.setattr(compiled.shutil, "which", lambda name: None)
+    for library in libraries:
+        library.forget()
+    yield
+    monkeypatch.undo()
+    for library in libraries:
+        library.forget()
 
 
 @pytest.fixture

@@ -8,11 +8,12 @@ that needs first-order autograd only (no double backward, which PyTorch's ``grid
 Both are differentiable with respect to the features (and ``g``), not with respect to the points. The backward pass to
 the volume is a sum over the samples that touch each cell, in a fixed order: deterministic, without atomics.
 
-``corners``, ``read``, ``read_along``, ``factors`` and ``scatter`` have Triton twins (``triton_trilinear.py``); whoever
-calls several of them asks ``kernels.use_triton`` once.
+``corners``, ``read``, ``read_along``, ``factors`` and ``scatter`` have twins in Triton (``triton_trilinear.py``) and in
+C (``compiled_trilinear.py``); whoever calls several of them asks ``twin_of`` once.
 """
 
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ponder3d.geometry import compiled_trilinear
 from ponder3d.geometry.grid import cells_from_world, cells_per_metre, ravel
 from ponder3d.geometry.kernels import use_triton
 from ponder3d.types import Grid, Volume
@@ -45,10 +47,9 @@ def corners(grid: Grid, xyz: Float[Tensor, "N 3"], scene: Int[Tensor, " N"]) -> 
 
     Points beyond the outermost cell centres take the value at the nearest position between centres.
     """
-    if use_triton(xyz.device):
-        from ponder3d.geometry import triton_trilinear
-
-        return Corners(*triton_trilinear.corners(grid, xyz, scene))
+    twin = twin_of(xyz)
+    if twin is not None:
+        return Corners(*twin.corners(grid, xyz, scene))
     shape = torch.tensor(grid.shape, device=xyz.device)
     position = cells_from_world(grid, xyz, scene) - 0.5
     last = (shape - 1).to(position.dtype)
@@ -71,30 +72,39 @@ def corners(grid: Grid, xyz: Float[Tensor, "N 3"], scene: Int[Tensor, " N"]) -> 
     return Corners(index=index, weight=weight.contiguous(), slope=slopes.contiguous())
 
 
+def twin_of(x: Tensor) -> ModuleType | None:
+    """The module whose functions do the work of this one's for tensors like ``x``; None for PyTorch."""
+    if use_triton(x.device):
+        from ponder3d.geometry import triton_trilinear  # noqa: PLC0415
+
+        return triton_trilinear
+    if x.dtype == torch.float32 and compiled_trilinear.LIBRARY.wanted(x.device):
+        return compiled_trilinear
+    return None
+
+
 def sample(volume: Volume, at: Corners, dtype: torch.dtype | None = None) -> Float[Tensor, "N C"]:
     """Features at points, in another type than the volume's if asked. Differentiable by the features."""
     rows = _rows(volume)
-    return _Sample.apply(use_triton(rows.device), dtype or rows.dtype, rows, at.index, at.weight)
+    return _Sample.apply(twin_of(rows), dtype or rows.dtype, rows, at.index, at.weight)
 
 
 def sample_derivative(volume: Volume, at: Corners, g: Float[Tensor, "N C"]) -> Float[Tensor, "N 3"]:
     """Derivative of ``<g, features(x)>`` by the world position x, per metre. Differentiable by features and ``g``."""
     rows = _rows(volume)
-    return _SampleDerivative.apply(use_triton(rows.device), rows, at.index, at.slope, g)
+    return _SampleDerivative.apply(twin_of(rows), rows, at.index, at.slope, g)
 
 
 def read(
     rows: Float[Tensor, "M C"],
     index: Int[Tensor, "N 8"],
     weight: Float[Tensor, "N 8"],
-    triton: bool = False,
+    twin: ModuleType | None = None,
     out: Float[Tensor, "N C"] | None = None,
 ) -> Float[Tensor, "N C"]:
     """Weighted sum of each point's eight rows; no gradient by the weights. Triton makes float32 of half precision."""
-    if triton:
-        from ponder3d.geometry import triton_trilinear
-
-        return triton_trilinear.read(rows, index, weight, out)
+    if twin is not None:
+        return twin.read(rows, index, weight, out)
     found = F.embedding_bag(index, rows, per_sample_weights=weight.to(rows.dtype), mode="sum")
     return found if out is None else out.copy_(found)
 
@@ -112,24 +122,23 @@ def read_along(
     index: Int[Tensor, "N 8"],
     slope: Float[Tensor, "N 3 8"],
     g: Float[Tensor, "N D"],
-    triton: bool = False,
+    twin: ModuleType | None = None,
 ) -> Float[Tensor, "N 3"]:
     """Derivative by x, y and z of ``<g, f>``, where f are the first D channels."""
-    if triton:
-        from ponder3d.geometry import triton_trilinear
-
-        return triton_trilinear.read_along(rows, index, slope, g)
+    if twin is not None:
+        return twin.read_along(rows, index, slope, g)
     return torch.sum(read_slopes(rows, index, slope)[..., : g.shape[1]].mul_(g[:, None]), dim=2)
 
 
 def factors(
-    weight: Float[Tensor, "N 8"], slope: Float[Tensor, "N 3 8"], direction: Float[Tensor, "N 3"], triton: bool = False
+    weight: Float[Tensor, "N 8"],
+    slope: Float[Tensor, "N 3 8"],
+    direction: Float[Tensor, "N 3"],
+    twin: ModuleType | None = None,
 ) -> Float[Tensor, "N 8 2"]:
     """With what each corner enters the features, and their derivative along ``direction``."""
-    if triton:
-        from ponder3d.geometry import triton_trilinear
-
-        return triton_trilinear.factors(weight, slope, direction)
+    if twin is not None:
+        return twin.factors(weight, slope, direction)
     return torch.stack([weight.to(direction.dtype), _along(slope, direction)], dim=2)
 
 
@@ -140,7 +149,7 @@ def scatter(
     num_rows: int,
     rest: Float[Tensor, "N D"] | None = None,
     dtype: torch.dtype | None = None,
-    triton: bool = False,
+    twin: ModuleType | None = None,
 ) -> Float[Tensor, "{num_rows} E"]:
     """Sum of ``weight[n, k, t] * values[t, n]`` into row ``index[n, k]``: one bag of samples per row, in fixed order.
 
@@ -153,12 +162,10 @@ def scatter(
         num_rows: M.
         rest: values of further channels, which have the first term only.
         dtype: of the result; that of ``values`` if None.
-        triton: whether Triton does it, for one or two terms.
+        twin: what does it instead of PyTorch, for one or two terms.
     """
-    if triton:
-        from ponder3d.geometry import triton_trilinear
-
-        return triton_trilinear.scatter(index, weight, values, num_rows, rest, dtype or values.dtype)
+    if twin is not None:
+        return twin.scatter(index, weight, values, num_rows, rest, dtype or values.dtype)
     num_terms, num = values.shape[:2]
     order = torch.argsort(index.flatten(), stable=True)
     counts = torch.bincount(index.flatten(), minlength=num_rows)
@@ -192,26 +199,28 @@ def _rows(volume: Volume) -> Float[Tensor, "M C"]:
 
 class _Sample(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, triton: bool, dtype: torch.dtype, rows: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, twin: ModuleType | None, dtype: torch.dtype, rows: Tensor, index: Tensor, weight: Tensor
+    ) -> Tensor:
         ctx.save_for_backward(index, weight)
-        ctx.triton, ctx.num_rows, ctx.dtype = triton, len(rows), rows.dtype
-        return read(rows if triton else rows.to(dtype), index, weight, triton).to(dtype)
+        ctx.twin, ctx.num_rows, ctx.dtype = twin, len(rows), rows.dtype
+        return read(rows if twin is not None else rows.to(dtype), index, weight, twin).to(dtype)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         index, weight = ctx.saved_tensors
         terms = weight[..., None], grads[0][None]
-        return None, None, scatter(index, *terms, ctx.num_rows, dtype=ctx.dtype, triton=ctx.triton), None, None
+        return None, None, scatter(index, *terms, ctx.num_rows, dtype=ctx.dtype, twin=ctx.twin), None, None
 
 
 class _SampleDerivative(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, triton: bool, rows: Tensor, index: Tensor, slope: Tensor, g: Tensor) -> Tensor:
+    def forward(ctx: Any, twin: ModuleType | None, rows: Tensor, index: Tensor, slope: Tensor, g: Tensor) -> Tensor:
         ctx.save_for_backward(rows, index, slope, g)
-        ctx.triton = triton
-        if triton:
-            return read_along(rows, index, slope, g, triton)
+        ctx.twin = twin
+        if twin is not None:
+            return read_along(rows, index, slope, g, twin)
         parts = zip(index.split(_CHUNK), slope.split(_CHUNK), g.split(_CHUNK), strict=True)
         return torch.cat([torch.einsum("nac,nc->na", read_slopes(rows, i, s), v) for i, s, v in parts])
 
@@ -221,5 +230,5 @@ class _SampleDerivative(torch.autograd.Function):
         rows, index, slope, g = ctx.saved_tensors
         weight, grad_rows = _along(slope, grads[0]), None
         if ctx.needs_input_grad[1]:
-            grad_rows = scatter(index, weight[..., None], g[None], len(rows), dtype=rows.dtype, triton=ctx.triton)
-        return None, grad_rows, None, None, read(rows, index, weight, ctx.triton)
+            grad_rows = scatter(index, weight[..., None], g[None], len(rows), dtype=rows.dtype, twin=ctx.twin)
+        return None, grad_rows, None, None, read(rows, index, weight, ctx.twin)

@@ -6,13 +6,14 @@ and nothing but ``f`` is kept: the backward pass computes a chunk's activations 
 cache and in memory that malloc already has, which wins more than the second computation costs: a fresh megabyte takes
 0.6 ms of page faults on the machine of the benchmark, a 1024 x 128 x 64 matrix product 0.2 ms.
 
-On a GPU the chunks are larger, and corners are read and summed by the Triton twins of ``geometry/trilinear.py``.
+On a GPU the chunks are larger. Corners are read and summed by a twin of ``geometry/trilinear.py`` where there is one.
 
 Written by hand because autograd on each chunk took 23 to 28 % longer (``benchmarks/field.py``, hidden 128 and 64). Sums
 over points run in a fixed order (chunk by chunk, and ``scatter``'s), so two runs agree to the bit.
 """
 
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ponder3d.geometry.kernels import use_triton
-from ponder3d.geometry.trilinear import Corners, factors, read, read_along, scatter
+from ponder3d.geometry.trilinear import Corners, factors, read, read_along, scatter, twin_of
 
 CHUNK = 2048
 """Points at a time: 2048 x 128 hidden x 4 B = 1 MB per activation. 1024 to 4096 are as fast, 512 and 8192 slower."""
@@ -100,13 +101,14 @@ def decode_with_gradient(
         All differentiable once by ``rows`` and ``weights``.
     """
     q, q_slope = (None, None) if positions is None else (positions.q, positions.slope)
-    levels, triton = len(weights.feature), use_triton(rows.device)
-    if triton and rows.stride(1) != 1:  # once, instead of in every chunk
-        rows = rows.contiguous()
-    if not triton:
+    levels = len(weights.feature)
+    if not use_triton(rows.device):  # which reads half precision as it is
         rows = rows.to(_wide(rows))
+    twin = twin_of(rows)
+    if twin is not None and rows.stride(1) != 1:  # once, instead of in every chunk
+        rows = rows.contiguous()
     where = (at.index, at.weight, at.slope, q, q_slope)
-    return Decoded(*_Decode.apply(levels, beta, triton, known, rows, *where, *weights.flat()))
+    return Decoded(*_Decode.apply(levels, beta, twin, known, rows, *where, *weights.flat()))
 
 
 class _Decode(torch.autograd.Function):
@@ -115,7 +117,7 @@ class _Decode(torch.autograd.Function):
         ctx: Any,
         levels: int,
         beta: float,
-        triton: bool,
+        twin: ModuleType | None,
         known: Decoded | None,
         rows: Tensor,
         index: Tensor,
@@ -135,13 +137,13 @@ class _Decode(torch.autograd.Function):
             features[:first], out[:first], gradient[:first] = known.features, known.out, known.gradient
         with torch.autocast(rows.device.type, enabled=False):
             for chunk in _chunks(first, num, rows.device):
-                read(rows, index[chunk], weight[chunk], triton, out=features[chunk])
+                read(rows, index[chunk], weight[chunk], twin, out=features[chunk])
                 hidden = _Activations(weights, beta, *_inputs(weights, features, q, chunk))
                 out[chunk] = hidden.out()
-                gradient[chunk] = read_along(rows, index[chunk], slope[chunk], hidden.by_feature, triton)
+                gradient[chunk] = read_along(rows, index[chunk], slope[chunk], hidden.by_feature, twin)
                 if weights.position is not None and q_slope is not None:
                     gradient[chunk] += hidden.by_position() * q_slope[chunk]
-        ctx.levels, ctx.beta, ctx.triton = levels, beta, triton
+        ctx.levels, ctx.beta, ctx.twin = levels, beta, twin
         ctx.save_for_backward(rows, index, weight, slope, q, q_slope, features, *flat)
         return features, out, gradient
 
@@ -154,16 +156,16 @@ class _Decode(torch.autograd.Function):
         grad_features, grad_out, grad_gradient = grads
         seen = weights.feature[0].shape[1]
         # A corner's gradient is weight * (gradient of f) + <slope, gradient of the gradient> * g: two terms to scatter.
-        corner_factors = factors(weight, slope, grad_gradient, ctx.triton)
-        # Triton reads and sums the channels that the decoder sees apart from the rest; PyTorch would copy for that.
-        read_from, width = (rows[:, :seen], seen) if ctx.triton else (rows, rows.shape[1])
+        corner_factors = factors(weight, slope, grad_gradient, ctx.twin)
+        # Twins read and sum the channels that the decoder sees apart from the rest; PyTorch would copy for that.
+        read_from, width = (rows, rows.shape[1]) if ctx.twin is None else (rows[:, :seen], seen)
         values = features.new_empty(2, len(features), width)
         values[0, :, seen:] = grad_features[:, seen:width]
         values[1, :, seen:] = 0
         with torch.autocast(rows.device.type, enabled=False):
             for chunk in _chunks(0, len(features), rows.device):
                 hidden = _Activations(weights, ctx.beta, *_inputs(weights, features, q, chunk))
-                grad_by_feature = read(read_from, index[chunk], corner_factors[chunk, :, 1], ctx.triton)[:, :seen]
+                grad_by_feature = read(read_from, index[chunk], corner_factors[chunk, :, 1], ctx.twin)[:, :seen]
                 grad_by_position = None if q_slope is None else grad_gradient[chunk] * q_slope[chunk]
                 grad_f = hidden.backward(totals, grad_out[chunk], grad_by_feature, grad_by_position)
                 torch.add(grad_features[chunk, :seen], grad_f, out=values[0, chunk, :seen])
@@ -171,7 +173,7 @@ class _Decode(torch.autograd.Function):
         grad_rows = None
         if ctx.needs_input_grad[4]:
             rest = grad_features[:, width:]
-            grad_rows = scatter(index, corner_factors, values, len(rows), rest, rows.dtype, ctx.triton)
+            grad_rows = scatter(index, corner_factors, values, len(rows), rest, rows.dtype, ctx.twin)
         return None, None, None, None, grad_rows, None, None, None, None, None, *totals.flat()
 
 

@@ -75,7 +75,7 @@ def test_a_large_volume_has_an_index_of_64_bits(device, monkeypatch):
     assert at.index.dtype == torch.int64 and num_rows == 120
     weight, values = torch.randn(20, 8, 1, device=device), torch.randn(1, 20, 3, device=device)
     expected = scatter(at.index, weight.to(torch.float64), values.to(torch.float64), num_rows)
-    assert error(scatter(at.index, weight, values, num_rows, triton=True), expected) < 1e-5
+    assert error(scatter(at.index, weight, values, num_rows, twin=triton_trilinear), expected) < 1e-5
 
 
 @pytest.mark.parametrize("channels", [1, 6, 64, 70])
@@ -84,12 +84,12 @@ def test_read(channels, num, device):
     at, num_rows = triton_corners((5, 4, 3), num, device)
     rows = torch.randn(num_rows, channels, device=device)
     index, weight, slope = wide(at)
-    found = read(rows, at.index, at.weight, triton=True)
+    found = read(rows, at.index, at.weight, twin=triton_trilinear)
     assert found.dtype == torch.float32 and error(found, read(rows.to(torch.float64), index, weight)) < 1e-5
     seen = (channels + 1) // 2
     g = torch.randn(num, seen, device=device)
     expected = read_along(rows.to(torch.float64), index, slope, g.to(torch.float64))
-    assert error(read_along(rows, at.index, at.slope, g, triton=True), expected) < 1e-5
+    assert error(read_along(rows, at.index, at.slope, g, twin=triton_trilinear), expected) < 1e-5
 
 
 def test_read_of_some_channels_into_a_part_of_something(device):
@@ -97,7 +97,7 @@ def test_read_of_some_channels_into_a_part_of_something(device):
     at, num_rows = triton_corners((4, 3, 3), 21, device)
     rows, out = torch.randn(num_rows, 11, device=device), torch.full((30, 9), 7.0, device=device)
     pairs = torch.randn(21, 8, 2, device=device)
-    read(rows[:, 2:7], at.index, pairs[..., 1], triton=True, out=out[4:25, 1:6])
+    read(rows[:, 2:7], at.index, pairs[..., 1], twin=triton_trilinear, out=out[4:25, 1:6])
     expected = torch.full_like(out, 7.0, dtype=torch.float64)
     expected[4:25, 1:6] = read(rows[:, 2:7].to(torch.float64), at.index.to(torch.int64), pairs[..., 1])
     assert error(out, expected) < 1e-5
@@ -110,8 +110,8 @@ def test_read_of_other_precisions(dtype, device):
     at, num_rows = triton_corners((4, 3, 3), 20, device)
     rows, g = torch.randn(num_rows, 10, device=device).to(dtype), torch.randn(20, 10, device=device).to(dtype)
     index, weight, slope = wide(at)
-    found = read(rows, at.index, at.weight, triton=True)
-    along = read_along(rows, at.index, at.slope, g, triton=True)
+    found = read(rows, at.index, at.weight, twin=triton_trilinear)
+    along = read_along(rows, at.index, at.slope, g, twin=triton_trilinear)
     assert found.dtype == along.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     assert error(found, read(rows.to(torch.float64), index, weight)) < 1e-5
     assert error(along, read_along(rows.to(torch.float64), index, slope, g.to(torch.float64))) < 1e-5
@@ -123,7 +123,7 @@ def test_factors(num, device):
     direction = torch.randn(num, 3, device=device)
     _, weight, slope = wide(at)
     expected = factors(weight, slope, direction.to(torch.float64))
-    assert error(factors(at.weight, at.slope, direction, triton=True), expected) < 1e-5
+    assert error(factors(at.weight, at.slope, direction, twin=triton_trilinear), expected) < 1e-5
 
 
 def check_scatter(at: Corners, num_rows: int, channels: int, rest: int, dtype=torch.float32, terms: int = 2) -> None:
@@ -131,7 +131,7 @@ def check_scatter(at: Corners, num_rows: int, channels: int, rest: int, dtype=to
     weight = factors(at.weight, at.slope, torch.randn(num, 3, device=device))[..., :terms]
     values = torch.randn(terms, num, channels, device=device)
     others = torch.randn(num, rest + 2, device=device)[:, 1:-1]
-    found = scatter(at.index, weight, values, num_rows, others, dtype, triton=True)
+    found = scatter(at.index, weight, values, num_rows, others, dtype, twin=triton_trilinear)
     doubles = (each.to(torch.float64) for each in (weight, values))
     expected = scatter(at.index.to(torch.int64), *doubles, num_rows, others.to(torch.float64))
     assert found.dtype == dtype and error(found, expected) < (1e-5 if dtype == torch.float32 else 1e-2)

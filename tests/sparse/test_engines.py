@@ -1,7 +1,5 @@
 """Every way of computing a sparse convolution against the reference in float64."""
 
-import logging
-
 import pytest
 import torch
 
@@ -11,7 +9,7 @@ from ponder3d.sparse import maps as maps_module
 from ponder3d.sparse.functional import sparse_conv
 from ponder3d.sparse.maps import ConvMap, inner_subm_map, strided_map, subm_map
 
-needs_compiler = pytest.mark.skipif(compiled._library() is None, reason="no C compiler")
+needs_compiler = pytest.mark.skipif(not compiled.LIBRARY.available, reason="no C compiler")
 ENGINES = ["torch", pytest.param("compiled", marks=needs_compiler)]
 CHANNELS = [(1, 1), (6, 16), (7, 33), (36, 32), (64, 96), (130, 20)]
 
@@ -152,48 +150,12 @@ def test_tiles_of_nothing():
     assert len(tiles.order) == len(tiles.counts) == 0
 
 
-def test_without_a_compiler_pytorch_does_the_same(monkeypatch, caplog):
-    monkeypatch.setattr(compiled.shutil, "which", lambda name: None)
-    compiled._library.cache_clear()
-    try:
-        with caplog.at_level(logging.INFO, "ponder3d.sparse.compiled"):
-            maps = a_map("subm3")
-        feats, weight = torch.randn(maps.forward.num_in, 4), torch.randn(27, 4, 4)
-        grad = torch.ones(maps.forward.rows.shape[1], 4)
-        results = run(feats, weight, maps, grad)
-        assert "no C compiler" in caplog.text
-        for value, right in zip(results, expected(feats, weight, maps, grad), strict=True):
-            assert relative_error(value, right) < 1e-5
-        with kernels("compiled"), pytest.raises(RuntimeError, match="C compiler"):
-            sparse_conv(feats, weight, maps)
-    finally:
-        compiled._library.cache_clear()
-
-
-@needs_compiler
-@pytest.mark.parametrize("fault", ["does not compile", "computes something else", "cannot be written"])
-def test_a_library_that_cannot_be_trusted_is_not_used(fault, monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    if fault == "cannot be written":
-        (tmp_path / "cache").write_text("a file where the folder should be")
-    else:
-        source = compiled.resources.files("ponder3d.sparse").joinpath("cpu_kernels.c").read_text()
-        broken = (
-            source + "syntax error" if fault == "does not compile" else source.replace("+= in[i][k]", "-= in[i][k]")
-        )
-        assert broken != source
-        (tmp_path / "cpu_kernels.c").write_text(broken)
-        monkeypatch.setattr(compiled.resources, "files", lambda package: tmp_path)
-    compiled._library.cache_clear()
-    try:
-        assert compiled._library() is None
-        assert not compiled.wanted(torch.device("cpu"))
-        left = (
-            [path.suffix for path in (tmp_path / "cache" / "ponder3d").iterdir()]
-            if fault != "cannot be written"
-            else []
-        )
-        assert left == ([".so"] if fault == "computes something else" else [])
-    finally:
-        monkeypatch.undo()
-        compiled._library.cache_clear()
+def test_without_a_compiler_pytorch_does_the_same(no_compiler):
+    maps = a_map("subm3")
+    feats, weight = torch.randn(maps.forward.num_in, 4), torch.randn(27, 4, 4)
+    grad = torch.ones(maps.forward.rows.shape[1], 4)
+    results = run(feats, weight, maps, grad)
+    for value, right in zip(results, expected(feats, weight, maps, grad), strict=True):
+        assert relative_error(value, right) < 1e-5
+    with kernels("compiled"), pytest.raises(RuntimeError, match="C compiler"):
+        sparse_conv(feats, weight, maps)

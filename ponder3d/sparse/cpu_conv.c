@@ -4,87 +4,26 @@
  * level-2 cache; tap by tap it lists the rows that have a neighbour there, takes MR of them at a time, and multiplies
  * their input rows, read where they lie, with the tap's weights: MR x NR vectors of sums stay in registers over the
  * input channels. Nothing is gathered or scattered through memory, and every sum has one fixed order, whatever the
- * number of threads.
- *
- * Vectors are GCC's and Clang's own, so the same source serves AVX-512, AVX2, NEON. */
+ * number of threads. */
 
-#define _POSIX_C_SOURCE 200809L
+#include "cpu_pool.h"
 
-#include <pthread.h>
-#include <sched.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
-#if defined(__AVX512F__)
-#define VW 16 /* floats per vector; 8 x 2 sums + 2 weights of 32 registers */
-#define MR 8
+#if VW == 16
+#define MR 8 /* 8 x 2 sums + 2 weights of 32 registers */
 #define NR 2
 #define GR 8 /* as MR, for the gradient: a divisor of most numbers of channels */
-#elif defined(__AVX__)
-#define VW 8 /* 6 x 2 sums + 2 weights of 16 registers */
-#define MR 6
+#elif VW == 8
+#define MR 6 /* 6 x 2 sums + 2 weights of 16 registers */
 #define NR 2
 #define GR 4
 #else
-#define VW 4 /* NEON: 6 x 4 sums + 4 weights of 32 registers */
-#define MR 6
+#define MR 6 /* NEON: 6 x 4 sums + 4 weights of 32 registers */
 #define NR 4
 #define GR 4
 #endif
 
 #define MAX_ROWS 512  /* of a block */
 #define MAX_PAIRS 256 /* of a chunk of the weights' gradient */
-
-typedef float vec __attribute__((vector_size(4 * VW), aligned(4), may_alias));
-
-static inline int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
-
-static float *aligned_floats(int64_t num) {
-    void *memory = NULL;
-    return posix_memalign(&memory, 64, sizeof(float) * (num + 16)) ? NULL : memory;
-}
-
-/* ---- threads: items 0 .. num_items - 1 are handed out in turn ---- */
-
-typedef struct {
-    void (*work)(void *job, int64_t item, float *scratch);
-    void *job;
-    int64_t num_items, scratch_floats;
-    int64_t next;
-    int failed;
-} Pool;
-
-static void *run_items(void *argument) {
-    Pool *pool = argument;
-    float *scratch = aligned_floats(pool->scratch_floats);
-    if (!scratch) {
-        pool->failed = 1;
-        return NULL;
-    }
-    for (;;) {
-        int64_t item = __atomic_fetch_add(&pool->next, 1, __ATOMIC_RELAXED);
-        if (item >= pool->num_items) break;
-        pool->work(pool->job, item, scratch);
-    }
-    free(scratch);
-    return NULL;
-}
-
-/* 0, or 1 if memory ran out. */
-static int run_pool(void (*work)(void *, int64_t, float *), void *job, int64_t num_items, int64_t scratch_floats,
-                    int num_threads) {
-    Pool pool = {work, job, num_items, scratch_floats, 0, 0};
-    pthread_t threads[64];
-    int started = 0;
-    if (num_threads > 64) num_threads = 64;
-    if (num_threads > num_items) num_threads = (int)num_items;
-    /* A thread that cannot be started is no error: the others take its share. */
-    while (started < num_threads - 1 && !pthread_create(&threads[started], NULL, run_items, &pool)) started++;
-    run_items(&pool);
-    for (int i = 0; i < started; i++) pthread_join(threads[i], NULL);
-    return pool.failed;
-}
 
 /* ---- convolution ---- */
 

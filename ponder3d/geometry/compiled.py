@@ -1,0 +1,130 @@
+"""C functions for the CPU, built with the machine's own compiler when first needed.
+
+Nothing is compiled at installation and nothing depends on it: without a compiler, and for other types than float32,
+plain PyTorch does the same. A library is kept in the user's cache, under a name that tells the source, the compiler and
+the processor, and is trusted only after it has computed something small correctly.
+"""
+
+import ctypes
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ponder3d.geometry import kernels
+
+_FLAGS = ("-O3", "-march=native", "-std=c11", "-shared", "-fPIC", "-pthread")
+_HEADER = "cpu_pool.h"
+_log = logging.getLogger(__name__)
+
+
+class Library:
+    """The functions ``ponder3d_*`` of one C file.
+
+    Args:
+        package: where the file is.
+        source: its name.
+        check: whether a freshly loaded library computes what it should.
+    """
+
+    def __init__(self, package: str, source: str, check: Callable[["Library"], bool]):
+        self.package, self.source, self._check = package, source, check
+        self._loaded: ctypes.CDLL | None = None
+        self._tried = False
+
+    def wanted(self, device: torch.device) -> bool:
+        """Whether an operation on this device should run compiled.
+
+        Raises:
+            RuntimeError: ``kernels("compiled")`` insists, and they cannot be built here.
+        """
+        which = kernels.chosen()
+        if device.type != "cpu" or which not in ("auto", "compiled"):
+            return False
+        if self.available:
+            return True
+        if which == "compiled":
+            raise RuntimeError(f"compiled kernels: no C compiler, or it failed; log {__name__} to see why")
+        return False
+
+    @property
+    def available(self) -> bool:
+        """Whether it can be built here and computes what it should."""
+        if not self._tried:
+            self._loaded = self._load()
+            self._tried = True
+        return self._loaded is not None
+
+    def forget(self) -> None:
+        """Try again when next asked."""
+        self._loaded, self._tried = None, False
+
+    def run(self, name: str, *arguments: Tensor | int) -> int:
+        """Call a function with pointers and numbers, and the number of threads after them.
+
+        Returns:
+            0, or what else the function says of its arguments.
+
+        Raises:
+            MemoryError: it says 1.
+        """
+        assert self._loaded is not None
+        plain = [
+            ctypes.c_void_p(each.data_ptr()) if isinstance(each, Tensor) else ctypes.c_int64(each) for each in arguments
+        ]
+        code = self._loaded[f"ponder3d_{name}"](*plain, ctypes.c_int(torch.get_num_threads()))
+        if code == 1:
+            raise MemoryError(f"compiled {name}: out of memory")
+        return code
+
+    def _load(self) -> ctypes.CDLL | None:
+        try:
+            self._loaded = ctypes.CDLL(str(self._built()))
+            if self._check(self):
+                return self._loaded
+            _log.warning("the compiled %s computes something else than PyTorch; not used", self.source)
+        except (OSError, subprocess.SubprocessError) as error:
+            _log.info("no compiled kernels: %s", error)
+        return None
+
+    def _built(self) -> Path:
+        compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+        if compiler is None:
+            raise FileNotFoundError("no C compiler (cc, gcc, clang) on the path")
+        header = resources.files(__package__).joinpath(_HEADER).read_bytes()
+        source = resources.files(self.package).joinpath(self.source).read_bytes()
+        version = subprocess.run([compiler, "--version"], check=True, capture_output=True, timeout=60).stdout
+        parts = [header, source, version, _processor(), " ".join(_FLAGS).encode()]
+        digest = hashlib.sha256(b"\0".join(parts)).hexdigest()
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ponder3d"
+        path = folder / f"{Path(self.source).stem}-{digest[:20]}.so"
+        if path.exists():
+            return path
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as workshop:
+            code, result = Path(workshop) / self.source, Path(workshop) / "result.so"
+            code.write_bytes(source)
+            (Path(workshop) / _HEADER).write_bytes(header)
+            command = [compiler, *_FLAGS, str(code), "-o", str(result)]
+            made = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+            if made.returncode:
+                raise OSError(f"{' '.join(command)}: {made.stderr.strip()[:500]}")
+            os.replace(result, path)
+        return path
+
+
+def _processor() -> bytes:
+    """What ``-march=native`` depends on: a home directory may be shared by machines of several kinds."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
+    return f"{platform.machine()} {flags}".encode()

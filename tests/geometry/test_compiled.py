@@ -1,0 +1,53 @@
+"""Libraries that are built on the user's machine: used only where that works, and missed by nobody."""
+
+import logging
+
+import pytest
+import torch
+
+from ponder3d.geometry import compiled, compiled_trilinear
+from ponder3d.geometry.kernels import kernels
+from ponder3d.sparse import compiled as compiled_conv
+
+CPU = torch.device("cpu")
+# Each with something in its source that, changed, makes it compute something else.
+LIBRARIES = [
+    pytest.param(compiled_conv.LIBRARY, ("+= in[i][k]", "-= in[i][k]"), id="conv"),
+    pytest.param(compiled_trilinear.LIBRARY, ("sum += w[k]", "sum -= w[k]"), id="trilinear"),
+]
+
+
+@pytest.mark.parametrize(("library", "change"), LIBRARIES)
+def test_without_a_compiler_there_is_none(library, change, no_compiler, caplog):
+    with caplog.at_level(logging.INFO, compiled.__name__):
+        assert not library.wanted(CPU)
+    assert "no C compiler" in caplog.text
+    with kernels("compiled"), pytest.raises(RuntimeError, match="C compiler"):
+        library.wanted(CPU)
+
+
+@pytest.mark.parametrize("fault", ["does not compile", "computes something else", "cannot be written"])
+@pytest.mark.parametrize(("library", "change"), LIBRARIES)
+def test_a_library_that_cannot_be_trusted_is_not_used(library, change, fault, monkeypatch, tmp_path):
+    if not library.available:
+        pytest.skip("no C compiler")
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    if fault == "cannot be written":
+        cache.write_text("a file where the folder should be")
+    else:
+        files = compiled.resources.files
+        source = files(library.package).joinpath(library.source).read_text()
+        broken = source + "syntax error" if fault == "does not compile" else source.replace(*change)
+        assert broken != source
+        (tmp_path / library.source).write_text(broken)
+        (tmp_path / "cpu_pool.h").write_bytes(files("ponder3d.geometry").joinpath("cpu_pool.h").read_bytes())
+        monkeypatch.setattr(compiled.resources, "files", lambda package: tmp_path)
+    library.forget()
+    try:
+        assert not library.wanted(CPU)
+        left = [] if fault == "cannot be written" else [path.suffix for path in (cache / "ponder3d").iterdir()]
+        assert left == ([".so"] if fault == "computes something else" else [])
+    finally:
+        monkeypatch.undo()
+        library.forget()
