@@ -1,6 +1,5 @@
 """A stricter world than production: shapes are checked (pyproject), warnings are errors, algorithms deterministic."""
 
-import gc
 import importlib
 import inspect
 import os
@@ -54,9 +53,11 @@ def members() -> Callable[[type], list[type]]:
 @pytest.fixture
 def no_compiler(monkeypatch) -> Iterator[None]:
     """A machine without a C compiler; compiled libraries are looked for anew, in the test and after it."""
-    from ponder3d.geometry import compiled  # noqa: PLC0415
+    from ponder3d.geometry import compiled, compiled_trilinear  # noqa: PLC0415
+    from ponder3d.render import compiled_softplus  # noqa: PLC0415
+    from ponder3d.sparse import compiled as compiled_conv  # noqa: PLC0415
 
-    libraries = [found for found in gc.get_objects() if type(found) is compiled.Library]
+    libraries = [module.LIBRARY for module in (compiled_conv, compiled_trilinear, compiled_softplus)]
     monkeypatch.setattr(compiled.shutil, "which", lambda name: None)
     for library in libraries:
         library.forget()

@@ -7,6 +7,7 @@ import torch
 
 from ponder3d.geometry import compiled, compiled_trilinear
 from ponder3d.geometry.kernels import kernels
+from ponder3d.render import compiled_softplus
 from ponder3d.sparse import compiled as compiled_conv
 
 CPU = torch.device("cpu")
@@ -14,6 +15,7 @@ CPU = torch.device("cpu")
 LIBRARIES = [
     pytest.param(compiled_conv.LIBRARY, ("+= in[i][k]", "-= in[i][k]"), id="conv"),
     pytest.param(compiled_trilinear.LIBRARY, ("sum += w[k]", "sum -= w[k]"), id="trilinear"),
+    pytest.param(compiled_softplus.LIBRARY, ("2 * v *", "3 * v *"), id="softplus"),
 ]
 
 
