@@ -15,4 +15,5 @@ from ponder3d.types.scene import Scene as Scene
 from ponder3d.types.views import Cameras as Cameras
 from ponder3d.types.views import Views as Views
 from ponder3d.types.volume import Grid as Grid
+from ponder3d.types.volume import Occupied as Occupied
 from ponder3d.types.volume import Volume as Volume

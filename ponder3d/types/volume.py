@@ -21,10 +21,20 @@ class Grid:
 
 
 @dataclass(frozen=True)
+class Occupied:
+    """The cells of a volume that hold anything."""
+
+    rows: Int[Tensor, " M"]
+    """Of the volume seen as [B*X*Y*Z, C], ascending."""
+    feats: Float[Tensor, "M C"]
+    """What the volume holds there. Gradients that come this way need no gradient of the whole volume."""
+
+
+@dataclass(frozen=True)
 class Volume:
     """Features on a grid, channels last: the eight corners of a query are eight contiguous reads."""
 
     grid: Grid
     feats: Float[Tensor, "B X Y Z C"]
-    occupied: Int[Tensor, " M"] | None = None
-    """Rows of the volume seen as [B*X*Y*Z, C], sorted; all others are zero. None: not known."""
+    occupied: Occupied | None = None
+    """The same features once more, where they are not zero. None: not known."""

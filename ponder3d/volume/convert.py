@@ -12,7 +12,7 @@ from torch import Tensor
 from ponder3d.geometry.grid import cells_from_world, find_keys, pack_keys, ravel
 from ponder3d.geometry.trilinear import corners, sample
 from ponder3d.sparse import SparseTensor
-from ponder3d.types import Grid, Points, Volume
+from ponder3d.types import Grid, Occupied, Points, Volume
 
 Features = Points | SparseTensor | Volume
 
@@ -63,13 +63,18 @@ def _pool(cells: Float[Tensor, "N 3"], scene: Int[Tensor, " N"], feats: Float[Te
     row = torch.where(inside, ravel(cell, scene, grid.shape), num_cells)
     # At least float32: bfloat16 counts no further than 256.
     dtype = torch.promote_types(feats.dtype, torch.float32)
-    total = feats.new_zeros(num_cells + 1, feats.shape[1], dtype=dtype).index_add_(0, row, feats.to(dtype))
     count = torch.zeros(num_cells + 1, dtype=dtype, device=feats.device)
-    count = count.index_add_(0, row, torch.ones_like(row, dtype=dtype))[:-1]
-    mean = (total[:-1] / count.clamp(min=1)[:, None]).to(feats.dtype)
-    # How many there are is something the host would have to wait for.
-    occupied = count.nonzero()[:, 0] if count.device.type == "cpu" else None
-    return Volume(grid, mean.view(num_scenes, *grid.shape, feats.shape[1]), occupied)
+    count = count.index_add_(0, row, torch.ones_like(row, dtype=dtype))
+    if feats.device.type != "cpu":  # how many cells are occupied is something the host would have to wait for
+        total = feats.new_zeros(num_cells + 1, feats.shape[1], dtype=dtype).index_add_(0, row, feats.to(dtype))
+        mean = (total[:-1] / count[:-1].clamp(min=1)[:, None]).to(feats.dtype)
+        return Volume(grid, mean.view(num_scenes, *grid.shape, feats.shape[1]))
+    rows = count[:-1].nonzero()[:, 0]
+    number = torch.full_like(count, len(rows), dtype=torch.int64).index_copy_(0, rows, torch.arange(len(rows)))
+    total = feats.new_zeros(len(rows) + 1, feats.shape[1], dtype=dtype).index_add_(0, number[row], feats.to(dtype))
+    mean = (total[:-1] / count[rows, None]).to(feats.dtype)
+    whole = feats.new_zeros(num_cells, feats.shape[1]).index_copy(0, rows, mean)
+    return Volume(grid, whole.view(num_scenes, *grid.shape, feats.shape[1]), Occupied(rows, mean))
 
 
 def sample_at(features: Features, xyz: Float[Tensor, "N 3"], scene: Int[Tensor, " N"]) -> Float[Tensor, "N C"]:

@@ -13,25 +13,24 @@ from torch import Tensor, nn
 
 from ponder3d.sparse.functional import sparse_conv
 from ponder3d.sparse.maps import ConvMap, TapTable
+from ponder3d.types import Occupied
 
 Shape = tuple[int, int, int]
 
 
 def norm_conv_of_occupied(
-    norm: nn.BatchNorm3d, conv: nn.Conv3d, feats: Float[Tensor, "B X Y Z C"], occupied: Int[Tensor, " M"]
+    norm: nn.BatchNorm3d, conv: nn.Conv3d, occupied: Occupied, num_scenes: int, shape: Shape
 ) -> Float[Tensor, "B D X Y Z"]:
-    """``conv(norm(x))`` of channels-last features that are zero except in the rows ``occupied``.
+    """``conv(norm(x))`` of ``num_scenes`` volumes that are zero except where they are occupied.
 
     ``conv`` is 3x3x3 with padding 1 and without bias. In training the norm's running statistics are updated.
     """
-    num_scenes, shape = len(feats), (feats.shape[1], feats.shape[2], feats.shape[3])
-    rows = feats.flatten(0, 3)
-    x = rows[occupied]
-    scale, shift = _affine(norm, x, len(rows))
+    x = occupied.feats
+    scale, shift = _affine(norm, x, num_scenes * shape[0] * shape[1] * shape[2])
     taps = conv.weight.permute(2, 3, 4, 1, 0).flatten(0, 2)  # [27, C, D]
-    out = sparse_conv(x * scale.to(x.dtype), taps, _map(occupied, num_scenes, shape))
-    out = out.view(num_scenes, *shape, -1).permute(0, 4, 1, 2, 3)
-    return out + _conv_of_constant(conv, shift.to(x.dtype), shape)
+    out = sparse_conv(x * scale.to(x.dtype), taps, _map(occupied.rows, num_scenes, shape))
+    out = out.view(num_scenes, *shape, -1) + _conv_of_constant(conv, shift.to(x.dtype), shape)
+    return out.permute(0, 4, 1, 2, 3)
 
 
 def _affine(norm: nn.BatchNorm3d, x: Float[Tensor, "M C"], num_cells: int) -> tuple[Tensor, Tensor]:
@@ -80,13 +79,14 @@ def _map(occupied: Int[Tensor, " M"], num_scenes: int, shape: Shape) -> ConvMap:
     )
 
 
-def _conv_of_constant(conv: nn.Conv3d, value: Float[Tensor, " C"], shape: Shape) -> Float[Tensor, "1 D X Y Z"]:
+def _conv_of_constant(conv: nn.Conv3d, value: Float[Tensor, " C"], shape: Shape) -> Float[Tensor, "X Y Z D"]:
     """The convolution of a volume that holds ``value`` everywhere, zeros around it."""
     small = [min(n, 3) for n in shape]
     out = F.conv3d(value.view(1, -1, 1, 1, 1).expand(1, -1, *small), conv.weight.to(value.dtype), padding=1)
+    out = out[0].permute(1, 2, 3, 0).contiguous()  # channels last, as what it is added to
     for axis, (n, few) in enumerate(zip(shape, small, strict=True)):
         # First and last cell are borders, those between are all alike.
         like = torch.arange(n, device=value.device).clamp(max=1)
         like[-1] = few - 1
-        out = out.index_select(2 + axis, like)
+        out = out.index_select(axis, like)
     return out

@@ -122,7 +122,7 @@ class ShallowNet3D(VolumeNet):
             x = block(x)
         out = _pointwise(self.head, x)
         if self.bypass is not None:
-            past = self.bypass(volume.feats)
+            past = _linear(self.bypass, volume)
             out = out + past if self.adds else torch.cat([out, past], dim=-1)
         return Volume(volume.grid, out)
 
@@ -142,7 +142,18 @@ class _NormConv(nn.Module):
         """The same of a volume, faster if it says which of its cells are occupied."""
         if volume.occupied is None:
             return self(_channels_first(volume))
-        return F.relu(norm_conv_of_occupied(self.norm, self.conv, volume.feats, volume.occupied))
+        return F.relu(
+            norm_conv_of_occupied(self.norm, self.conv, volume.occupied, len(volume.feats), volume.grid.shape)
+        )
+
+
+def _linear(layer: nn.Linear, volume: Volume) -> Float[Tensor, "B X Y Z D"]:
+    """A linear map of every cell; of an empty one it is the bias."""
+    if volume.occupied is None:
+        return layer(volume.feats)
+    mapped = F.linear(volume.occupied.feats, layer.weight)
+    of_empty = layer.bias.to(mapped.dtype).expand(volume.feats[..., 0].numel(), -1)
+    return of_empty.index_add(0, volume.occupied.rows, mapped).view(*volume.feats.shape[:4], -1)
 
 
 def _channels_first(volume: Volume) -> Float[Tensor, "B C X Y Z"]:

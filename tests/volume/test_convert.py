@@ -89,8 +89,11 @@ def test_gradient_reaches_the_points(device):
 
 def test_the_occupied_cells_are_those_that_points_lie_in():
     xyz = torch.tensor([[0.5, 0.5, 0.5], [0.9, 0.1, 0.2], [3.5, 3.5, 1.5], [5.0, 0, 0], [0.9, 0.9, 0.9]])
-    volume = densify(Points(xyz, torch.zeros(5, 1), torch.tensor([4, 1])), BOX)
-    assert volume.occupied.tolist() == [0, 31, 63]
+    feats = torch.tensor([[1.0], [2], [5], [7], [0]])
+    volume = densify(Points(xyz, feats, torch.tensor([4, 1])), BOX)
+    assert volume.occupied.rows.tolist() == [0, 31, 63]
+    assert volume.occupied.feats.tolist() == [[1.5], [5], [0]]  # the last holds a point whose feature is zero
+    assert torch.equal(volume.feats.flatten(0, 3)[volume.occupied.rows], volume.occupied.feats)
 
 
 def test_half_precision_features_lie_and_count_as_exactly():

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from ponder3d.types import Grid, Volume
+from ponder3d.types import Grid, Occupied, Volume
 from ponder3d.types.scene import to_device
 from ponder3d.volume.unet3d import ShallowNet3DConfig, UNet3DConfig
 
@@ -64,7 +64,8 @@ def a_sparse_volume(shape, share=0.15, channels=5, scenes=2, dtype=torch.float64
     volume = a_volume(shape, channels, scenes)
     kept = torch.rand(scenes, *shape, 1) < share
     feats = torch.where(kept, volume.feats, 0).to(dtype)
-    return Volume(Grid(volume.grid.box.to(dtype), shape), feats, kept.flatten().nonzero()[:, 0])
+    rows = kept.flatten().nonzero()[:, 0]
+    return Volume(Grid(volume.grid.box.to(dtype), shape), feats, Occupied(rows, feats.flatten(0, 3)[rows]))
 
 
 @pytest.mark.parametrize("shape", [(8, 6, 5), (3, 3, 3), (2, 1, 4), (1, 1, 1)])
@@ -80,13 +81,15 @@ def test_knowing_the_occupied_cells_changes_nothing(shape, share, training):
     unknown.load_state_dict(known.state_dict())
     sparse = a_sparse_volume(shape, share)
     results = []
-    for net, occupied in ((known, sparse.occupied), (unknown, None)):
+    rows = sparse.occupied.rows
+    for net in (known, unknown):
         feats = sparse.feats.clone().requires_grad_()
+        occupied = Occupied(rows, feats.flatten(0, 3)[rows]) if net is known else None
         out = net(Volume(sparse.grid, feats, occupied)).feats
         weight = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)
         (out * weight).sum().backward()
         # What an empty cell would change is of no use to anybody: nothing computed it.
-        at = feats.grad.flatten(0, 3)[sparse.occupied]
+        at = feats.grad.flatten(0, 3)[rows]
         results.append([out.detach(), at, *(p.grad for p in net.parameters()), *net.buffers()])
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
