@@ -94,9 +94,12 @@ class SparseUNet(Encoder):
             skips.append(x)
             x = stage(down(x))
         for up, stage in zip(self.up, self.dec, strict=True):
-            skip = skips.pop()
             x = up(x)
-            x = stage(x.with_feats(torch.cat([x.feats, skip.feats], dim=1)))
+            x = x.with_feats(torch.cat([x.feats, skips.pop().feats], dim=1))
+            for (
+                block
+            ) in stage.children():  # not stage(x): it holds its input to the end, and the last one sets the peak
+                x = block(x)
         return x
 
 
@@ -122,7 +125,7 @@ class _ConvNormReLU(nn.Module):
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         x = self.conv(x)
-        return x.with_feats(F.relu(self.norm(x.feats)))
+        return x.with_feats(F.relu(self.norm(x.feats), inplace=True))
 
 
 class _Block(nn.Module):
@@ -142,9 +145,13 @@ class _Block(nn.Module):
             self.skip = nn.Sequential(project, norm)
 
     def forward(self, x: SparseTensor) -> SparseTensor:
+        # In place, and no name for what is no longer needed: these rows are most of the memory of ``encode``. Backward
+        # needs what a batch norm read, not what it wrote.
         inner = self.conv1(x)
-        inner = self.conv2(inner.with_feats(F.relu(self.norm1(inner.feats))))
-        return x.with_feats(F.relu(self.norm2(inner.feats) + self.skip(x.feats)))
+        inner = inner.with_feats(F.relu(self.norm1(inner.feats), inplace=True))
+        inner = self.conv2(inner)
+        inner = inner.with_feats(self.norm2(inner.feats))
+        return x.with_feats(F.relu(inner.feats.add_(self.skip(x.feats)), inplace=True))
 
 
 def _stage(in_channels: int, out_channels: int, num_blocks: int, config: SparseUNetConfig) -> nn.Sequential:
