@@ -85,6 +85,8 @@ class SparseUNet(Encoder):
             ]
         )
         self.out_channels = deep_to_shallow[-1]
+        # Two points whose voxels are n apart along an axis are less than n + 1 voxels apart.
+        self.reach = (_reach_voxels(config) + 1) * config.grid_size
 
     def forward(self, batch: Batch) -> SparseTensor:
         """Features at the occupied voxels of the batch; points that share a voxel enter as their mean."""
@@ -101,6 +103,20 @@ class SparseUNet(Encoder):
             ) in stage.children():  # not stage(x): it holds its input to the end, and the last one sets the peak
                 x = block(x)
         return x
+
+
+def _reach_voxels(config: SparseUNetConfig) -> int:
+    """How many voxels of the input, along an axis, lie between a voxel and the farthest that its feature depends on.
+
+    A path to a feature goes down and up again through every level; it takes part in each 3x3x3 convolution on its way,
+    which moves it by one voxel of that level, of ``2**level`` voxels of the input. Strided convolutions move it within
+    a coarsest voxel: from its last to its first, at most.
+    """
+    half = len(config.blocks) // 2
+    down = {level: 2 * n for level, n in enumerate(config.blocks[:half], start=1)}
+    up = {half - level: 2 * n for level, n in enumerate(config.blocks[half:], start=1)}
+    steps = sum(n << level for level, n in [*down.items(), *up.items()])
+    return config.stem_kernel // 2 + steps + (1 << half) - 1
 
 
 def pool_to_voxels(batch: Batch, voxel_size: float) -> SparseTensor:
