@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ponder3d.geometry.grid import MAX_COORDINATE, voxelize
@@ -86,24 +86,55 @@ def tiles(
 ) -> Iterator[tuple[Int[Tensor, " I"], Int[Tensor, " A"]]]:
     """Cut points into tiles that together cover each of them once.
 
+    What costs is the sum of all points in and around the tiles, so cuts go where few points lie near them, and leave
+    tiles that are as full as they may be.
+
     Yields:
         The rows of a tile, and the rows of all points within ``halo`` of its bounding box (the tile's own among them).
-        A tile is halved along its longest side until the latter are at most ``max_points``, or until it is smaller than
-        the halo, where cutting would no longer help.
+        The latter are at most ``max_points``, or else no side of the tile is longer than the halo: smaller tiles would
+        consist of little but halo.
     """
-    stack = [torch.arange(len(xyz), device=xyz.device)]
+    rows = torch.arange(len(xyz), device=xyz.device)
+    stack = [(rows, rows)]
     while stack:
-        inner = stack.pop()
-        own = xyz[inner]
-        lo, hi = own.amin(0), own.amax(0)
-        around = ((xyz >= lo - halo) & (xyz <= hi + halo)).all(1).nonzero()[:, 0]
-        longest = int((hi - lo).argmax())
-        middle = own[:, longest].median()
-        below = own[:, longest] <= middle
-        if len(around) <= max_points or float((hi - lo)[longest]) <= halo or bool(below.all()):
+        inner, around = stack.pop()
+        around = around[_near(xyz[around], xyz[inner], halo)]  # what is near a part of a tile is near the tile
+        below = _cut(xyz[inner], xyz[around], max_points, halo) if len(around) > max_points else None
+        if below is None:
             yield inner, around
         else:
-            stack += [inner[~below], inner[below]]
+            stack += [(inner[~below], around), (inner[below], around)]
+
+
+def _near(xyz: Float[Tensor, "A 3"], tile: Float[Tensor, "I 3"], halo: float) -> Bool[Tensor, " A"]:
+    """Which points lie within ``halo`` of a tile's bounding box."""
+    near = torch.ones(len(xyz), dtype=torch.bool, device=xyz.device)
+    for along, low, high in zip(xyz.unbind(1), tile.amin(0) - halo, tile.amax(0) + halo, strict=True):
+        near &= (along >= low) & (along <= high)  # faster than ``all`` over rows of three
+    return near
+
+
+def _cut(
+    tile: Float[Tensor, "I 3"], around: Float[Tensor, "A 3"], max_points: int, halo: float
+) -> Bool[Tensor, " I"] | None:
+    """Which points of a tile a cut takes off; None if no side is longer than the halo.
+
+    Each axis offers one cut: where the part taken off is just full, or, if that part were a thin slice (thinner than a
+    quarter of the sides, or than the halo), at the median. The least work wins: points of both parts, with halos.
+    """
+    length = tile.amax(0) - tile.amin(0)
+    best = None
+    for axis in (length > halo).nonzero()[:, 0].tolist():
+        along, rest = tile[:, axis], torch.cat([length[:axis], length[axis + 1 :]]).max()
+        full = around[:, axis].kthvalue(max_points + 1).values - halo
+        thin = (full - along.min()) < torch.minimum(length[axis], rest).div(4).clamp(min=halo)
+        below = along <= along.median() if bool(thin) else along < full
+        if bool(below.all()):
+            continue
+        work = sum(int(_near(around, part, halo).sum()) for part in (tile[below], tile[~below]))
+        if best is None or (work, -float(length[axis])) < best[0]:
+            best = (work, -float(length[axis])), below
+    return None if best is None else best[1]
 
 
 def _as_tensor(name: str, value: Array, length: int | None) -> Tensor:

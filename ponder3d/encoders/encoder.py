@@ -1,5 +1,6 @@
 """The contract of an encoder."""
 
+import math
 from abc import ABC, abstractmethod
 
 import numpy as np
@@ -37,6 +38,9 @@ class Encoder(nn.Module, ABC):
 
     config: EncoderConfig
     out_channels: int
+    reach: float | None = None
+    """Metres along any axis from which on a point cannot change a feature, neither by its values nor by being there, in
+    evaluation mode; None if that is unknown or there is no such distance."""
 
     @abstractmethod
     def forward(self, batch: Batch) -> Features:
@@ -48,15 +52,17 @@ class Encoder(nn.Module, ABC):
         xyz: Array,
         rgb: Array | None = None,
         normal: Array | None = None,
-        max_voxels: int = 200_000,
-        halo: float = 1.0,
+        max_voxels: int = 1_500_000,
+        halo: float | None = None,
     ) -> Float[Tensor, "N C"]:
         """One feature row per point, in the order of the points, whatever their density or number.
 
         Points in one voxel share a feature, made from their mean colour and normal. A cloud with more occupied voxels
         than ``max_voxels`` is cut into tiles; each is encoded together with the points up to ``halo`` metres around it
-        and keeps its own. Features near a cut then differ a little from those of the whole cloud; a wider halo makes
-        the difference smaller.
+        and keeps its own. The halo is by default the encoder's ``reach``, and features are then those of the whole
+        cloud up to rounding. That costs time where ``reach`` is large: a SparseUNet of the default configuration sees
+        7.3 m far, and more voxels may lie around a tile than in it. A smaller halo is faster and needs less memory, and
+        features near a cut differ (``benchmarks/encode.py`` says by how much).
 
         Args:
             xyz: [N 3] coordinates in metres, z up; numpy or torch, any real type, any distance from the origin, up to
@@ -64,15 +70,23 @@ class Encoder(nn.Module, ABC):
             rgb: [N 3] colours, uint8 in 0..255 or float in 0..1. Without it the encoder gets zeros, which it knows to
                 mean "unknown" if it was trained with modality dropout.
             normal: [N 3] unit normals; as for colour.
-            max_voxels: memory budget per tile, halo included.
-            halo: metres of context around a tile.
+            max_voxels: memory budget per tile, halo included; SparseUNet of the default configuration needs 2.5 GB per
+                million. No tile is cut further that is smaller than the halo, so a tile exceeds the budget where more
+                voxels than that lie within a cube of three halos.
+            halo: metres of context around a tile; None for the encoder's ``reach``. If that is None too, the cloud is
+                not cut, whatever its size.
 
         Returns:
             Features on the CPU, float32. The encoder is left in evaluation mode.
 
         Raises:
-            ValueError: an argument has the wrong shape, or holds values that are not finite; or the cloud is too long.
+            ValueError: an argument has the wrong shape, or holds values that are not finite; the cloud is too long; the
+                budget is not positive, or the halo is negative.
         """
+        if max_voxels < 1 or (halo is not None and not halo >= 0):
+            raise ValueError(f"encode: max_voxels must be positive and halo at least 0, not {max_voxels} and {halo}")
+        if halo is None:
+            halo = math.inf if self.reach is None else self.reach
         self.eval()
         device = next(self.parameters()).device
         size, inputs = self.config.grid_size, self.config.inputs

@@ -85,6 +85,8 @@ class SparseUNet(Encoder):
             ]
         )
         self.out_channels = deep_to_shallow[-1]
+        # Two points whose voxels are n apart along an axis are less than n + 1 voxels apart.
+        self.reach = (_reach_voxels(config) + 1) * config.grid_size
 
     def forward(self, batch: Batch) -> SparseTensor:
         """Features at the occupied voxels of the batch; points that share a voxel enter as their mean."""
@@ -94,10 +96,27 @@ class SparseUNet(Encoder):
             skips.append(x)
             x = stage(down(x))
         for up, stage in zip(self.up, self.dec, strict=True):
-            skip = skips.pop()
             x = up(x)
-            x = stage(x.with_feats(torch.cat([x.feats, skip.feats], dim=1)))
+            x = x.with_feats(torch.cat([x.feats, skips.pop().feats], dim=1))
+            for (
+                block
+            ) in stage.children():  # not stage(x): it holds its input to the end, and the last one sets the peak
+                x = block(x)
         return x
+
+
+def _reach_voxels(config: SparseUNetConfig) -> int:
+    """How many voxels of the input, along an axis, lie between a voxel and the farthest that its feature depends on.
+
+    A path to a feature goes down and up again through every level; it takes part in each 3x3x3 convolution on its way,
+    which moves it by one voxel of that level, of ``2**level`` voxels of the input. Strided convolutions move it within
+    a coarsest voxel: from its last to its first, at most.
+    """
+    half = len(config.blocks) // 2
+    down = {level: 2 * n for level, n in enumerate(config.blocks[:half], start=1)}
+    up = {half - level: 2 * n for level, n in enumerate(config.blocks[half:], start=1)}
+    steps = sum(n << level for level, n in [*down.items(), *up.items()])
+    return config.stem_kernel // 2 + steps + (1 << half) - 1
 
 
 def pool_to_voxels(batch: Batch, voxel_size: float) -> SparseTensor:
@@ -122,7 +141,7 @@ class _ConvNormReLU(nn.Module):
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         x = self.conv(x)
-        return x.with_feats(F.relu(self.norm(x.feats)))
+        return x.with_feats(F.relu(self.norm(x.feats), inplace=True))
 
 
 class _Block(nn.Module):
@@ -142,9 +161,13 @@ class _Block(nn.Module):
             self.skip = nn.Sequential(project, norm)
 
     def forward(self, x: SparseTensor) -> SparseTensor:
+        # In place, and no name for what is no longer needed: these rows are most of the memory of ``encode``. Backward
+        # needs what a batch norm read, not what it wrote.
         inner = self.conv1(x)
-        inner = self.conv2(inner.with_feats(F.relu(self.norm1(inner.feats))))
-        return x.with_feats(F.relu(self.norm2(inner.feats) + self.skip(x.feats)))
+        inner = inner.with_feats(F.relu(self.norm1(inner.feats), inplace=True))
+        inner = self.conv2(inner)
+        inner = inner.with_feats(self.norm2(inner.feats))
+        return x.with_feats(F.relu(inner.feats.add_(self.skip(x.feats)), inplace=True))
 
 
 def _stage(in_channels: int, out_channels: int, num_blocks: int, config: SparseUNetConfig) -> nn.Sequential:

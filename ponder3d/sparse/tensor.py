@@ -31,11 +31,15 @@ class MapCache:
         return self._levels[stride]
 
     def subm(self, stride: int, kernel: int) -> ConvMap:
-        """The submanifold map at a stride."""
+        """The submanifold map at a stride.
+
+        It is cut from a wider one if there is one, which is then forgotten: networks have a wide kernel in their stem
+        only, and 5x5x5 taps are 500 bytes a voxel. Asked for again, the wider one is searched again, and stays.
+        """
         if (stride, kernel) not in self._subm:
             wider = [k for s, k in self._subm if s == stride and k > kernel and (k - kernel) % 2 == 0]
             self._subm[stride, kernel] = (
-                inner_subm_map(self._subm[stride, min(wider)], kernel)
+                inner_subm_map(self._subm.pop((stride, min(wider))), kernel)
                 if wider
                 else subm_map(self._levels[stride][1], kernel)
             )

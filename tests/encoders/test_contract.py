@@ -112,3 +112,26 @@ def test_any_cloud_can_be_encoded(example):
     again = encoder.encode(scene.xyz[order].numpy(), scene.rgb[order].numpy(), scene.normal[order].numpy())
     torch.testing.assert_close(again, rows[order], atol=1e-5, rtol=1e-4)
     assert encoder.encode(scene.xyz).shape == rows.shape, "colour and normals may be missing"
+
+
+def test_tiles_equal_the_whole_where_the_reach_is_known(example):
+    """A strip of four reaches, cut in at least two: every feature is that of the strip in one piece."""
+    encoder = example.build()
+    if encoder.reach is None:
+        pytest.skip("not cut")
+    step = example.grid_size
+    strip = torch.cartesian_prod(torch.arange(int(4 * encoder.reach / step)), torch.arange(3), torch.arange(2))
+    xyz = (strip + 0.5) * step
+    normal = torch.nn.functional.normalize(torch.randn(len(xyz), 3), dim=1)
+    for norm in (m for m in encoder.modules() if isinstance(m, torch.nn.BatchNorm1d)):
+        norm.momentum = 1.0  # one pass in training: with the initial statistics deep features would be almost 0
+    features(encoder.train(), Scene(xyz, torch.rand(len(xyz), 3), normal, "strip"))
+    rgb, calls = torch.rand(len(xyz), 3), []
+    encoder.register_forward_hook(lambda *_: calls.append(1))
+    whole = encoder.encode(xyz, rgb, normal)
+    assert len(calls) == 1
+    tiled = encoder.encode(xyz, rgb, normal, max_voxels=3 * len(xyz) // 4)
+    assert len(calls) > 2
+    assert float((whole - tiled).norm(dim=1).max() / whole.norm(dim=1).mean()) < 1e-5
+    rough = encoder.encode(xyz, rgb, normal, max_voxels=3 * len(xyz) // 4, halo=encoder.reach / 10)
+    assert float((whole - rough).norm(dim=1).max() / whole.norm(dim=1).mean()) > 1e-3, "this test cannot fail"

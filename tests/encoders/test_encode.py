@@ -2,8 +2,11 @@ import numpy as np
 import pytest
 import torch
 
+from ponder3d.data.synthetic.rooms import RoomsConfig
 from ponder3d.encoders.encode import tiles
 from ponder3d.encoders.sparse_unet import SparseUNetConfig
+from ponder3d.geometry.grid import voxelize
+from ponder3d.types import Batch
 
 CONFIG = SparseUNetConfig(
     inputs=("rgb", "normal", "one"),
@@ -85,14 +88,60 @@ def test_arrays_however_they_lie_in_memory(encoder, cloud):
     assert torch.equal(encoder.encode(np.asfortranarray(xyz), rgb[:, ::-1], odd), expected)
 
 
-def test_tiles_with_a_wide_halo_equal_the_whole(encoder, cloud):
-    whole = encoder.encode(*cloud)
-    tiled = encoder.encode(*cloud, max_voxels=700, halo=1.0)
-    # The receptive field of two strides is about 1.6 m: a halo of 1 m leaves little to see beyond it.
-    error = (whole - tiled).norm(dim=1) / whole.norm(dim=1).mean()
-    assert float(error.median()) < 1e-3 and float(error.mean()) < 0.05
-    rough = encoder.encode(*cloud, max_voxels=700, halo=0.1)
-    assert float((whole - rough).norm()) > float((whole - tiled).norm()), "the test must be able to see a missing halo"
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A furnished room, and an encoder whose every level counts: at initial statistics deep features are small."""
+    torch.manual_seed(0)
+    encoder = CONFIG.build()
+    for norm in (m for m in encoder.modules() if isinstance(m, torch.nn.BatchNorm1d)):
+        norm.momentum = 1.0
+    cache = str(tmp_path_factory.mktemp("rooms"))
+    rooms = RoomsConfig(num_rooms=1, num_views=6, num_fused_views=6, image_size=(60, 80), cache=cache)
+    scene = rooms.build()[0]
+    encoder.train()(Batch.of([scene], CONFIG.inputs))
+    return encoder, scene
+
+
+def difference(a, b) -> float:
+    """The largest difference of two features of a point, relative to the length of a feature."""
+    return float((a - b).norm(dim=1).max() / a.norm(dim=1).mean())
+
+
+def test_tiles_equal_the_whole(trained):
+    encoder, scene = trained
+    # One room is little more than two reaches long: three of them in a row.
+    xyz = torch.cat([scene.xyz + torch.tensor([number * 4.0, 0, 0]) for number in range(3)])
+    arrays = xyz, scene.rgb.repeat(3, 1), scene.normal.repeat(3, 1)
+    calls = []
+    hook = encoder.register_forward_hook(lambda *_: calls.append(1))
+    whole = encoder.encode(*arrays)
+    assert len(calls) == 1, "the default budget is enough"
+    budget = len(voxelize(xyz, torch.zeros(len(xyz), dtype=torch.int64), CONFIG.grid_size).keys) // 2
+    tiled = encoder.encode(*arrays, max_voxels=budget)
+    assert len(calls) > 3, "several tiles"
+    assert difference(whole, tiled) < 1e-5
+    assert difference(whole, encoder.encode(*arrays, max_voxels=budget, halo=encoder.reach)) < 1e-5
+    rough = difference(whole, encoder.encode(*arrays, max_voxels=budget, halo=0.5))
+    rougher = difference(whole, encoder.encode(*arrays, max_voxels=budget, halo=0.1))
+    assert 1e-3 < rough < rougher, "the test must be able to see a missing halo"
+    hook.remove()
+
+
+def test_an_encoder_of_unknown_reach_is_not_cut(cloud):
+    encoder = CONFIG.build()
+    encoder.reach = None
+    calls = []
+    encoder.register_forward_hook(lambda *_: calls.append(1))
+    encoder.encode(*cloud, max_voxels=10)
+    assert len(calls) == 1
+    encoder.encode(*cloud, max_voxels=1000, halo=0.2)
+    assert len(calls) > 2, "who names a halo has decided"
+
+
+@pytest.mark.parametrize("arguments", [{"max_voxels": 0}, {"halo": -1.0}, {"halo": float("nan")}])
+def test_a_budget_or_halo_that_cannot_be(encoder, cloud, arguments):
+    with pytest.raises(ValueError, match="max_voxels must be positive and halo at least 0"):
+        encoder.encode(*cloud, **arguments)
 
 
 def test_dense_and_thin_clouds_alike(encoder):
@@ -123,16 +172,35 @@ def test_bad_arrays(encoder, arguments, message):
         encoder.encode(*arguments)
 
 
-def test_tiles_cover_every_point_once():
+@pytest.mark.parametrize("grid", [0, 0.25], ids=["anywhere", "on a lattice"])
+def test_tiles_cover_every_point_once(grid):
     xyz = torch.rand(5000, 3) * torch.tensor([20.0, 3.0, 1.0])
+    if grid:
+        xyz = torch.floor(xyz / grid) * grid  # many points at one coordinate
     parts = list(tiles(xyz, 600, 0.5))
     assert len(parts) > 5
     covered = torch.cat([inner for inner, _ in parts])
     assert torch.equal(covered.sort().values, torch.arange(5000))
     for inner, around in parts:
-        assert bool(torch.isin(inner, around).all())
         lo, hi = xyz[inner].amin(0), xyz[inner].amax(0)
+        assert torch.equal(around, ((xyz >= lo - 0.5) & (xyz <= hi + 0.5)).all(1).nonzero()[:, 0])
         assert float((hi - lo).max()) <= 0.5 or len(around) <= 600
+
+
+def test_tiles_are_as_full_as_they_may_be():
+    """A line of 1000 points of which 100 fit, 10 of them halo on either side: 90 in the first tile, then 80 each."""
+    line = torch.zeros(1000, 3)
+    line[:, 0] = torch.arange(1000)
+    parts = [(len(inner), len(around)) for inner, around in tiles(line, 100, 10.0)]
+    assert parts[0] == (90, 100) and parts[1:11] == [(80, 100)] * 10
+    assert len(parts) == 13, "the last 110 do not fit: 80 and 30"
+
+
+def test_cuts_go_where_few_points_lie_near():
+    """Two floors of 20 x 20 m, 15 m apart: between them nothing is near a cut, though another side is longer."""
+    floor = torch.nn.functional.pad(torch.cartesian_prod(torch.arange(20), torch.arange(20)).float(), (0, 1))
+    parts = list(tiles(torch.cat([floor, floor + torch.tensor([0.0, 0.0, 15.0])]), 500, 2.0))
+    assert [(len(inner), len(around)) for inner, around in parts] == [(400, 400)] * 2
 
 
 def test_coincident_points_cannot_be_cut():

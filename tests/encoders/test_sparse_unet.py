@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -54,6 +56,60 @@ def test_points_in_one_voxel_enter_as_their_mean():
     torch.testing.assert_close(x.feats, torch.tensor([[0.0, -0.5, -1.0, 1.0]]))
 
 
+REACH = [
+    # Stem 1; 2 convolutions at stride 1 on the way up and 2 at stride 2: 2 + 2 * 2; alignment 1.
+    ({"stem_kernel": 3, "channels": (4, 5), "blocks": (1, 1)}, 8),
+    # Stem 2; down 2 * 2 + 4 * 4, up 2 * 2 + 6; alignment 3.
+    ({"channels": (4, 6, 6, 5), "blocks": (1, 2, 1, 3)}, 2 + 4 + 16 + 4 + 6 + 3),
+]
+
+
+@pytest.mark.parametrize(("changes", "voxels"), REACH)
+def test_reach_is_what_the_gradient_says(changes, voxels):
+    """With positive weights nothing cancels: the gradient is positive exactly where a feature depends on its input."""
+    config = replace(SMALL, inputs=("one",), **changes)
+    encoder = config.build().eval().double()
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.abs_().add_(0.1)
+    length = 2 * voxels + 16
+    line = torch.zeros(length, 3)
+    line[:, 0] = (torch.arange(length) + 0.5) * config.grid_size
+    batch = Batch.of([Scene(line, None, None, "line")], config.inputs)
+    feats = batch.points.feats.double().requires_grad_()
+    out = encoder(replace(batch, points=replace(batch.points, feats=feats))).feats
+    farthest = 0
+    for row in range(voxels, voxels + 16):  # every position within the coarsest voxel
+        (gradient,) = torch.autograd.grad(out[row].sum(), feats, retain_graph=True)
+        seen = (gradient[:, 0] > 0).nonzero()[:, 0]
+        farthest = max(farthest, int((seen - row).abs().max()))
+    assert farthest == voxels
+    assert encoder.reach == pytest.approx((voxels + 1) * config.grid_size)
+
+
+def test_reach_of_the_papers_encoder():
+    # Stem 2; down 4 * 2 + 6 * 4 + 8 * 8 + 12 * 16, up 4 * (8 + 4 + 2 + 1); alignment 15; and the voxel's own size.
+    assert SparseUNetConfig().build().reach == pytest.approx((2 + 288 + 60 + 15 + 1) * 0.02)
+
+
+def test_what_is_beyond_reach_is_not_seen_and_what_is_within_is():
+    """Points that are there or not, in a bar 12 m long; in float64, so that little weight is not lost to rounding."""
+    encoder = replace(SMALL, channels=(4, 6, 6, 5), blocks=(1,) * 4).build().eval().double()
+    coords = torch.cartesian_prod(torch.arange(120), torch.arange(3), torch.arange(3))
+    distance = (coords[:, 0] - 50).abs() * 0.1
+
+    @torch.no_grad()
+    def feats(radius):
+        kept = distance < radius
+        batch = Batch.of([Scene((coords[kept] + 0.5) * 0.1, None, None, "bar")], SMALL.inputs)
+        points = replace(batch.points, feats=batch.points.feats.double())
+        return encoder(replace(batch, points=points)).feats[distance[kept] == 0]
+
+    whole = feats(100.0)
+    torch.testing.assert_close(feats(encoder.reach), whole, rtol=1e-12, atol=1e-15)
+    assert float((feats(0.6 * encoder.reach) - whole).norm() / whole.norm()) > 1e-9
+
+
 def test_bfloat16_is_close():
     encoder = SMALL.build().eval()
     batch = Batch.of([cloud()], SMALL.inputs)
@@ -75,7 +131,5 @@ def test_bfloat16_is_close():
     ],
 )
 def test_bad_choices(changes, message):
-    from dataclasses import replace
-
     with pytest.raises(ValueError, match=message):
         replace(SMALL, **changes)

@@ -30,6 +30,15 @@ def test_maps_are_built_once_per_family():
     assert x.maps.strided(1, 2, 2, 0) is y.maps.strided(1, 2, 2, 0)
 
 
+def test_a_wide_map_is_let_go_once_a_narrower_one_was_cut_from_it():
+    maps = a_tensor().maps
+    wide, narrow = maps.subm(1, 5), maps.subm(1, 3)
+    assert maps.subm(1, 3) is narrow
+    again = maps.subm(1, 5)
+    assert again is not wide and torch.equal(again.forward.rows, wide.forward.rows)
+    assert maps.subm(1, 5) is again and maps.subm(1, 3) is narrow
+
+
 def test_one_set_of_voxels_per_stride():
     x = a_tensor()
     snn.StridedConv3d(4, 4)(x)
