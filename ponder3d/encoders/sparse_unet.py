@@ -98,9 +98,8 @@ class SparseUNet(Encoder):
         for up, stage in zip(self.up, self.dec, strict=True):
             x = up(x)
             x = x.with_feats(torch.cat([x.feats, skips.pop().feats], dim=1))
-            for (
-                block
-            ) in stage.children():  # not stage(x): it holds its input to the end, and the last one sets the peak
+            # Not stage(x), which holds its input to the end: the last one sets the peak of memory.
+            for block in stage.children():
                 x = block(x)
         return x
 
