@@ -81,6 +81,7 @@ class Decoder(nn.Module):
         self.lin = nn.ModuleList([nn.Linear(i, o) for i, o in zip(widths[:-1], widths[1:], strict=True)])
 
     def forward(self, f: Tensor) -> Tensor:
+        """All outputs of the last layer."""
         x = torch.zeros((), device=f.device)
         for layer, (fc, lin) in enumerate(zip(self.fc, self.lin, strict=True)):
             x = lin(x + fc(f))

@@ -2,6 +2,7 @@
 
 For float32, and indices as ``corners`` makes them. Two terms for each of a point's eight corners are added to a volume
 without a sort: 24 thousand points, 32 channels, 4 ms against 21 ms of sorting, gathering and summing in PyTorch.
+Terms are one or two.
 """
 
 import torch
@@ -58,8 +59,9 @@ def factors(
     weight: Float[Tensor, "N 8"], slope: Float[Tensor, "N 3 8"], direction: Float[Tensor, "N 3"]
 ) -> Float[Tensor, "N 8 2"]:
     """With what each corner enters the features, and their derivative along ``direction``."""
-    along = (slope * direction[:, :, None]).sum(1)
-    return torch.stack([weight, along], dim=2)
+    out = torch.empty(len(weight), 8, 2)
+    LIBRARY.run("factors", _floats(weight), _floats(slope), _floats(direction), out, len(weight))
+    return out
 
 
 def scatter(
@@ -71,12 +73,24 @@ def scatter(
     dtype: torch.dtype,
 ) -> Float[Tensor, "{num_rows} E"]:
     """As ``trilinear.scatter``."""
+    out = values.new_zeros(num_rows, values.shape[2] + (0 if rest is None else rest.shape[1]))
+    add(out, index, weight, values, rest)
+    return out.to(dtype)
+
+
+def add(
+    rows: Float[Tensor, "M E"],
+    index: Int[Tensor, "N 8"],
+    weight: Float[Tensor, "N 8 T"],
+    values: Float[Tensor, "T N C"],
+    rest: Float[Tensor, "N D"] | None,
+) -> None:
+    """``scatter``, added to what is in ``rows``. Without ``rest``, columns from C on stay as they are."""
     num_terms, num, channels = values.shape
     rest = values.new_empty(num, 0) if rest is None else _dense_rows(rest)
-    out = values.new_empty(num_rows, channels + rest.shape[1])
-    given = index.contiguous(), _floats(weight), values.contiguous(), rest, out
-    LIBRARY.run("scatter", *given, num, num_terms, channels, rest.shape[1], rest.stride(0), num_rows)
-    return out.to(dtype)
+    given = index.contiguous(), _floats(weight), values.contiguous(), rest, rows
+    sizes = num, num_terms, channels, rest.shape[1], rest.stride(0), *rows.shape
+    LIBRARY.run("add", *given, *sizes)
 
 
 def _floats(x: Tensor) -> Tensor:
@@ -96,8 +110,8 @@ def _is_right(library: Library) -> bool:
     found = torch.empty(20, 11)
     library.run("read", rows, index, weight, found, 20, 11, 11, 8, 1, 11)
     expected = (index * weight).sum(1, keepdim=True).expand(20, 11)
-    back, none = torch.empty(27, 11), torch.empty(20, 0)
-    library.run("scatter", index, weight, torch.ones(1, 20, 11), none, back, 20, 1, 11, 0, 0, 27)
+    back, none = torch.zeros(27, 11), torch.empty(20, 0)
+    library.run("add", index, weight, torch.ones(1, 20, 11), none, back, 20, 1, 11, 0, 0, 27, 11)
     total = torch.zeros(27).index_add_(0, index.flatten(), weight.flatten())[:, None].expand(27, 11)
     return torch.allclose(found, expected) and torch.allclose(back, total)
 

@@ -110,25 +110,33 @@ int ponder3d_read(const float *rows, const int64_t *index, const float *weight, 
     return run_pool(read_points, &job, (num + POINTS - 1) / POINTS, 1, num_threads);
 }
 
-/* Inner products of g with the eight rows, combined with the three slopes: [num, 3]. */
+static inline float sum_of(vec v) {
+    float sum = 0;
+    for (int i = 0; i < VW; i++) sum += v[i];
+    return sum;
+}
+
+/* <g, f> by x, y and z: three combinations of the eight rows, each multiplied with g and summed once, [num, 3]. */
 static void read_points_along(void *job, int64_t item, float *scratch) {
     (void)scratch;
     const Read *r = job;
     const int64_t last = min64((item + 1) * POINTS, r->num);
     for (int64_t n = item * POINTS; n < last; n++) {
-        const float *g = r->g + n * r->channels, *slope = r->slope + n * 24;
-        float along[3] = {0, 0, 0};
-        for (int k = 0; k < 8; k++) {
-            const float *row = r->rows + r->index[n * 8 + k] * r->row_stride;
-            vec sums = {0};
-            float dot = 0;
-            int64_t c = 0;
-            for (; c + VW <= r->channels; c += VW) sums += *(const vec *)(g + c) * *(const vec *)(row + c);
-            for (; c < r->channels; c++) dot += g[c] * row[c];
-            for (int i = 0; i < VW; i++) dot += sums[i];
-            for (int axis = 0; axis < 3; axis++) along[axis] += slope[axis * 8 + k] * dot;
+        const float *g = r->g + n * r->channels, *slope = r->slope + n * 24, *row[8];
+        for (int k = 0; k < 8; k++) row[k] = r->rows + r->index[n * 8 + k] * r->row_stride;
+        vec sums[3] = {{0}};
+        float along[3] = {0};
+        int64_t c = 0;
+        for (; c + VW <= r->channels; c += VW) {
+            vec by[3] = {{0}};
+            for (int k = 0; k < 8; k++)
+                for (int axis = 0; axis < 3; axis++) by[axis] += slope[axis * 8 + k] * *(const vec *)(row[k] + c);
+            for (int axis = 0; axis < 3; axis++) sums[axis] += *(const vec *)(g + c) * by[axis];
         }
-        memcpy(r->out + n * 3, along, sizeof along);
+        for (; c < r->channels; c++)
+            for (int k = 0; k < 8; k++)
+                for (int axis = 0; axis < 3; axis++) along[axis] += slope[axis * 8 + k] * row[k][c] * g[c];
+        for (int axis = 0; axis < 3; axis++) r->out[n * 3 + axis] = along[axis] + sum_of(sums[axis]);
     }
 }
 
@@ -138,15 +146,43 @@ int ponder3d_read_along(const float *rows, const int64_t *index, const float *sl
     return run_pool(read_points_along, &job, (num + POINTS - 1) / POINTS, 1, num_threads);
 }
 
-/* ---- scatter ---- */
+/* ---- factors ---- */
+
+typedef struct {
+    const float *weight, *slope, *direction; /* [num, 8]; [num, 3, 8]; [num, 3] */
+    float *out;                              /* [num, 8, 2] */
+    int64_t num;
+} Factors;
+
+static void factors_of(void *job, int64_t item, float *scratch) {
+    (void)scratch;
+    const Factors *f = job;
+    const int64_t last = min64((item + 1) * POINTS, f->num);
+    for (int64_t n = item * POINTS; n < last; n++) {
+        const float *w = f->weight + n * 8, *s = f->slope + n * 24, *d = f->direction + n * 3;
+        float *out = f->out + n * 16;
+        for (int k = 0; k < 8; k++) {
+            out[2 * k] = w[k];
+            out[2 * k + 1] = s[k] * d[0] + s[8 + k] * d[1] + s[16 + k] * d[2];
+        }
+    }
+}
+
+int ponder3d_factors(const float *weight, const float *slope, const float *direction, float *out, int64_t num,
+                     int num_threads) {
+    Factors job = {weight, slope, direction, out, num};
+    return run_pool(factors_of, &job, (num + POINTS - 1) / POINTS, 1, num_threads);
+}
+
+/* ---- add ---- */
 
 typedef struct {
     const int64_t *index;        /* [num, 8], as corners makes it: the first is the lowest, the last the highest */
     const float *weight;         /* [num, 8, terms] */
-    const float *values, *rest;  /* [terms, num, channels]; [num, further], which has the first term only */
-    float *out;                  /* [num_rows, channels + further] */
-    int64_t num, terms, channels, further, rest_stride, num_rows, rows;
-} Scatter;
+    const float *values, *rest;  /* [1 or 2, num, channels]; [num, further], which has the first term only */
+    float *out;                  /* [num_rows, width], at least channels + further wide */
+    int64_t num, terms, channels, further, rest_stride, num_rows, width, rows; /* rows: of an item of work */
+} Add;
 
 static inline void add_scaled(float *to, const float *from, float factor, int64_t num) {
     int64_t c = 0;
@@ -154,31 +190,38 @@ static inline void add_scaled(float *to, const float *from, float factor, int64_
     for (; c < num; c++) to[c] += factor * from[c];
 }
 
-static void scatter_rows(void *job, int64_t item, float *scratch) {
+static inline void add_two_scaled(float *to, const float *a, float p, const float *b, float q, int64_t num) {
+    int64_t c = 0;
+    for (; c + VW <= num; c += VW) *(vec *)(to + c) += p * *(const vec *)(a + c) + q * *(const vec *)(b + c);
+    for (; c < num; c++) to[c] += p * a[c] + q * b[c];
+}
+
+static void add_to_rows(void *job, int64_t item, float *scratch) {
     (void)scratch;
-    const Scatter *s = job;
+    const Add *s = job;
     const int64_t first = item * s->rows, end = min64(first + s->rows, s->num_rows);
-    const int64_t width = s->channels + s->further;
-    memset(s->out + first * width, 0, sizeof(float) * (end - first) * width);
     for (int64_t n = 0; n < s->num; n++) {
         const int64_t *index = s->index + n * 8;
         if (index[7] < first || index[0] >= end) continue;
         for (int k = 0; k < 8; k++) {
             if (index[k] < first || index[k] >= end) continue;
             const float *weight = s->weight + (n * 8 + k) * s->terms;
-            float *out = s->out + index[k] * width;
-            for (int64_t t = 0; t < s->terms; t++)
-                add_scaled(out, s->values + (t * s->num + n) * s->channels, weight[t], s->channels);
+            float *out = s->out + index[k] * s->width;
+            const float *values = s->values + n * s->channels;
+            if (s->terms == 2)
+                add_two_scaled(out, values, weight[0], values + s->num * s->channels, weight[1], s->channels);
+            else
+                add_scaled(out, values, weight[0], s->channels);
             add_scaled(out + s->channels, s->rest + n * s->rest_stride, weight[0], s->further);
         }
     }
 }
 
-int ponder3d_scatter(const int64_t *index, const float *weight, const float *values, const float *rest, float *out,
+int ponder3d_add(const int64_t *index, const float *weight, const float *values, const float *rest, float *out,
                      int64_t num, int64_t terms, int64_t channels, int64_t further, int64_t rest_stride,
-                     int64_t num_rows, int num_threads) {
+                     int64_t num_rows, int64_t width, int num_threads) {
     /* Rays crowd some rows: a few ranges for each thread even that out. */
     const int64_t parts = num_threads > 1 ? 4 * num_threads : 1, rows = (num_rows + parts - 1) / parts;
-    Scatter job = {index, weight, values, rest, out, num, terms, channels, further, rest_stride, num_rows, rows};
-    return run_pool(scatter_rows, &job, rows ? (num_rows + rows - 1) / rows : 0, 1, num_threads);
+    Add job = {index, weight, values, rest, out, num, terms, channels, further, rest_stride, num_rows, width, rows};
+    return run_pool(add_to_rows, &job, rows ? (num_rows + rows - 1) / rows : 0, 1, num_threads);
 }

@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ponder3d.geometry import compiled_trilinear
 from ponder3d.geometry.kernels import use_triton
 from ponder3d.geometry.trilinear import Corners, factors, read, read_along, scatter, twin_of
 from ponder3d.render import compiled_softplus
@@ -69,13 +70,18 @@ class Positions:
 
 @dataclass(frozen=True)
 class Decoded:
-    """What is read and decoded at N points."""
+    """What is read and decoded at N points. Parts of their own, because the backward pass of a slice makes a whole."""
 
-    features: Float[Tensor, "N C"]
-    out: Float[Tensor, "N D"]
-    """The decoder's output."""
+    distance: Float[Tensor, " N"]
+    """First entry of the decoder's output."""
+    others: Float[Tensor, "N H"]
+    """The other entries."""
     gradient: Float[Tensor, "N 3"]
-    """Spatial gradient of the output's first entry, per metre."""
+    """Spatial gradient of the first entry, per metre."""
+    seen: Float[Tensor, "N S"]
+    """The first channels of the volume, those that the decoder sees."""
+    unseen: Float[Tensor, "N U"]
+    """The others, read along."""
 
 
 def decode_with_gradient(
@@ -90,8 +96,7 @@ def decode_with_gradient(
 
     Args:
         rows: the volume, one row of channels per cell; what is in half precision is decoded in float32. The decoder
-            sees as many of the first channels as its weights have columns; the others are read along, which saves a
-            pass over the volume.
+            sees as many of the first channels as its weights have columns.
         at: where to read.
         weights: of the decoder.
         beta: sharpness of its softplus.
@@ -142,55 +147,112 @@ class _Decode(torch.autograd.Function):
         q: Tensor | None,
         q_slope: Tensor | None,
         *flat: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         weights, num = DecoderWeights.from_flat(list(flat), levels), len(index)
-        features = rows.new_empty(num, rows.shape[1], dtype=_wide(rows))
-        out = features.new_empty(num, len(weights.bias[-1]))
-        gradient = features.new_empty(num, 3)
+        width, twin = weights.feature[0].shape[1], engine.twin
+        seen = rows.new_empty(num, width, dtype=_wide(rows))
+        unseen = seen.new_empty(num, rows.shape[1] - width)
+        distance, others = seen.new_empty(num), seen.new_empty(num, len(weights.bias[-1]) - 1)
+        gradient = seen.new_empty(num, 3)
         first = 0
         if known is not None:
-            first = len(known.out)
-            features[:first], out[:first], gradient[:first] = known.features, known.out, known.gradient
+            first = len(known.distance)
+            for own, value in (
+                (distance, known.distance),
+                (others, known.others),
+                (gradient, known.gradient),
+                (seen, known.seen),
+                (unseen, known.unseen),
+            ):
+                own[:first] = value
         with torch.autocast(rows.device.type, enabled=False):
             for chunk in _chunks(first, num, rows.device):
-                read(rows, index[chunk], weight[chunk], engine.twin, out=features[chunk])
-                hidden = _Activations(weights, beta, engine.softplus, *_inputs(weights, features, q, chunk))
-                out[chunk] = hidden.out()
-                gradient[chunk] = read_along(rows, index[chunk], slope[chunk], hidden.by_feature, engine.twin)
+                if twin is None:  # to which a part of the channels is a copy of the volume
+                    f = read(rows, index[chunk], weight[chunk])
+                    seen[chunk], unseen[chunk] = f[:, :width], f[:, width:]
+                else:
+                    read(rows[:, :width], index[chunk], weight[chunk], twin, out=seen[chunk])
+                    read(rows[:, width:], index[chunk], weight[chunk], twin, out=unseen[chunk])
+                hidden = _Activations(weights, beta, engine.softplus, seen[chunk], None if q is None else q[chunk])
+                out = hidden.out()
+                distance[chunk], others[chunk] = out[:, 0], out[:, 1:]
+                gradient[chunk] = read_along(rows, index[chunk], slope[chunk], hidden.by_feature, twin)
                 if weights.position is not None and q_slope is not None:
                     gradient[chunk] += hidden.by_position() * q_slope[chunk]
         ctx.levels, ctx.beta, ctx.engine = levels, beta, engine
-        ctx.save_for_backward(rows, index, weight, slope, q, q_slope, features, *flat)
-        return features, out, gradient
+        ctx.save_for_backward(rows, index, weight, slope, q, q_slope, seen, *flat)
+        ctx.set_materialize_grads(False)
+        return distance, others, gradient, seen, unseen
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        rows, index, weight, slope, q, q_slope, features, *flat = ctx.saved_tensors
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        rows, index, weight, slope, q, q_slope, seen, *flat = ctx.saved_tensors
         weights, twin = DecoderWeights.from_flat(flat, ctx.levels), ctx.engine.twin
         totals = DecoderWeights.from_flat([torch.zeros_like(each) for each in flat], ctx.levels)
-        grad_features, grad_out, grad_gradient = grads
-        seen = weights.feature[0].shape[1]
-        # A corner's gradient is weight * (gradient of f) + <slope, gradient of the gradient> * g: two terms to scatter.
-        corner_factors = factors(weight, slope, grad_gradient, twin)
-        # Twins read and sum the channels that the decoder sees apart from the rest; PyTorch would copy for that.
-        read_from, width = (rows, rows.shape[1]) if twin is None else (rows[:, :seen], seen)
-        values = features.new_empty(2, len(features), width)
-        values[0, :, seen:] = grad_features[:, seen:width]
-        values[1, :, seen:] = 0
+        num, width = seen.shape
+        grad_distance, grad_others, grad_gradient, grad_seen, grad_unseen = grads
+        grad_distance = seen.new_zeros(num) if grad_distance is None else grad_distance
+        grad_others = seen.new_zeros(num, len(weights.bias[-1]) - 1) if grad_others is None else grad_others
+        grad_gradient = seen.new_zeros(num, 3) if grad_gradient is None else grad_gradient
+        read_from = rows if twin is None else rows[:, :width]
+        wanted = ctx.needs_input_grad[4]
+        grad_rows = _GradientOfRows(rows, index, width, grad_unseen, twin) if wanted else None
         with torch.autocast(rows.device.type, enabled=False):
-            for chunk in _chunks(0, len(features), rows.device):
-                hidden = _Activations(weights, ctx.beta, ctx.engine.softplus, *_inputs(weights, features, q, chunk))
-                grad_by_feature = read(read_from, index[chunk], corner_factors[chunk, :, 1], twin)[:, :seen]
+            for chunk in _chunks(0, num, rows.device):
+                hidden = _Activations(
+                    weights, ctx.beta, ctx.engine.softplus, seen[chunk], None if q is None else q[chunk]
+                )
+                # With what a corner enters f, and the gradient: its own gradient is the sum of two terms.
+                corner = factors(weight[chunk], slope[chunk], grad_gradient[chunk], twin)
+                grad_by_feature = read(read_from, index[chunk], corner[..., 1], twin)[:, :width]
                 grad_by_position = None if q_slope is None else grad_gradient[chunk] * q_slope[chunk]
-                grad_f = hidden.backward(totals, grad_out[chunk], grad_by_feature, grad_by_position)
-                torch.add(grad_features[chunk, :seen], grad_f, out=values[0, chunk, :seen])
-                values[1, chunk, :seen] = hidden.by_feature
-        grad_rows = None
-        if ctx.needs_input_grad[4]:
-            rest = grad_features[:, width:]
-            grad_rows = scatter(index, corner_factors, values, len(rows), rest, rows.dtype, twin)
-        return None, None, None, None, grad_rows, None, None, None, None, None, *totals.flat()
+                grad_out = torch.cat([grad_distance[chunk, None], grad_others[chunk]], dim=1)
+                grad_f = hidden.backward(totals, grad_out, grad_by_feature, grad_by_position)
+                if grad_rows is not None:
+                    grad_f = grad_f if grad_seen is None else grad_f.add_(grad_seen[chunk])
+                    grad_rows.add(chunk, corner, grad_f, hidden.by_feature)
+        of_rows = None if grad_rows is None else grad_rows.total()
+        return None, None, None, None, of_rows, None, None, None, None, None, *totals.flat()
+
+
+class _GradientOfRows:
+    """Sum of ``corner[k, 0] * grad_f + corner[k, 1] * by_feature`` into the rows of all points' corners; beside it
+    the gradient of the channels that were only read along.
+
+    Compiled, each chunk is added in place while it is in the cache. Otherwise chunks are collected, for one sum in a
+    fixed order at the end.
+    """
+
+    def __init__(self, rows: Tensor, index: Tensor, width: int, grad_unseen: Tensor | None, twin: ModuleType | None):
+        self.rows, self.index, self.twin, self.width = rows, index, twin, width
+        num, further = len(index), rows.shape[1] - width
+        self.in_place = twin is compiled_trilinear
+        if self.in_place:
+            self.sums = rows.new_zeros(rows.shape)
+            self.rest = grad_unseen
+            return
+        wide = _wide(rows)
+        self.corners = rows.new_empty(num, 8, 2, dtype=wide)
+        self.rest = rows.new_zeros(num, further, dtype=wide) if grad_unseen is None else grad_unseen
+        # PyTorch sums all channels at once, to which a part of them is a copy.
+        self.values = rows.new_empty(2, num, width if twin else rows.shape[1], dtype=wide)
+        if twin is None:
+            self.values[0, :, width:], self.values[1, :, width:] = self.rest, 0
+
+    def add(self, chunk: slice, corner: Tensor, grad_f: Tensor, by_feature: Tensor) -> None:
+        if self.in_place:
+            rest = None if self.rest is None else self.rest[chunk]
+            compiled_trilinear.add(self.sums, self.index[chunk], corner, torch.stack([grad_f, by_feature]), rest)
+            return
+        self.corners[chunk] = corner
+        self.values[0, chunk, : self.width], self.values[1, chunk, : self.width] = grad_f, by_feature
+
+    def total(self) -> Tensor:
+        if self.in_place:
+            return self.sums
+        rest = None if self.twin is None else self.rest
+        return scatter(self.index, self.corners, self.values, len(self.rows), rest, self.rows.dtype, self.twin)
 
 
 class _Activations:
@@ -302,7 +364,3 @@ def _chunks(first: int, num: int, device: torch.device) -> list[slice]:
 
 def _wide(rows: Tensor) -> torch.dtype:
     return torch.promote_types(rows.dtype, torch.float32)
-
-
-def _inputs(weights: DecoderWeights, features: Tensor, q: Tensor | None, chunk: slice) -> tuple[Tensor, Tensor | None]:
-    return features[chunk, : weights.feature[0].shape[1]], None if q is None else q[chunk]

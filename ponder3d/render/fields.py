@@ -65,7 +65,7 @@ class Look:
     @property
     def sdf(self) -> Float[Tensor, " N"]:
         """Metres, positive outside."""
-        return self.decoded.out[:, 0]
+        return self.decoded.distance
 
 
 @dataclass(frozen=True)
@@ -152,8 +152,7 @@ class SDFField(nn.Module):
         super().__init__()
         self.config = config
         self.split = in_channels if config.shared_volume else in_channels // 2
-        self.appearance_from = 0 if config.shared_volume else self.split
-        appearance = in_channels - self.appearance_from
+        appearance = in_channels if config.shared_volume else in_channels - self.split
         self.sdf = SDFDecoder(self.split, config)
         seen = 3 + appearance + config.geometry_channels + (3 if config.use_position else 0)
         widths = [seen + 3] + [config.hidden] * (config.colour_layers - 1)
@@ -193,8 +192,8 @@ class SDFField(nn.Module):
             positions = None if positions is None or known.positions is None else _joined(known.positions, positions)
         decoded = self._decode(volume, at, positions, None if known is None else known.decoded)
         q = None if positions is None else positions.q
-        out, appearance = decoded.out, decoded.features[:, self.appearance_from :]
-        return FieldSamples(out[:, 0], decoded.gradient, out[:, 1:], appearance, q)
+        appearance = decoded.seen if self.config.shared_volume else decoded.unseen
+        return FieldSamples(decoded.distance, decoded.gradient, decoded.others, appearance, q)
 
     def colours(self, samples: FieldSamples, directions: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
         """phi_RGB (eq. 5): colour in [0, 1] seen along the ray directions."""
