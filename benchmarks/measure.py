@@ -57,15 +57,19 @@ def alternate(calls: dict[str, Callable[[], float]], repeats: int) -> dict[str, 
     return seconds
 
 
-def timed(call: Callable[[], object], device: torch.device | str = "cpu") -> Callable[[], float]:
+def timed(
+    call: Callable[[], object],
+    device: torch.device | str = "cpu",
+    clock: Callable[[], float] = time.perf_counter,
+) -> Callable[[], float]:
     """The call, returning its seconds; on a GPU those until it has done what it was asked."""
 
     def run() -> float:
         synchronize(device)
-        start = time.perf_counter()
+        start = clock()
         call()
         synchronize(device)
-        return time.perf_counter() - start
+        return clock() - start
 
     return run
 
@@ -76,7 +80,12 @@ def synchronize(device: torch.device | str) -> None:
         torch.cuda.synchronize()
 
 
-def gemm_rate(channels: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> float:
+def gemm_rate(
+    channels: int,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
     """Multiply-adds per second of [rows C] by [C C]: out of cache on a CPU, large on a GPU. Median of nine."""
     rows = 1024 * torch.get_num_threads() if torch.device(device).type == "cpu" else 1 << 16
     a = torch.randn(rows, channels, device=device, dtype=dtype)
@@ -88,7 +97,7 @@ def gemm_rate(channels: int, device: torch.device | str = "cpu", dtype: torch.dt
         for _ in range(times):
             torch.mm(a, b, out=out)
 
-    seconds = alternate({"": timed(products, device)}, 9)[""]
+    seconds = alternate({"": timed(products, device, clock)}, 9)[""]
     return times * rows * channels**2 / statistics.median(seconds)
 
 

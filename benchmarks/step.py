@@ -281,8 +281,8 @@ def report(work: Work, args: argparse.Namespace) -> None:
     one = next(iter(clocks.values()))
     counted = [count(work.task, batch) for batch in work.batches]
     mean = Operations(**{name: statistics.mean(vars(o)[name] for o in counted) for name in vars(counted[0])})
-    low = gemm_rate(128, device, torch.bfloat16 if half else torch.float32)
-    rates = {"encoder": low, "dense network": low, "field": gemm_rate(128, device)}
+    low = gemm_rate(128, device, torch.bfloat16 if half else torch.float32, now)
+    rates = {"encoder": low, "dense network": low, "field": gemm_rate(128, device, clock=now)}
     print(
         f"\nscenes per second: {len(first) / statistics.median(one.wall):.3g} (time passed), peak memory {peak:.0f} MB"
     )
