@@ -19,13 +19,16 @@ the one that should be 1. It means little for memory while voxels are few: the p
 encoder and what the renderer needs, and below some size the renderer's hides the encoder's (nan: no growth to fit).
 
 In the table ``encoder`` a row is one process with two passes; times are those of the second. ``map`` is voxelisation
-and the kernel maps of all levels; ``forward`` and ``backward`` are the rest.
+and the kernel maps of all levels; ``forward`` and ``backward`` are the rest. ``of it system`` is what the kernel takes,
+mostly to hand out memory: malloc returns blocks above 32 MB (a million voxels of 8 channels) to it at once and takes
+them anew, page by page.
 """
 
 import argparse
 import itertools
 import json
 import math
+import os
 import statistics
 import subprocess
 import sys
@@ -138,6 +141,8 @@ class EncoderCost:
     map: float
     forward: float
     backward: float
+    system: float
+    """Of the three together: the kernel's, which hands out fresh memory page by page."""
     megabytes: float
 
 
@@ -174,7 +179,8 @@ def encoder_cost(num: int, cache: str) -> EncoderCost:
         return [after - before for before, after in itertools.pairwise(times)]
 
     peak = peak_mb(a_pass)
-    return EncoderCost(num, *a_pass(), megabytes=peak)
+    before = os.times().system
+    return EncoderCost(num, *a_pass(), system=os.times().system - before, megabytes=peak)
 
 
 def _with_maps(batch: Batch, encoder: SparseUNet) -> SparseTensor:
@@ -193,14 +199,16 @@ def report_encoder(costs: list[EncoderCost]) -> None:
     rows = []
     for cost in costs:
         seconds = cost.map + cost.forward + cost.backward
-        times = [f"{1000 * value:.0f}" for value in (cost.map, cost.forward, cost.backward)]
+        times = [f"{1000 * value:.0f}" for value in (cost.map, cost.forward, cost.backward, cost.system)]
         per_voxel = [f"{1e6 * seconds / cost.voxels:.2f}", f"{1e6 * cost.megabytes / cost.voxels:.0f}"]
         rows.append([f"{cost.voxels:,}", *times, f"{cost.megabytes:.0f}", *per_voxel])
-    table(["voxels", "map", "forward", "backward", "peak MB", "us per voxel", "bytes per voxel"], rows)
+    table(["voxels", "map", "forward", "backward", "of it system", "peak MB", "us per voxel", "bytes per voxel"], rows)
     if len(costs) > 1:
         numbers = [cost.voxels for cost in costs]
         for name in ("map", "forward", "backward", "megabytes"):
             print(f"exponent of {name}: {exponent(numbers, [vars(cost)[name] for cost in costs]):.2f}")
+        own = [cost.map + cost.forward + cost.backward - cost.system for cost in costs]
+        print(f"exponent of time, without the system's: {exponent(numbers, own):.2f}")
 
 
 def exponent(sizes: list[int], costs: list[float]) -> float:
