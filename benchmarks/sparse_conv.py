@@ -9,9 +9,10 @@ read from ``--data`` (see ``clouds.py``); without it their rows are left out, an
 take more than ``--most`` operations. Without arguments it takes about a quarter of an hour on one core.
 
 ``ours`` is what runs by itself: compiled C on a CPU, Triton on a GPU; ``torch`` what runs without a compiler. spconv
-and ours see the rows in the same order, have their kernel maps built beforehand, and their results are compared before
-anything is timed. Calls alternate (ours, spconv's, ours, ...), and ratios are taken round by round. On a CPU there is
-no backward pass of spconv's to compare with: it asks for a CUDA stream and fails without one.
+and ours see the rows in the same order, have their kernel maps built beforehand, and the results of all are compared
+before anything is timed; without spconv its columns stay empty. Calls alternate (ours, spconv's, ours, ...), and ratios
+are taken round by round. On a CPU there is no backward pass of spconv's to compare with: it asks for a CUDA stream and
+fails without one.
 
 Targets on a CPU: forward at least 1.5 times spconv's speed at 64 and 128 channels; forward and both gradients within
 2.5 times the floor.
@@ -26,6 +27,7 @@ The GPU's part of this file has not run yet: it was written without one.
 """
 
 import argparse
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
@@ -79,17 +81,17 @@ def shapes(names: list[str], data: Path | None, device: str) -> dict[str, Voxels
     return made
 
 
+HAS_SPCONV = importlib.util.find_spec("spconv") is not None
+
+
 class Spconv:
     """The same convolution by spconv: a layer with our weights, and a tensor that keeps its kernel map."""
 
     def __init__(self, coords: Tensor, feats: Tensor, weight: Tensor):
         channels = feats.shape[1]
-        try:
-            import spconv.pytorch as spconv  # noqa: PLC0415
-            from spconv.pytorch import ops  # noqa: PLC0415
-        except ImportError as error:
-            wheel = "pip install spconv-cu126" if feats.is_cuda else "pip install 'ponder3d[bench]' (Python below 3.13)"
-            raise SystemExit(f"spconv is missing: {wheel}") from error
+        import spconv.pytorch as spconv  # noqa: PLC0415
+        from spconv.pytorch import ops  # noqa: PLC0415
+
         self.ops = ops
         self.layer = spconv.SubMConv3d(channels, channels, 3, bias=False, indice_key="shape").to(feats)
         with torch.no_grad():  # ours is [tap, in, out] in raster order, theirs [out, x, y, z, in]
@@ -171,36 +173,37 @@ class Case:
 def measure(name: str, case: Case, threads: int, repeats: int) -> tuple[list[object], list[object]]:
     """A row of the forward table and one of the table with gradients."""
     device, feats = case.feats.device, case.feats
-    spconv = Spconv(case.voxels.coords, feats, case.weight)
-    torch.set_num_threads(1)  # with more, spconv's CPU build adds at random places
-    with torch.no_grad():
-        theirs = spconv.forward()
-        errors = [difference(case.ours(which)(), theirs, case.dtype, name) for which in ("auto", "torch")]
-        del theirs
-    torch.set_num_threads(threads)
     both = [feats, case.weight]
     calls = {
         "ours": timed(case.ours("auto"), device),
-        "spconv": timed(spconv.forward, device),
         "torch": timed(case.ours("torch"), device),
         "floor": floor(case.pairs, feats.detach()),
         "ours, all": case.whole(case.ours("auto"), both),
         "torch, all": case.whole(case.ours("torch"), both),
         "floor, all": floor(case.pairs, feats.detach(), 3),
     }
-    if feats.is_cuda:
-        calls["spconv, all"] = case.whole(spconv.forward, [feats, spconv.layer.weight])
+    others = [case.ours("torch")]
+    if HAS_SPCONV:
+        spconv = Spconv(case.voxels.coords, feats, case.weight)
+        others.append(spconv.forward)
+        calls["spconv"] = timed(spconv.forward, device)
+        if feats.is_cuda:
+            calls["spconv, all"] = case.whole(spconv.forward, [feats, spconv.layer.weight])
+    torch.set_num_threads(1)  # with more, spconv's CPU build adds at random places
+    with torch.no_grad():
+        errors = [difference(case.ours("auto")(), other(), case.dtype, name) for other in others]
+    torch.set_num_threads(threads)
     seconds = alternate(calls, repeats)
     ms = {key: f"{milliseconds(values):.1f}" for key, values in seconds.items()}
-    speed = ratio(seconds["spconv"], seconds["ours"])
+    speed = ratio(seconds["spconv"], seconds["ours"]) if HAS_SPCONV else None
     over = ratio(seconds["ours, all"], seconds["floor, all"])
     cpu = not feats.is_cuda
     start = [name, case.channels, case.dtype, f"{case.pairs / len(feats):.1f}"]
-    forward = [*start, ms["ours"], ms["torch"], ms["spconv"], ms["floor"], speed]
+    forward = [*start, ms["ours"], ms["torch"], ms.get("spconv", ""), ms["floor"], speed or ""]
     forward += [ratio(seconds["ours"], seconds["floor"]), f"{max(errors):.0e}"]
-    forward += [verdict(speed.median >= MIN_SPEED) if cpu and case.channels in (64, 128) else ""]
+    forward += [verdict(speed.median >= MIN_SPEED) if speed and cpu and case.channels in (64, 128) else ""]
     backward = [*start[:3], ms["ours, all"], ms["torch, all"], ms.get("spconv, all", ""), ms["floor, all"]]
-    backward += [ratio(seconds["spconv, all"], seconds["ours, all"]) if not cpu else "", over]
+    backward += [ratio(seconds["spconv, all"], seconds["ours, all"]) if "spconv, all" in seconds else "", over]
     backward += [ratio(seconds["torch, all"], seconds["ours, all"]), verdict(over.median <= MAX_WHOLE) if cpu else ""]
     return forward, backward
 
@@ -216,12 +219,15 @@ def measure_map(name: str, voxels: Voxels, repeats: int) -> list[object]:
 
         return timed(run, device)
 
-    ones = {"device": device, "dtype": torch.float32}
-    spconv = Spconv(voxels.coords, torch.ones(len(voxels.keys), 16, **ones), torch.ones(27, 16, 16, **ones))
-    calls = {"ours": build("auto"), "torch": build("torch"), "spconv": timed(spconv.build_map, device)}
+    calls = {"ours": build("auto"), "torch": build("torch")}
+    if HAS_SPCONV:
+        ones = {"device": device, "dtype": torch.float32}
+        spconv = Spconv(voxels.coords, torch.ones(len(voxels.keys), 16, **ones), torch.ones(27, 16, 16, **ones))
+        calls["spconv"] = timed(spconv.build_map, device)
     seconds = alternate(calls, repeats)
     times = [f"{milliseconds(values):.1f}" for values in seconds.values()]
-    return [name, len(voxels.keys), *times, ratio(seconds["spconv"], seconds["ours"])]
+    beside = [ratio(seconds["spconv"], seconds["ours"])] if HAS_SPCONV else ["", ""]
+    return [name, len(voxels.keys), *times, *beside]
 
 
 def measure_dense(name: str, voxels: Voxels, channels: int, repeats: int) -> list[object]:
@@ -253,6 +259,9 @@ def run(args: argparse.Namespace) -> None:
     torch.manual_seed(0)
     torch.set_num_threads(args.threads)
     print(f"{machine(args.threads)}\nmedians of at most {args.repeats} rounds, ms")
+    if not HAS_SPCONV:
+        wheel = "spconv-cu126 or newer" if args.device != "cpu" else "'ponder3d[bench]', Python below 3.13"
+        print(f"spconv: left out, not installed (pip install {wheel})")
     made = shapes(args.shape, args.data, args.device)
     rows: list[tuple[list[object], list[object]]] = []
     left_out = []
@@ -266,7 +275,8 @@ def run(args: argparse.Namespace) -> None:
             for dtype in args.dtype:
                 if args.device != "cpu":
                     torch.set_float32_matmul_precision("high" if dtype == "tf32" else "highest")
-                    _allow_tf32_in_spconv(dtype == "tf32")
+                    if HAS_SPCONV:
+                        _allow_tf32_in_spconv(dtype == "tf32")
                 # A round is about 20 times the forward products.
                 repeats = max(3, min(args.repeats, int(args.seconds / (20 * work / args.rate))))
                 rows.append(measure(name, Case(voxels, channels, dtype), args.threads, repeats))
