@@ -7,7 +7,7 @@ becomes finer, so that the voxels about double from size to size while rays and 
 16 times, while the voxels stay. Nothing in a step may grow faster than its input: the exponents should be about 1.
 
 Table ``encoder``: a small SparseUNet alone, from points to the gradients of its weights, at 0.1 to 10 million voxels of
-2 cm (``--most`` million): one scene of generated rooms side by side. 10 million need about 13 GB and a few minutes.
+2 cm (``--most`` million): one scene of generated rooms side by side. 10 million need about 15 GB and a few minutes.
 
 How to read it: each row is one size, in processes of its own. ``ms`` is the CPU time (of all threads, so that waiting
 for other jobs does not count; take ``--threads 1``) of the median step: losses, backward, optimiser. The processes of

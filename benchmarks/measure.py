@@ -9,7 +9,9 @@ A benchmark's main function is
 
 import argparse
 import contextlib
+import ctypes
 import datetime
+import gc
 import io
 import os
 import platform
@@ -118,16 +120,20 @@ def peak_mb(call: Callable[[], object], device: torch.device | str = "cpu") -> f
 
     On a GPU: the most that tensors take there, those that exist already included.
 
-    Run it in a process that did nothing large before: memory that an earlier step freed to malloc's lists, not to the
-    system, would be used again without showing. Linux counts the peak per address space (VmHWM) and can restart the
-    count, unlike ru_maxrss, which a child inherits from a large parent and which no call resets. Elsewhere ru_maxrss is
-    what there is; its baseline is then the peak so far, and the figure is too small if that was above the present size.
+    Memory that an earlier step freed to malloc's lists, not to the system, would be used again without showing: glibc
+    is told to give it back; elsewhere run this in a process that did nothing large before. Linux counts the peak per
+    address space (VmHWM) and can restart the count, unlike ru_maxrss, which a child inherits from a large parent and
+    which no call resets. Elsewhere ru_maxrss is what there is; its baseline is then the peak so far, and the figure is
+    too small if that was above the present size.
     """
     if torch.device(device).type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         call()
         return torch.cuda.max_memory_allocated() / 1e6
     if _STATUS.exists():
+        gc.collect()
+        with contextlib.suppress(AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")
         before = _status_kb("VmRSS")
         call()
