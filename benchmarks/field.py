@@ -1,6 +1,6 @@
 """What does the closed-form gradient of the SDF field save against double backward?
 
-    python benchmarks/field.py [--threads 1] [--repeats 7] [--case paper]
+    python benchmarks/field.py [--threads 1] [--repeats 7] [--case paper] [--quick] [--save]
 
 One training step of the field alone: signed distance and its spatial gradient at 384 rays x 36 samples in each of two
 scenes, a loss of both (eikonal and distance), gradients of the volume and of the decoder. Three ways to do it:
@@ -28,7 +28,7 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
-from measure import alternate, machine, milliseconds, peak_mb, ratio, table, timed, verdict
+from measure import alternate, machine, milliseconds, parser, peak_mb, ratio, saved, table, timed, verdict
 from torch import Tensor
 
 from ponder3d.geometry.grid import cells_from_world, ravel
@@ -180,21 +180,26 @@ def run_case(name: str, threads: int, repeats: int) -> list[list[object]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--case", choices=CASES, help="this one only")
-    parser.add_argument("--peak", nargs=2, metavar=("CASE", "METHOD"), help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--threads", type=int, default=2)
+    options.add_argument("--repeats", type=int, default=7)
+    options.add_argument("--case", choices=CASES, help="this one only")
+    options.add_argument("--quick", action="store_true", help="three rounds of the first case: under a minute")
+    options.add_argument("--peak", nargs=2, metavar=("CASE", "METHOD"), help=argparse.SUPPRESS)
+    args = options.parse_args()
     torch.set_num_threads(args.threads)
     if args.peak:
         measure_peak(*args.peak)
         return
-    print(f"{machine(args.threads)}\n{SCENES} scenes x {RAYS} rays x {SAMPLES} samples, {args.repeats} rounds")
-    rows: list[list[object]] = []
-    for name in [args.case] if args.case else CASES:
-        rows += run_case(name, args.threads, args.repeats)
-    table(["case", "method", "ms", "speed of closed form", "peak MB", "volume MB", "memory, closed form / this"], rows)
+    names = [args.case] if args.case else [*CASES]
+    names, repeats = (names[:1], 3) if args.quick else (names, args.repeats)
+    with saved(args.save):
+        print(f"{machine(args.threads)}\n{SCENES} scenes x {RAYS} rays x {SAMPLES} samples, {repeats} rounds")
+        rows: list[list[object]] = []
+        for name in names:
+            rows += run_case(name, args.threads, repeats)
+        head = ["case", "method", "ms", "speed of closed form", "peak MB", "volume MB", "memory, closed form / this"]
+        table(head, rows)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How fast rooms are generated and loaded, and where the time goes.
 
-    python benchmarks/rooms.py [--quick] [--workers 2] [--rooms 24]
+    python benchmarks/rooms.py [--quick] [--workers 2] [--rooms 24] [--save]
 
 What the default configuration has to do per room, and the floor for numpy on one core (30 GB/s of level-2 cache for
 temporaries, 12 bytes per float32 operation):
@@ -17,14 +17,13 @@ temporaries, 12 bytes per float32 operation):
     file      rgb 1.73 + depth 1.15 + labels 0.58 + instances 1.15 + 100 k points x 15 bytes 1.5 =       6.1 MB
 """
 
-import argparse
 import dataclasses
-import os
 import tempfile
 import time
 from collections import Counter
 
 import torch
+from measure import machine, parser, saved
 
 from ponder3d.data.synthetic import filming, rooms
 from ponder3d.data.synthetic.rooms import RoomsConfig, generate, room_path
@@ -93,19 +92,19 @@ def time_loading(config: RoomsConfig) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="6 rooms instead of 24")
-    parser.add_argument("--rooms", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=2)
-    args = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--quick", action="store_true", help="6 rooms instead of 24")
+    options.add_argument("--rooms", type=int, default=0)
+    options.add_argument("--workers", type=int, default=2)
+    args = options.parse_args()
     torch.set_num_threads(1)
     number = args.rooms or (6 if args.quick else 24)
-    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {RoomsConfig()}")
-    with tempfile.TemporaryDirectory() as folder:
+    with saved(args.save), tempfile.TemporaryDirectory() as folder:
+        print(f"{machine(1)}\n{RoomsConfig()}")
         config = RoomsConfig(num_rooms=number, cache=folder)
         time_workers(config, args.workers)
         time_loading(config)
-    time_stages(dataclasses.replace(config, num_rooms=max(3, number // 3), cache=""))
+        time_stages(dataclasses.replace(config, num_rooms=max(3, number // 3), cache=""))
 
 
 if __name__ == "__main__":
