@@ -1,6 +1,6 @@
 """What does ``encode`` cost, and what does a cloud cut into tiles lose?
 
-    python benchmarks/encode.py [--quick] [--voxels 100000 300000 1000000] [--threads 1]
+    python benchmarks/encode.py [--quick] [--voxels 100000 300000 1000000] [--threads 1] [--save]
 
 A generated corridor (walls, floor, ceiling and boxes, textured; about four points a voxel), wider and then longer the
 more voxels it has, and a SparseUNet of the paper's configuration with random weights. Its batch norms have seen a small
@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from measure import machine, peak_mb, table
+from measure import machine, parser, peak_mb, saved, table
 from torch import Tensor
 
 from ponder3d.encoders.encoder import Encoder
@@ -158,22 +158,23 @@ def cut_clouds(voxels: int, threads: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="small clouds, under a minute")
-    parser.add_argument("--voxels", type=int, nargs="+", help="voxels of the whole clouds")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--one", nargs=3, metavar=("VOXELS", "MAX", "HALO"), help=argparse.SUPPRESS)
-    parser.add_argument("--file", default="", help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--quick", action="store_true", help="small clouds, under a minute")
+    options.add_argument("--voxels", type=int, nargs="+", help="voxels of the whole clouds")
+    options.add_argument("--threads", type=int, default=2)
+    options.add_argument("--one", nargs=3, metavar=("VOXELS", "MAX", "HALO"), help=argparse.SUPPRESS)
+    options.add_argument("--file", default="", help=argparse.SUPPRESS)
+    args = options.parse_args()
     torch.set_num_threads(args.threads)
     if args.one:
         halo = float(args.one[2])
         cost = encode_cost(int(args.one[0]), int(args.one[1]), None if math.isnan(halo) else halo, args.file)
         print(json.dumps(vars(cost)))
         return
-    print(machine(args.threads))
-    whole_clouds(args.voxels or list(QUICK_SIZES if args.quick else SIZES), args.threads)
-    cut_clouds(QUICK_CUT_SIZE if args.quick else CUT_SIZE, args.threads)
+    with saved(args.save):
+        print(machine(args.threads))
+        whole_clouds(args.voxels or list(QUICK_SIZES if args.quick else SIZES), args.threads)
+        cut_clouds(QUICK_CUT_SIZE if args.quick else CUT_SIZE, args.threads)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What does the renderer save against the structure of the released code?
 
-    python benchmarks/render.py [--threads 1] [--repeats 5] [--case small] [--device cuda] [--quick]
+    python benchmarks/render.py [--threads 1] [--repeats 5] [--case small] [--device cuda] [--quick] [--save]
 
 One training step of the render head alone: proposals, field, compositing, losses, gradients of the volume and of all
 decoders. Two ways to do it, with the same numbers of rays and samples:
@@ -17,21 +17,19 @@ compared before anything is timed.
 Targets: on a CPU at least 5 times as fast with at most 1/4 of the memory, on a GPU 10 times and 1/5.
 
 How to read it: ``speed`` is the reference's time over ours, round by round, median and quartiles; the calls alternate
-within one process. ``peak`` is how far memory rises during one step: of a fresh process (``measure.peak_mb``), or of
-CUDA's allocator. It holds the gradient of the volume, which neither can do without: ``volume`` in the table.
+within one process. ``peak`` is the memory of one step (``measure.peak_mb``), in a process of its own. It holds the gradient of the volume, which neither can do without: ``volume`` in the table.
 """
 
 import argparse
 import functools
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
-from measure import alternate, machine, milliseconds, peak_mb, ratio, table, timed, verdict
+from measure import alternate, machine, milliseconds, parser, peak_mb, ratio, saved, table, timed, verdict
 from torch import Tensor, nn
 
 from ponder3d.render import samplers
@@ -244,33 +242,11 @@ def check(case: Case, device: str) -> None:
         )
 
 
-def step(case: Case, method: str, device: str) -> Callable[[], float]:
-    """A step that returns its seconds."""
-    made = setting(case, method, device)
-    if device == "cpu":
-        return timed(functools.partial(METHODS[method], made))
-
-    def on_gpu() -> float:
-        torch.cuda.synchronize()
-        start = time.perf_counter()
-        METHODS[method](made)
-        torch.cuda.synchronize()
-        return time.perf_counter() - start
-
-    return on_gpu
-
-
 def measure_peak(name: str, method: str, device: str) -> None:
     """In a process of its own: print the peak of one step."""
     METHODS[method](setting(WARM_UP, method, device))  # load code and start threads, with hardly any data
     made = setting(CASES[name], method, device)
-    if device == "cpu":
-        print(peak_mb(lambda: METHODS[method](made)))
-        return
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    METHODS[method](made)
-    print((torch.cuda.max_memory_allocated() - before) / 1e6)
+    print(peak_mb(lambda: METHODS[method](made), device))
 
 
 def peak_in_own_process(name: str, method: str, threads: int, device: str) -> float:
@@ -281,7 +257,10 @@ def peak_in_own_process(name: str, method: str, threads: int, device: str) -> fl
 def run_case(name: str, threads: int, repeats: int, device: str) -> list[list[object]]:
     case = CASES[name]
     check(replace(case, scenes=min(case.scenes, 2), rays=min(case.rays, 64)), device)
-    seconds = alternate({method: step(case, method, device) for method in METHODS}, repeats)
+    made = {method: setting(case, method, device) for method in METHODS}
+    steps = {method: timed(functools.partial(call, made[method]), device) for method, call in METHODS.items()}
+    seconds = alternate(steps, repeats)
+    del made, steps
     peaks = {method: peak_in_own_process(name, method, threads, device) for method in METHODS}
     speed = ratio(seconds["reference"], seconds["ours"])
     rays, volume = case.scenes * case.rays, case.scenes * torch.Size(case.shape).numel() * case.channels * 4 / 1e6
@@ -299,23 +278,24 @@ def run_case(name: str, threads: int, repeats: int, device: str) -> list[list[ob
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--case", choices=CASES, help="this one only")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--quick", action="store_true", help="the small case, three rounds")
-    parser.add_argument("--peak", nargs=2, metavar=("CASE", "METHOD"), help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--threads", type=int, default=1)
+    options.add_argument("--repeats", type=int, default=5)
+    options.add_argument("--case", choices=CASES, help="this one only")
+    options.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    options.add_argument("--quick", action="store_true", help="three rounds of the small case: under a minute")
+    options.add_argument("--peak", nargs=2, metavar=("CASE", "METHOD"), help=argparse.SUPPRESS)
+    args = options.parse_args()
     torch.set_num_threads(args.threads)
     if args.peak:
         measure_peak(*args.peak, args.device)
         return
     repeats = 3 if args.quick else args.repeats
     names = [args.case] if args.case else ["small"] if args.quick else ON_CPU if args.device == "cpu" else CASES
-    print(f"{machine(args.threads)}\n{repeats} rounds, {args.device}")
-    rows = [row for name in names for row in run_case(name, args.threads, repeats, args.device)]
-    table(["case", "", "ms", "rays a ms", "peak MB", "volume MB"], rows)
+    with saved(args.save):
+        print(f"{machine(args.threads)}\n{repeats} rounds, {args.device}")
+        rows = [row for name in names for row in run_case(name, args.threads, repeats, args.device)]
+        table(["case", "", "ms", "rays a ms", "peak MB", "volume MB"], rows)
 
 
 if __name__ == "__main__":
