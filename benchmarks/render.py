@@ -17,7 +17,8 @@ compared before anything is timed.
 Targets: on a CPU at least 5 times as fast with at most 1/4 of the memory, on a GPU 10 times and 1/5.
 
 How to read it: ``speed`` is the reference's time over ours, round by round, median and quartiles; the calls alternate
-within one process. ``peak`` is the memory of one step (``measure.peak_mb``), in a process of its own. It holds the gradient of the volume, which neither can do without: ``volume`` in the table.
+within one process. ``peak`` is the memory of one step (``measure.peak_mb``), in a process of its own.
+It holds the gradient of the volume, which neither can do without: ``volume`` in the table.
 """
 
 import argparse
