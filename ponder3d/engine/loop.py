@@ -5,16 +5,18 @@ one integer. All ranks take every decision together, at a step boundary, from on
 loss and gradient is skipped and its scenes are named. SIGTERM and Ctrl-C set a flag; the loop saves and leaves.
 """
 
+import collections
 import contextlib
 import functools
 import itertools
+import math
 import multiprocessing
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,7 @@ from ponder3d.engine.checkpoint import CheckpointError, CheckpointStore
 from ponder3d.engine.evaluate import evaluate_scenes
 from ponder3d.engine.experiment import Experiment, first_difference
 from ponder3d.engine.log import SKIPPED_FRAMES, Progress, Report, SkippedFrames, TableLog, TensorBoard
-from ponder3d.engine.optim import gradient_norm, lr_factor, set_lr
+from ponder3d.engine.optim import gradient_norm, lr_factor, set_lr, step_unless
 from ponder3d.engine.runner import Runner
 from ponder3d.engine.sampler import StepSampler
 from ponder3d.geometry import keyed
@@ -131,6 +133,17 @@ class _Sums:
         return {name: (float(total), float(number)) for name, (total, number) in self.figures.items()}
 
 
+@dataclass(frozen=True)
+class _Decision:
+    """What the ranks have decided about a step, perhaps still on its way from the device."""
+
+    step: int
+    sources: list[str]
+    """Scenes of this rank."""
+    read: Callable[[], list[bool]]
+    """Whether it is skipped, whether any rank was asked to stop, whether this rank's loss is finite."""
+
+
 def _means(ranks: Sequence[dict[str, tuple[float, float]]]) -> dict[str, float]:
     """Mean of each figure over the passes of all ranks; one that no pass had is left out."""
     means = {}
@@ -165,6 +178,10 @@ class _Run:
         self.optimizer = experiment.optim.build(self.task)
         self.step_module, self.wrapped_optimizer = self.runner.setup(self.task, self.optimizer)
         self.position = self.skipped = self.bad_in_a_row = 0
+        self.stop = False
+        self.undecided: collections.deque[_Decision] = collections.deque()
+        # Reading what a GPU has decided about a step makes the host wait for it: it is read while the next one runs.
+        self.lag = 1 if self.runner.device.type == "cuda" else 0
         if goes_on:
             self._restore()
         self.skipped_frames = SkippedFrames(out / SKIPPED_FRAMES)
@@ -208,7 +225,7 @@ class _Run:
         with _signals_set_flag() as asked_to_stop, contextlib.closing(self._batches()) as batches:
             for step in range(self.position, e.steps):
                 started = time.monotonic()
-                stop = self._step(step, [next(batches) for _ in range(e.accumulate)], asked_to_stop, sums)
+                self._step(step, [next(batches) for _ in range(e.accumulate)], asked_to_stop, sums)
                 sums.seconds += time.monotonic() - started
                 sums.steps += 1
                 self.position = step + 1
@@ -218,13 +235,13 @@ class _Run:
                 if e.validate_every and self.position % e.validate_every == 0 and self.position < e.steps:
                     self._validate(self.position, e.validation_scenes)
                 # After the evaluation: a run that is killed in it comes back to this step and evaluates again.
-                if self.position % e.save_every == 0 or self.position == e.steps or stop:
+                if self.position % e.save_every == 0 or self.position == e.steps or self.stop:
                     self._save()
-                if stop and self.position < e.steps:
+                if self.stop and self.position < e.steps:
                     raise PreemptedError(f"stopped after step {self.position}; continue with --resume {self.out}")
 
-    def _step(self, step: int, passes: list[Batch], asked_to_stop: threading.Event, sums: _Sums) -> bool:
-        """One optimiser step; returns whether any rank was asked to stop."""
+    def _step(self, step: int, passes: list[Batch], asked_to_stop: threading.Event, sums: _Sums) -> None:
+        """One optimiser step. Whether it counts is decided on the device, and learnt by ``_settle``."""
         e = self.experiment
         self.task.train()
         before = [(b, b.clone()) for b in self.task.buffers()]
@@ -239,33 +256,42 @@ class _Run:
                 self.step_module.backward(loss)
             total = total + loss.detach()
             figures.append({**terms, **monitors})
-        norm = gradient_norm(self.task.parameters())
-        finite = torch.isfinite(norm) & torch.isfinite(total)
-        bad, stop = self.runner.any(~finite, asked_to_stop.is_set())
         self.skipped_frames.add(line for batch in passes for line in batch.skipped)
-        if bad:
-            # Running statistics have already seen the bad batch; the weights have not.
-            for buffer, value in before:
-                buffer.copy_(value)
-            self._note_bad_step(step, passes, bool(torch.isfinite(total)))
-        else:
-            self.bad_in_a_row = 0
-            if e.optim.clip:
-                torch.nn.utils.clip_grads_with_norm_(self.task.parameters(), e.optim.clip, norm)
-            set_lr(self.optimizer, e.optim.lr * lr_factor(step, e.steps, e.optim.warmup, e.optim.final))
-            self.wrapped_optimizer.step()
-            sums.add({"loss": total})
-            for of_pass in figures:
-                sums.add(of_pass)
-            sums.add({"gradient_norm": norm})
+        norm, loss_is_finite = gradient_norm(self.task.parameters()), torch.isfinite(total)
+        decision = self.runner.any(~(torch.isfinite(norm) & loss_is_finite), asked_to_stop.is_set())
+        bad = decision[0]
+        if e.optim.clip:
+            torch.nn.utils.clip_grads_with_norm_(self.task.parameters(), e.optim.clip, norm)
+        set_lr(self.optimizer, e.optim.lr * lr_factor(step, e.steps, e.optim.warmup, e.optim.final))
+        step_unless(bad, self.optimizer, self.wrapped_optimizer)
+        # Running statistics have already seen the batch; a bad one is taken back.
+        for buffer, value in before:
+            buffer.copy_(torch.where(bad, value, buffer))
+        for of_pass in [{"loss": total}, *figures, {"gradient_norm": norm}]:
+            sums.add({name: torch.where(bad, math.nan, value.detach().float()) for name, value in of_pass.items()})
         self.optimizer.zero_grad(set_to_none=True)
-        return stop
+        sources = [source for batch in passes for source in batch.sources]
+        self.undecided.append(
+            _Decision(step, sources, self.runner.reading(torch.cat([decision, loss_is_finite[None]])))
+        )
+        self._settle(self.lag)
 
-    def _note_bad_step(self, step: int, passes: list[Batch], loss_is_finite: bool) -> None:
+    def _settle(self, lag: int) -> None:
+        """Learn what was decided on the device, except for the last ``lag`` steps, which it may still be at."""
+        while len(self.undecided) > lag:
+            decision = self.undecided.popleft()
+            bad, stop, loss_is_finite = decision.read()
+            self.stop |= stop
+            if bad:
+                self._note_bad_step(decision.step, decision.sources, loss_is_finite)
+            else:
+                self.bad_in_a_row = 0
+
+    def _note_bad_step(self, step: int, sources: list[str], loss_is_finite: bool) -> None:
         self.skipped += 1
         self.bad_in_a_row += 1
         what = "gradient" if loss_is_finite else "loss"
-        names = ", ".join(source for batch in passes for source in batch.sources)
+        names = ", ".join(sources)
         line = f"step {step} skipped on all ranks; rank {self.runner.rank}, {what} not finite, scenes: {names}"
         print(f"ponder3d: {line}", file=sys.stderr)
         with (self.out / "skipped.log").open("a") as file:
@@ -318,6 +344,7 @@ class _Run:
         return LoaderError(f"a loader process died ({str(error).strip()}); continue with --resume {self.out}")
 
     def _log(self, sums: _Sums) -> None:
+        self._settle(0)
         ranks = self.runner.gather(sums.totals())
         if not self.leads or self.train_log is None or self.board is None:
             return
@@ -353,16 +380,17 @@ class _Run:
 
     def _save(self) -> None:
         """The first rank writes; the others wait, and stop with it if it cannot."""
+        self._settle(0)
         problem = None
         if self.leads:
             try:
                 self._write()
             except Exception as error:
                 problem = error
-        (failed,) = self.runner.any(problem is not None)
+        failed = self.runner.any(problem is not None)
         if problem is not None:
             raise problem
-        if failed:
+        if bool(failed):
             raise CheckpointError(f"{self.out}: rank 0 could not save step {self.position}; its message says why")
 
     def _write(self) -> None:

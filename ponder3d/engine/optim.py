@@ -69,3 +69,11 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> torch.Tensor:
     """Norm of all gradients together; not finite if any of them is not."""
     grads = [p.grad for p in parameters if p.grad is not None]
     return torch.nn.utils.get_total_norm(grads) if grads else torch.zeros(())
+
+
+def step_unless(bad: torch.Tensor, optimizer: torch.optim.Optimizer, wrapped: torch.optim.Optimizer) -> None:
+    """Step, unless ``bad`` (a flag on the device) is set: then weights and state stay, and the host need not know."""
+    # What torch's gradient scaler gives to fused optimisers, for the same purpose.
+    optimizer.found_inf = bad.to(torch.float32)  # type: ignore[attr-defined]
+    wrapped.step()
+    del optimizer.found_inf  # type: ignore[attr-defined]

@@ -4,6 +4,7 @@ Everything Lightning-shaped ends here; a class with the same methods on plain to
 """
 
 import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -71,12 +72,35 @@ class Runner:
         module, wrapped = self._fabric.setup(_LossModule(task), optimizer)
         return TrainStep(self._fabric, module), wrapped
 
-    def any(self, *flags: bool | Tensor) -> list[bool]:
-        """For each flag, whether it is set on any rank. Every rank gets the same answer, in one reduction."""
-        local = torch.stack([torch.as_tensor(flag, device=self.device).to(torch.float32) for flag in flags])
-        total = self._fabric.all_reduce(local, reduce_op="sum") if self.world > 1 else local
-        assert isinstance(total, Tensor)
-        return (total > 0).tolist()
+    def any(self, *flags: bool | Tensor) -> Tensor:
+        """For each flag, whether it is set on any rank, on the device; nothing waits for it.
+
+        Every rank gets the same answer, in one reduction.
+        """
+        # A fill, where a copy of a Python number would make the host wait.
+        local = [
+            flag.to(torch.float32) if isinstance(flag, Tensor) else torch.full((), float(flag), device=self.device)
+            for flag in flags
+        ]
+        total = torch.stack(local)
+        if self.world > 1:
+            reduced = self._fabric.all_reduce(total, reduce_op="sum")
+            assert isinstance(reduced, Tensor)
+            total = reduced
+        return total > 0
+
+    def reading(self, values: Tensor) -> Callable[[], list[Any]]:
+        """Begin to copy a tensor to the host; the function that is returned waits for it and gives its elements."""
+        if self.device.type != "cuda":
+            return values.tolist
+        copied, done = values.to("cpu", non_blocking=True), torch.cuda.Event()
+        done.record()
+
+        def wait() -> list[Any]:
+            done.synchronize()
+            return copied.tolist()
+
+        return wait
 
     def sum(self, value: Tensor) -> Tensor:
         """Sum of a tensor over the ranks."""

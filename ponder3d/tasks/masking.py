@@ -35,11 +35,11 @@ class NoMasking(MaskingConfig):
 
 @dataclass(frozen=True)
 class BlockMasking(MaskingConfig):
-    """PonderV2 outdoors: blocks of 8 voxels, 80 % of those occupied."""
+    """PonderV2 outdoors: blocks of 8 voxels of 0.1 m, 80 % of those occupied."""
 
     ratio: float = 0.8
     """Share of the occupied blocks of each scene whose features are hidden."""
-    size: float = 0.4
+    size: float = 0.8
     """Edge of a block in metres."""
 
     def build(self, in_channels: int) -> nn.Module:

@@ -469,10 +469,10 @@ def recorded_batches(out: Path, rank: int = 0) -> list[Any]:
 def _record_batches(path: Path) -> None:
     step, seen = loop._Run._step, []
 
-    def recording_step(run: Any, number: int, passes: list[Batch], *others: Any) -> bool:
+    def recording_step(run: Any, number: int, passes: list[Batch], *others: Any) -> None:
         seen.append([_plain(batch) for batch in passes])
         torch.save(seen, path)
-        return step(run, number, passes, *others)
+        step(run, number, passes, *others)
 
     loop._Run._step = recording_step  # type: ignore[method-assign]
 
