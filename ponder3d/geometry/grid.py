@@ -4,11 +4,12 @@ Keys pack (scene, x, y, z) into 12 + 3 x 17 bits, so that every key is exact (no
 before coordinates, and a neighbour's key is the key plus a constant.
 """
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ponder3d.types import Grid
@@ -63,19 +64,37 @@ def voxelize(xyz: Float[Tensor, "N 3"], scene: Int[Tensor, " N"], size: float) -
         ValueError: a coordinate is not finite, or too far from the origin for the 17 bits of an axis.
     """
     cells = torch.floor(xyz / size)
-    if len(cells):
-        # One reduction, one read: NaN fails the comparison too.
-        if not bool((cells.abs() <= MAX_COORDINATE).all()):
-            reach = MAX_COORDINATE * size
-            raise ValueError(
-                f"voxelize: a coordinate is not finite or beyond {reach:g} m from the origin, the reach of voxels of "
-                f"{size:g} m; centre the scene or use larger voxels"
-            )
+    # NaN fails the comparison too.
+    fine = (cells.abs() <= MAX_COORDINATE).all() & (scene < MAX_SCENES).all()
+    keys = pack_keys(torch.cat([scene[:, None], cells.to(torch.int64)], dim=1))
+    unique, voxel, counts, read = unique_keys(keys, fine)
+    if not read:
         if int(scene.max()) >= MAX_SCENES:
             raise ValueError(f"voxelize: more than {MAX_SCENES} scenes in a batch")
-    keys = pack_keys(torch.cat([scene[:, None], cells.to(torch.int64)], dim=1))
-    unique, voxel, counts = torch.unique(keys, sorted=True, return_inverse=True, return_counts=True)
+        raise ValueError(
+            f"voxelize: a coordinate is not finite or beyond {MAX_COORDINATE * size:g} m from the origin, the reach of "
+            f"voxels of {size:g} m; centre the scene or use larger voxels"
+        )
     return Voxels(coords=unpack_keys(unique), keys=unique, voxel=voxel, counts=counts)
+
+
+def unique_keys(
+    keys: Int[Tensor, " N"], flag: Bool[Tensor, ""] | None = None
+) -> tuple[Int[Tensor, " M"], Int[Tensor, " N"], Int[Tensor, " M"], bool]:
+    """``torch.unique`` that makes the host wait for a GPU once: for M and, along with it, for the value of a flag.
+
+    Returns:
+        The keys, sorted; the row among them of each given key; how often each was given; the flag, True without one.
+    """
+    ordered, order = torch.sort(keys, stable=True)
+    new = torch.ones_like(ordered, dtype=torch.bool)
+    new[1:] = ordered[1:] != ordered[:-1]
+    read = [new.sum()] if flag is None else [new.sum(), flag.to(torch.int64)]
+    num, *given = torch.stack(read).tolist()
+    row = new.cumsum(0) - 1
+    unique = ordered.new_empty(num).scatter_(0, row, ordered)  # equal rows get equal keys
+    counts = torch.zeros_like(unique).scatter_add_(0, row, torch.ones_like(row))
+    return unique, torch.empty_like(row).scatter_(0, order, row), counts, bool(all(given))
 
 
 def fragments(xyz: Float[Tensor, "N 3"], scene: Int[Tensor, " N"], size: float) -> Iterator[Int[Tensor, " P"]]:
@@ -106,17 +125,26 @@ def ravel(cells: Int[Tensor, "N 3"], scene: Int[Tensor, " N"], shape: tuple[int,
     return ((scene * shape[0] + cells[:, 0]) * shape[1] + cells[:, 1]) * shape[2] + cells[:, 2]
 
 
+def shape_like(shape: tuple[int, int, int], x: Tensor) -> Tensor:
+    """A shape as a tensor of the type and on the device of another. Made once: a copy to a GPU makes the host wait."""
+    return _constant(shape, x.dtype, x.device)
+
+
+@functools.lru_cache(maxsize=256)
+def _constant(values: tuple[int, int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # what is made in inference mode cannot take part in training
+        return torch.tensor(values, dtype=dtype, device=device)
+
+
 def cells_from_world(grid: Grid, xyz: Float[Tensor, "N 3"], scene: Int[Tensor, " N"]) -> Float[Tensor, "N 3"]:
     """World points to continuous cell coordinates: the one map used by scatter and by sampling alike.
 
     Convention: cell i covers [i, i + 1) and its value sits at i + 0.5.
     """
     lo, hi = grid.box[:, 0][scene], grid.box[:, 1][scene]
-    shape = torch.tensor(grid.shape, dtype=xyz.dtype, device=xyz.device)
-    return (xyz - lo) / (hi - lo) * shape
+    return (xyz - lo) / (hi - lo) * shape_like(grid.shape, xyz)
 
 
 def cells_per_metre(grid: Grid) -> Float[Tensor, "B 3"]:
     """Derivative of ``cells_from_world`` along each axis."""
-    shape = torch.tensor(grid.shape, dtype=grid.box.dtype, device=grid.box.device)
-    return shape / (grid.box[:, 1] - grid.box[:, 0])
+    return shape_like(grid.shape, grid.box) / (grid.box[:, 1] - grid.box[:, 0])

@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ponder3d.geometry import compiled_trilinear
-from ponder3d.geometry.grid import cells_from_world, cells_per_metre, ravel
+from ponder3d.geometry.grid import cells_from_world, cells_per_metre, ravel, shape_like
 from ponder3d.geometry.kernels import use_triton
 from ponder3d.types import Grid, Volume
 
@@ -50,7 +50,7 @@ def corners(grid: Grid, xyz: Float[Tensor, "N 3"], scene: Int[Tensor, " N"]) -> 
     twin = twin_of(xyz)
     if twin is not None:
         return Corners(*twin.corners(grid, xyz, scene))
-    shape = torch.tensor(grid.shape, device=xyz.device)
+    shape = shape_like(grid.shape, scene)
     position = cells_from_world(grid, xyz, scene) - 0.5
     last = (shape - 1).to(position.dtype)
     inside = (position >= 0) & (position <= last)
@@ -65,7 +65,7 @@ def corners(grid: Grid, xyz: Float[Tensor, "N 3"], scene: Int[Tensor, " N"]) -> 
     sx, sy, sz = torch.stack([-slope, slope], dim=1)
     weight = _outer(wx, wy, wz).permute(1, 0)
     slopes = torch.stack([_outer(sx, wy, wz), _outer(wx, sy, wz), _outer(wx, wy, sz)]).permute(2, 0, 1)
-    strides = torch.tensor([grid.shape[1] * grid.shape[2], grid.shape[2], 1], device=xyz.device) * step
+    strides = shape_like((grid.shape[1] * grid.shape[2], grid.shape[2], 1), scene) * step
     bits = torch.arange(8, device=xyz.device)
     offsets = sum(((bits >> (2 - axis)) & 1) * strides[axis] for axis in range(3))
     index = ravel(low, scene, grid.shape)[:, None] + offsets
@@ -167,9 +167,10 @@ def scatter(
     if twin is not None:
         return twin.scatter(index, weight, values, num_rows, rest, dtype or values.dtype)
     num_terms, num = values.shape[:2]
-    order = torch.argsort(index.flatten(), stable=True)
-    counts = torch.bincount(index.flatten(), minlength=num_rows)
+    flat = index.flatten()  # no bincount: it makes the host wait for the largest value
+    counts = torch.zeros(num_rows, dtype=torch.int64, device=flat.device).scatter_add_(0, flat, torch.ones_like(flat))
     starts = counts.cumsum(0) - counts
+    order = torch.argsort(flat, stable=True)
     terms = torch.arange(num_terms, device=index.device) * num
     samples = ((order // 8)[:, None] + terms).flatten()
     per_sample = weight.reshape(-1, num_terms).index_select(0, order).to(values.dtype)

@@ -238,7 +238,8 @@ class _GradientOfRows:
         # PyTorch sums all channels at once, to which a part of them is a copy.
         self.values = rows.new_empty(2, num, width if twin else rows.shape[1], dtype=wide)
         if twin is None:
-            self.values[0, :, width:], self.values[1, :, width:] = self.rest, 0
+            self.values[0, :, width:] = self.rest
+            self.values[1, :, width:].zero_()
 
     def add(self, chunk: slice, corner: Tensor, grad_f: Tensor, by_feature: Tensor) -> None:
         if self.in_place:

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ponder3d.config import Config
-from ponder3d.geometry.grid import cells_from_world
+from ponder3d.geometry.grid import cells_from_world, shape_like
 from ponder3d.geometry.trilinear import Corners, corners, sample
 from ponder3d.render.closed_form import Decoded, DecoderWeights, Positions, decode_with_gradient
 from ponder3d.types import Volume
@@ -237,5 +237,4 @@ class SDFField(nn.Module):
     def _position(self, volume: Volume, xyz: Tensor, scene: Tensor) -> Tensor | None:
         if not self.config.use_position:
             return None
-        shape = torch.tensor(volume.grid.shape, dtype=xyz.dtype, device=xyz.device)
-        return cells_from_world(volume.grid, xyz, scene) / shape * 2 - 1
+        return cells_from_world(volume.grid, xyz, scene) / shape_like(volume.grid.shape, xyz) * 2 - 1

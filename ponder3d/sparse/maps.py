@@ -13,7 +13,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from ponder3d.geometry import kernels
-from ponder3d.geometry.grid import key_offset, pack_keys, unpack_keys
+from ponder3d.geometry.grid import key_offset, pack_keys, unique_keys, unpack_keys
 from ponder3d.sparse import compiled
 
 BLOCK_ROWS = 2048
@@ -131,7 +131,7 @@ def strided_map(
         Output coordinates sorted by key, their keys, and the map. With ``kernel == stride`` every input has one output.
     """
     tap, in_row, out_key = _strided_pairs(coords, kernel, stride, padding)
-    out_keys, out_row = torch.unique(out_key, sorted=True, return_inverse=True)
+    out_keys, out_row, _, _ = unique_keys(out_key)
     forward = _table_from_pairs(tap, in_row, out_row, kernel**3, len(coords), len(out_keys))
     transpose = _table_from_pairs(tap, out_row, in_row, kernel**3, len(out_keys), len(coords))
     return unpack_keys(out_keys), out_keys, ConvMap(forward=forward, transpose=transpose, mirrored=False)

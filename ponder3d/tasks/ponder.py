@@ -15,6 +15,7 @@ from ponder3d.encoders.encoder import EncoderConfig
 from ponder3d.encoders.sparse_unet import SparseUNetConfig
 from ponder3d.geometry.cameras import depth_from_t, normals_from_depth, pixel_grid, pixel_rays
 from ponder3d.geometry.drawing import colour_scale, normal_colours
+from ponder3d.geometry.grid import shape_like
 from ponder3d.metrics.image import depth_l1, psnr
 from ponder3d.metrics.rendering import RenderedViews, RenderingMetric
 from ponder3d.render.fields import FieldConfig
@@ -133,8 +134,7 @@ class Ponder(Task):
     def grid(self, batch: Batch) -> Grid:
         """One box per scene, filled along each axis: a room of 6 x 5 x 2.7 m uses all of its volume."""
         lo, hi = batch.bounds.unbind(1)
-        shape = torch.tensor(self.config.volume_shape, device=lo.device)
-        margin = ((hi - lo) / (shape - 2)).clamp(min=self.config.volume_margin)
+        margin = ((hi - lo) / (shape_like(self.config.volume_shape, lo) - 2)).clamp(min=self.config.volume_margin)
         return Grid(torch.stack([lo - margin, hi + margin], dim=1), self.config.volume_shape)
 
     @torch.no_grad()

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ponder3d.geometry.grid import cells_from_world, find_keys, pack_keys, ravel
+from ponder3d.geometry.grid import cells_from_world, find_keys, pack_keys, ravel, shape_like
 from ponder3d.geometry.trilinear import corners, sample
 from ponder3d.sparse import SparseTensor
 from ponder3d.types import Grid, Occupied, Points, Volume
@@ -56,8 +56,7 @@ def _located(features: Points | SparseTensor) -> tuple[Tensor, Tensor, Tensor]:
 def _pool(cells: Float[Tensor, "N 3"], scene: Int[Tensor, " N"], feats: Float[Tensor, "N C"], grid: Grid) -> Volume:
     num_scenes = len(grid.box)
     cell = torch.floor(cells).to(torch.int64)
-    shape = torch.tensor(grid.shape, device=cell.device)
-    inside = ((cell >= 0) & (cell < shape)).all(1)
+    inside = ((cell >= 0) & (cell < shape_like(grid.shape, cell))).all(1)
     # What lies outside goes to one extra row, which is cut off: no data-dependent size, so nothing waits for the GPU.
     num_cells = num_scenes * grid.shape[0] * grid.shape[1] * grid.shape[2]
     row = torch.where(inside, ravel(cell, scene, grid.shape), num_cells)
@@ -65,7 +64,7 @@ def _pool(cells: Float[Tensor, "N 3"], scene: Int[Tensor, " N"], feats: Float[Te
     dtype = torch.promote_types(feats.dtype, torch.float32)
     count = torch.zeros(num_cells + 1, dtype=dtype, device=feats.device)
     count = count.index_add_(0, row, torch.ones_like(row, dtype=dtype))
-    if feats.device.type != "cpu":  # how many cells are occupied is something the host would have to wait for
+    if not _may_wait_for(feats):  # how many cells are occupied is something that only the device knows
         total = feats.new_zeros(num_cells + 1, feats.shape[1], dtype=dtype).index_add_(0, row, feats.to(dtype))
         mean = (total[:-1] / count[:-1].clamp(min=1)[:, None]).to(feats.dtype)
         return Volume(grid, mean.view(num_scenes, *grid.shape, feats.shape[1]))
@@ -75,6 +74,11 @@ def _pool(cells: Float[Tensor, "N 3"], scene: Int[Tensor, " N"], feats: Float[Te
     mean = (total[:-1] / count[rows, None]).to(feats.dtype)
     whole = feats.new_zeros(num_cells, feats.shape[1]).index_copy(0, rows, mean)
     return Volume(grid, whole.view(num_scenes, *grid.shape, feats.shape[1]), Occupied(rows, mean))
+
+
+def _may_wait_for(x: Tensor) -> bool:
+    """Whether the host may ask for values: on a CPU it has them."""
+    return x.device.type == "cpu"
 
 
 def sample_at(features: Features, xyz: Float[Tensor, "N 3"], scene: Int[Tensor, " N"]) -> Float[Tensor, "N C"]:

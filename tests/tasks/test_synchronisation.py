@@ -1,0 +1,108 @@
+"""Nothing in a step of pre-training makes the host wait for a GPU, but for one size per level of the encoder.
+
+There need not be a GPU: on a CPU the same operations are counted, with the CPU's own short cuts turned off.
+"""
+
+import traceback
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ponder3d.encoders.sparse_unet import SparseUNetConfig
+from ponder3d.geometry.kernels import kernels
+from ponder3d.render.fields import FieldConfig
+from ponder3d.render.losses import RenderLossConfig
+from ponder3d.render.renderer import RenderConfig
+from ponder3d.tasks.masking import BlockMasking
+from ponder3d.tasks.ponder import PonderConfig
+from ponder3d.types import Batch, LabelSet, Points, Rays, RayTargets
+from ponder3d.volume import convert
+from ponder3d.volume.unet3d import ShallowNet3DConfig, UNet3DConfig
+
+WAITS = ("_local_scalar_dense", "nonzero", "_unique", "unique_", "masked_select", "bincount", "equal", "is_nonzero")
+COPIES = ("lift_fresh",)  # torch.tensor(...): on a GPU a copy from the host, which waits
+
+
+class Waits(TorchDispatchMode):
+    """The operations for which the host would wait, and the lines that called them."""
+
+    def __init__(self):
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        by_mask = name.startswith("index") and any(
+            isinstance(index, torch.Tensor) and index.dtype == torch.bool
+            for arg in args
+            if isinstance(arg, list | tuple)
+            for index in arg
+        )
+        if by_mask or name.startswith(WAITS + COPIES) or (name == "repeat_interleave" and not kwargs):
+            self.note(name)
+        return func(*args, **(kwargs or {}))
+
+    def note(self, name: str) -> None:
+        """Add an operation, with the last function of the package that is on the stack."""
+        of_package = [f for f in traceback.extract_stack() if "ponder3d" in Path(f.filename).parts[:-1]]
+        frame = [f for f in of_package if "tests" not in Path(f.filename).parts][-1]
+        self.found.append(f"{name} in {frame.name}")
+
+
+def a_batch(scenes: int = 2, points: int = 400, rays: int = 24) -> Batch:
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape):
+        return torch.rand(*shape, generator=generator)
+
+    xyz = random(scenes * points, 3) * 3
+    feats = torch.cat([random(scenes * points, 3), torch.ones(scenes * points, 1)], dim=1)
+    num = scenes * rays
+    directions = torch.nn.functional.normalize(random(num, 3) - 0.5, dim=1)
+    scene = torch.arange(scenes).repeat_interleave(rays)
+    return Batch(
+        points=Points(xyz, feats, torch.full((scenes,), points)),
+        bounds=torch.tensor([[[0.0, 0, 0], [3, 3, 3]]] * scenes),
+        keys=torch.arange(scenes),
+        sources=("a",) * scenes,
+        rays=Rays(torch.full((num, 3), 1.5), directions, torch.full((num,), 0.05), torch.full((num,), 9.0), scene),
+        targets=RayTargets(random(num, 3), random(num) * 2, torch.arange(num) % 4 - 1, random(num, 5)),
+    )
+
+
+@pytest.mark.parametrize("contrast", ["classes", "rays"])
+@pytest.mark.parametrize("net", [UNet3DConfig((4, 8), 8), ShallowNet3DConfig(4, 1, 8, "add")])
+def test_a_step_waits_once_per_level(net, contrast, monkeypatch):
+    monkeypatch.setattr(convert, "_may_wait_for", lambda x: False)
+    config = PonderConfig(
+        encoder=SparseUNetConfig(("rgb", "one"), 0.2, 4, 3, (4, 8, 8, 4), (1, 1, 1, 1)),
+        masking=BlockMasking(0.5, 0.5),
+        volume_shape=(8, 8, 8),
+        volume_net=net,
+        field=FieldConfig(hidden=8, geometry_channels=4, use_position=True),
+        render=RenderConfig(8, 4, 4),
+        losses=RenderLossConfig(surface=0.5, contrast=contrast),
+        semantic_channels=4,
+        feature_channels=5,
+        render_every=2,
+    )
+    task = config.build(LabelSet(("x", "y", "z"), ((0, 0, 0),) * 3))
+    task.train()
+    batch = a_batch()
+
+    def step() -> None:
+        torch.stack(list(task.losses(batch, 0).terms.values())).sum().backward()
+
+    waits, tolist = Waits(), torch.Tensor.tolist
+    with kernels("torch"):
+        step()  # constants are made in the first
+        with monkeypatch.context() as patch, waits:
+            # Not an operation of PyTorch's, on a CPU.
+            patch.setattr(torch.Tensor, "tolist", lambda self: waits.note("tolist") or tolist(self))
+            step()
+    # Pairs in blocks are for a CPU alone.
+    found = [each for each in waits.found if not each.endswith("_blocked_pairs")]
+    # Blocks of the mask, voxels of the input, voxels of each of two coarser levels.
+    assert found == ["tolist in unique_keys"] * 4
