@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from torch.utils.data import Dataset
 
 from ponder3d.data.dataset import SceneDataset
-from ponder3d.data.transforms import Transform, apply
+from ponder3d.data.transforms import SphereCrop, Transform, apply
+from ponder3d.geometry import keyed
 from ponder3d.types import Batch, Scene
 
 
@@ -24,10 +25,32 @@ class KeyedScenes(Dataset[Scene]):
 
 
 class Collate:
-    """Packs scenes into a batch with the point channels of one encoder."""
+    """Packs scenes into a batch with the point channels of one encoder.
 
-    def __init__(self, inputs: Sequence[str]):
-        self.inputs = tuple(inputs)
+    Args:
+        inputs: point channels.
+        max_points: of a batch, 0 for any number. The largest scenes are cropped to one size, so that all fit.
+    """
+
+    def __init__(self, inputs: Sequence[str], max_points: int = 0):
+        self.inputs, self.max_points = tuple(inputs), max_points
 
     def __call__(self, scenes: Sequence[Scene]) -> Batch:
+        if self.max_points:
+            most = _most_per_scene([len(scene.xyz) for scene in scenes], self.max_points)
+            crop = SphereCrop(max_points=most)
+            scenes = [crop(scene, keyed.generator(scene.key, 0xC0)) for scene in scenes]
         return Batch.of(scenes, self.inputs)
+
+
+def _most_per_scene(sizes: Sequence[int], budget: int) -> int:
+    """The largest n such that scenes cut to n points are within the budget; at least 1."""
+    most, left = budget, budget
+    for done, size in enumerate(sorted(sizes)):
+        most = left // (len(sizes) - done)
+        if size > most:
+            break
+        left -= size
+    else:
+        most = budget
+    return max(1, most)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ponder3d.config import incidental
 from ponder3d.encoders.encoder import Encoder, EncoderConfig
 from ponder3d.geometry.grid import voxelize
 from ponder3d.sparse import SparseTensor
@@ -17,6 +18,7 @@ from ponder3d.sparse.nn import BatchNorm, InverseConv3d, StridedConv3d, SubmConv
 from ponder3d.sparse.tensor import MapCache
 from ponder3d.types import Batch
 from ponder3d.types.scene import INPUT_CHANNELS
+from ponder3d.volume.recompute import recomputed
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class SparseUNetConfig(EncoderConfig):
     """Added to the variance in every batch norm."""
     norm_momentum: float = 0.01
     """Weight of the new statistics."""
+    recompute: bool = incidental(False)
+    """Whether training keeps what goes into each stage only, and computes the stage again in the backward pass."""
 
     def __post_init__(self):
         if len(self.channels) != len(self.blocks) or len(self.channels) % 2:
@@ -62,7 +66,7 @@ class SparseUNet(Encoder):
 
     def __init__(self, config: SparseUNetConfig):
         super().__init__()
-        self.config = config
+        self.config, self.recompute = config, config.recompute
         half = len(config.channels) // 2
         widths, deep_to_shallow = config.channels[:half], config.channels[half:]
         in_channels = sum(INPUT_CHANNELS[name] for name in config.inputs)
@@ -94,13 +98,19 @@ class SparseUNet(Encoder):
         skips = []
         for down, stage in zip(self.down, self.enc, strict=True):
             skips.append(x)
-            x = stage(down(x))
+            x = self._through(stage, down(x))
         for up, stage in zip(self.up, self.dec, strict=True):
             x = up(x)
             x = x.with_feats(torch.cat([x.feats, skips.pop().feats], dim=1))
-            # Not stage(x), which holds its input to the end: the last one sets the peak of memory.
-            for block in stage.children():
-                x = block(x)
+            x = self._through(stage, x)
+        return x
+
+    def _through(self, stage: nn.Module, x: SparseTensor) -> SparseTensor:
+        if self.recompute:
+            return x.with_feats(recomputed(stage, lambda feats: stage(x.with_feats(feats)).feats, x.feats))
+        # Not stage(x), which holds its input to the end: the last one sets the peak of memory.
+        for block in stage.children():
+            x = block(x)
         return x
 
 

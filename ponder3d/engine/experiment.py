@@ -32,6 +32,9 @@ class Experiment(Config):
     """Scenes per optimiser step, over all ranks and accumulation."""
     accumulate: int = 1
     """Passes into which each rank splits its share of the batch, to save memory."""
+    max_points: int = 0
+    """Points of a training pass of a rank at most, whatever scenes come together: the largest are cropped around a
+    random point of theirs, to one size. Memory follows from it, and from the rays of ``PickRays``. 0 for any number."""
     seed: int = 0
     """Every random number of the run follows from it."""
     init: str = ""
@@ -74,7 +77,7 @@ class Experiment(Config):
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"Experiment.{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("workers", "validate_every", "validation_scenes"):
+        for name in ("workers", "validate_every", "validation_scenes", "max_points"):
             if getattr(self, name) < 0:
                 raise ValueError(f"Experiment.{name} must not be negative")
         if self.precision not in ("32-true", "bf16-mixed"):

@@ -307,7 +307,7 @@ class _Run:
 
     def _pass(self, number: int) -> Iterator[Batch]:
         """Every training scene once. Steps draw from epochs 0, 1, ...; these are -1, -2, ..."""
-        collate = Collate(self.experiment.task.encoder.inputs)
+        collate = Collate(self.experiment.task.encoder.inputs, self.experiment.max_points)
         for row in range(len(self.scenes)):
             yield to_device(collate([self.scenes[-1 - number, row]]), self.runner.device)
 
@@ -319,7 +319,7 @@ class _Run:
         )
         over = multiprocessing.RawValue("b", 0)
         loader = DataLoader(
-            _Batches(self.scenes, Collate(e.task.encoder.inputs)),
+            _Batches(self.scenes, Collate(e.task.encoder.inputs, e.max_points)),
             batch_size=None,  # the sampler yields the draws of a whole batch
             sampler=sampler,  # type: ignore[arg-type]
             num_workers=e.workers,

@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ponder3d.config import Config
+from ponder3d.config import Config, incidental
 from ponder3d.types import Volume
 from ponder3d.volume.occupied import norm_conv_of_occupied
+from ponder3d.volume.recompute import recomputed
 
 
 class VolumeNetConfig(Config, ABC):
@@ -45,6 +46,9 @@ class UNet3DConfig(VolumeNetConfig):
     """Channels per level; every level halves the resolution."""
     out_channels: int = 128
     """Channels of the feature volume."""
+    recompute: bool = incidental(False)
+    """Whether training keeps what goes into each convolution only, not what its norm makes of it, and computes the
+    norm again in the backward pass."""
 
     def build(self, in_channels: int) -> VolumeNet:
         """The network for features of ``in_channels``."""
@@ -78,6 +82,7 @@ class UNet3D(VolumeNet):
         widths = config.channels
         self.out_channels = config.out_channels
         self.down = nn.ModuleList([_NormConv(i, o) for i, o in zip((in_channels, *widths[:-1]), widths, strict=True)])
+        self.recompute = config.recompute
         deep = tuple(reversed(widths))
         pairs = list(zip(deep[:-1], deep[1:], strict=True))
         self.up = nn.ModuleList([nn.ConvTranspose3d(i, o, kernel_size=3, stride=2, padding=1) for i, o in pairs])
@@ -91,12 +96,15 @@ class UNet3D(VolumeNet):
         x = first.of_volume(volume)
         skips = [x]
         for block in deeper:
-            x = block(F.max_pool3d(x, 2, ceil_mode=True))
+            x = self._through(block, F.max_pool3d(x, 2, ceil_mode=True))
             skips.append(x)
         for up, fuse, skip in zip(self.up, self.fuse, reversed(skips[:-1]), strict=True):
             assert isinstance(up, nn.ConvTranspose3d)
-            x = fuse(up(x, output_size=skip.shape[2:]) + skip)
+            x = self._through(fuse, up(x, output_size=skip.shape[2:]) + skip)
         return Volume(volume.grid, _pointwise(self.head, x))
+
+    def _through(self, block: nn.Module, x: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B D X Y Z"]:
+        return recomputed(block, block, x) if self.recompute else block(x)
 
 
 class ShallowNet3D(VolumeNet):

@@ -96,3 +96,24 @@ def test_collate_packs_the_channels_of_the_encoder(scenes):
     assert batch.rays.scene.tolist() == [0] * 8 + [1] * 8 and batch.sources == ("cloud 0", "cloud 1")
     with pytest.raises(ValueError, match="unknown point input 'colour'"):
         Collate(["colour"])(drawn)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "budget", "expected"),
+    [
+        ((10, 20, 30), 60, (10, 20, 30)),
+        ((10, 20, 30), 59, (10, 20, 29)),
+        ((30, 10, 20), 45, (17, 10, 17)),
+        ((50, 50), 60, (30, 30)),
+        ((5, 40, 40), 15, (5, 5, 5)),
+        ((3, 3), 1, (1, 1)),  # no scene is left empty
+        ((0, 9), 4, (0, 4)),
+    ],
+)
+def test_the_largest_scenes_are_cropped_until_a_batch_is_within_its_budget(sizes, budget, expected):
+    scenes = [Scene(torch.rand(n, 3), None, None, str(i), key=i) for i, n in enumerate(sizes)]
+    batch = Collate(("one",), max_points=budget)(scenes)
+    assert tuple(batch.points.counts.tolist()) == expected
+    assert Collate(("one",))(scenes).points.counts.tolist() == list(sizes)
+    again = Collate(("one",), max_points=budget)(scenes)
+    assert torch.equal(batch.points.xyz, again.points.xyz)
