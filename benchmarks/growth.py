@@ -47,6 +47,7 @@ from ponder3d.data.loader import Collate
 from ponder3d.data.synthetic.rooms import RoomsConfig
 from ponder3d.data.transforms import Centre, GridSample, PickRays, apply
 from ponder3d.encoders.sparse_unet import SparseUNet, SparseUNetConfig, pool_to_voxels
+from ponder3d.engine.memory import keep_freed_memory
 from ponder3d.geometry.grid import voxelize
 from ponder3d.recipes.pretrain_indoor import rooms
 from ponder3d.sparse import SparseTensor
@@ -250,6 +251,7 @@ def main() -> None:
     options.add_argument("--cache", help=argparse.SUPPRESS)
     args = options.parse_args()
     torch.set_num_threads(args.threads)
+    keep_freed_memory()  # as the commands of ponder3d do
     if args.size:
         cost = step_cost(Size(float(args.size[0]), int(args.size[1])), args.cache, args.steps)
         print(json.dumps(vars(cost)))

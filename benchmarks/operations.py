@@ -50,7 +50,7 @@ def count(task: Ponder, batch: Batch) -> Operations:
         pool = densify_with_offsets if task.config.cell_offsets else densify
         occupied = pool(features, task.grid(batch)).occupied
     cells = len(batch) * prod(task.config.volume_shape)
-    share = 1.0 if occupied is None else len(occupied) / cells
+    share = 1.0 if occupied is None else len(occupied.rows) / cells
     config, field = task.config, task.field
     rays = len(batch.rays.every(config.render_every))
     ends = len(batch.rays) if config.losses.surface and head_macs(field) else 0

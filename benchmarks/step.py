@@ -43,6 +43,7 @@ from ponder3d.data.synthetic.rooms import RoomsConfig, generate
 from ponder3d.data.transforms import GridSample, apply
 from ponder3d.encoders.sparse_unet import SparseUNetConfig
 from ponder3d.engine.experiment import Experiment
+from ponder3d.engine.memory import keep_freed_memory
 from ponder3d.engine.optim import OptimConfig
 from ponder3d.geometry.kernels import Kernels, kernels
 from ponder3d.recipes import pretrain_indoor
@@ -308,6 +309,7 @@ def main() -> None:
     args.kernels = args.kernels or (both if small and cpu else ["auto"])
     args.repeats = args.repeats or (3 if args.quick and small else 10 if small or not cpu else 1 if args.quick else 2)
     torch.set_num_threads(args.threads)
+    keep_freed_memory()  # as the commands of ponder3d do
     if args.data is not None and not (args.data / SWEEPS).is_dir():
         options.error(f"--data: no {SWEEPS} in {args.data}")
     with saved(args.save), tempfile.TemporaryDirectory() as temporary:

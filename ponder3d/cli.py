@@ -16,6 +16,7 @@ from ponder3d.engine.checkpoint import NoCheckpointError
 from ponder3d.engine.evaluate import evaluate
 from ponder3d.engine.experiment import Experiment
 from ponder3d.engine.loop import LoaderError, NonFiniteError, PreemptedError, resume_experiment, train
+from ponder3d.engine.memory import keep_freed_memory
 from ponder3d.recipes import demo as demo_recipe
 from ponder3d.recipes.catalogue import find_recipe, import_own, list_recipes
 from ponder3d.report.demo_page import write_demo_page
@@ -68,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[0] not in commands:
         print(f"ponder3d: no command {arguments[0]!r}\n\n{USAGE}", file=sys.stderr)
         return 2
+    keep_freed_memory()
     try:
         return commands[arguments[0]](arguments[1:])
     except SystemExit as stop:  # tyro has printed what is wrong, or the help

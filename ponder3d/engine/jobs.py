@@ -22,6 +22,7 @@ from ponder3d.engine.evaluate import read_json, write_json
 from ponder3d.engine.experiment import Experiment
 from ponder3d.engine.log import Progress
 from ponder3d.engine.loop import train
+from ponder3d.engine.memory import keep_freed_memory
 
 _RESULT = "result.json"
 
@@ -102,6 +103,7 @@ _messages: "Queue[tuple[str, int, int, dict[str, float]]] | None" = None
 def _start_worker(threads: int, messages: "Queue[tuple[str, int, int, dict[str, float]]]") -> None:
     global _messages  # how a pool hands something to its workers
     _messages = messages
+    keep_freed_memory()
     torch.set_num_threads(threads)
 
 
