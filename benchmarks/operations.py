@@ -31,15 +31,13 @@ class Operations:
 
     encoder: float
     dense: float
-    placing: float
-    """Distances that only say where to put samples; no gradient passes through them."""
     field: float
     """Distance, gradient and colour at all samples, and the heads once per ray."""
 
     @property
     def trained(self) -> dict[str, float]:
         """Of forward and backward pass, by part."""
-        return {"encoder": 3 * self.encoder, "dense network": 3 * self.dense, "field": self.placing + 3 * self.field}
+        return {"encoder": 3 * self.encoder, "dense network": 3 * self.dense, "field": 3 * self.field}
 
 
 def count(task: Ponder, batch: Batch) -> Operations:
@@ -55,11 +53,9 @@ def count(task: Ponder, batch: Batch) -> Operations:
     rays = len(batch.rays.every(config.render_every))
     ends = len(batch.rays) if config.losses.surface and head_macs(field) else 0
     samples = rays * (config.render.num_uniform + config.render.num_importance + config.render.num_guided)
-    placing = rays * config.render.num_uniform if config.render.num_importance else 0
     return Operations(
         encoder=sum(macs),
         dense=len(batch) * dense_macs(task.unet, config.volume_shape, share),
-        placing=placing * distance_macs(field),
         field=samples * sample_macs(field) + ends * gradient_macs(field) + (rays + ends) * head_macs(field),
     )
 
@@ -95,13 +91,13 @@ def num_pairs(layer: SparseConv, x: SparseTensor) -> int:
 
 
 def dense_macs(net: VolumeNet, shape: Shape, occupied: float = 1.0) -> float:
-    """A dense network on one scene; its first convolution on the ``occupied`` share of the cells only.
+    """A dense network on one scene; its first convolution, and its bypass, on the ``occupied`` share of the cells only.
 
     At the border of the volume all taps of a convolution are counted.
     """
     if isinstance(net, ShallowNet3D):
         first, *others = net.blocks
-        bypass = 0 if net.bypass is None else net.bypass.weight.numel() * prod(shape)
+        bypass = 0 if net.bypass is None else net.bypass.weight.numel() * prod(shape) * occupied
         return (
             _conv(first.conv, shape) * occupied
             + sum(_conv(b.conv, shape) for b in others)

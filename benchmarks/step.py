@@ -230,7 +230,7 @@ def floor_rows(operations: Operations, rates: dict[str, float], clock: Clock) ->
     forward = {
         "encoder": operations.encoder,
         "dense network": operations.dense,
-        "field": operations.placing + operations.field,
+        "field": operations.field,
     }
     part = {"encoder": "encoder", "dense network": "dense network", "field": "rendering"}
     rows: list[list[object]] = []
