@@ -168,7 +168,8 @@ def scatter(
         return twin.scatter(index, weight, values, num_rows, rest, dtype or values.dtype)
     num_terms, num = values.shape[:2]
     flat = index.flatten()  # no bincount: it makes the host wait for the largest value
-    counts = torch.zeros(num_rows, dtype=torch.int64, device=flat.device).scatter_add_(0, flat, torch.ones_like(flat))
+    ones = torch.ones_like(flat, dtype=torch.int64)
+    counts = torch.zeros(num_rows, dtype=torch.int64, device=flat.device).index_add_(0, flat, ones)
     starts = counts.cumsum(0) - counts
     order = torch.argsort(flat, stable=True)
     terms = torch.arange(num_terms, device=index.device) * num
