@@ -3,8 +3,7 @@
 There need not be a GPU: on a CPU the same operations are counted, with the CPU's own short cuts turned off.
 """
 
-import traceback
-from pathlib import Path
+import sys
 
 import pytest
 import torch
@@ -45,10 +44,12 @@ class Waits(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
     def note(self, name: str) -> None:
-        """Add an operation, with the last function of the package that is on the stack."""
-        of_package = [f for f in traceback.extract_stack() if "ponder3d" in Path(f.filename).parts[:-1]]
-        frame = [f for f in of_package if "tests" not in Path(f.filename).parts][-1]
-        self.found.append(f"{name} in {frame.name}")
+        """Add an operation, with the innermost function of the package that is on the stack."""
+        frame = sys._getframe(1)
+        while not frame.f_globals.get("__name__", "").startswith("ponder3d."):
+            assert frame.f_back is not None
+            frame = frame.f_back
+        self.found.append(f"{name} in {frame.f_code.co_name}")
 
 
 def a_batch(scenes: int = 2, points: int = 400, rays: int = 24) -> Batch:
