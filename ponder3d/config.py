@@ -127,10 +127,12 @@ def _decode_config(allowed: tuple[type, ...], data: Any, path: str) -> Any:
             close = difflib.get_close_matches(name, names, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise ConfigError(f"{_join(path, name)}: {cls.__name__} has no such field{hint}")
-    missing = [name for name in names if name not in data]
+    # An incidental field has no part in what comes out: a file from before it was there means its default.
+    incidental_names = {f.name for f in dataclasses.fields(cls) if f.metadata.get(_INCIDENTAL)}
+    missing = [name for name in names if name not in data and name not in incidental_names]
     if missing:
         raise ConfigError(f"{_join(path, missing[0])}: missing; it was written by another version of ponder3d")
-    return cls(**{name: _decode(hints[name], data[name], _join(path, name)) for name in names})
+    return cls(**{name: _decode(hints[name], data[name], _join(path, name)) for name in names if name in data})
 
 
 def _find_class(address: str, where: str) -> type:

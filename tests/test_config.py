@@ -109,6 +109,12 @@ def test_a_missing_field_is_an_error():
         from_json(Outer, data)
 
 
+def test_an_incidental_field_that_a_file_does_not_know_has_its_default():
+    data = to_json(Stored(seed=3, folder="elsewhere"))
+    del data["folder"]
+    assert from_json(Stored, data) == Stored(seed=3)
+
+
 def test_only_configuration_values_are_written():
     @dataclass(frozen=True)
     class Bad(Config):

@@ -1,5 +1,7 @@
 """Features for a point cloud of any size: pool to voxels, cut into tiles with a halo, encode, hand back."""
 
+import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -52,6 +54,12 @@ def encode_cloud(
     pooled_rgb = None if rgb is None else _pool(rgb, voxels.voxel, voxels.counts)
     pooled_normal = None if normal is None else F.normalize(_pool(normal, voxels.voxel, voxels.counts), dim=1)
     feats = point_feats(centre, pooled_rgb, pooled_normal, inputs)
+    if len(centre) > max_voxels and math.isinf(halo):
+        warnings.warn(
+            f"encode: {len(centre)} voxels in one piece, more than max_voxels: the encoder does not say how far it "
+            "sees (Encoder.reach). Pass a halo to have the cloud cut",
+            stacklevel=4,
+        )
     out = torch.empty(len(centre), out_channels)
     for inner, around in tiles(centre, max_voxels, halo):
         points = Points(centre[around], feats[around], torch.tensor([len(around)]))
@@ -129,7 +137,9 @@ def _cut(
         full = around[:, axis].kthvalue(max_points + 1).values - halo
         thin = (full - along.min()) < torch.minimum(length[axis], rest).div(4).clamp(min=halo)
         below = along <= along.median() if bool(thin) else along < full
-        if bool(below.all()):
+        if bool(below.all()):  # half of the points lie at the far end
+            below = along < along.max()
+        if not bool(below.any()):
             continue
         work = sum(int(_near(around, part, halo).sum()) for part in (tile[below], tile[~below]))
         if best is None or (work, -float(length[axis])) < best[0]:

@@ -34,7 +34,8 @@ class Experiment(Config):
     """Passes into which each rank splits its share of the batch, to save memory."""
     max_points: int = 0
     """Points of a training pass of a rank at most, whatever scenes come together: the largest are cropped around a
-    random point of theirs, to one size. Memory follows from it, and from the rays of ``PickRays``. 0 for any number."""
+    random point of theirs, to one size (but keep a point). Memory follows from it, and from the rays of ``PickRays``. 0
+    for any number. A run that has such a budget cannot go on with other ``devices`` or ``accumulate``."""
     seed: int = 0
     """Every random number of the run follows from it."""
     init: str = ""
@@ -102,4 +103,6 @@ batch statistics. A run may go on with others."""
 def first_difference(a: Experiment, b: Experiment) -> str | None:
     """Name of the first field in which two experiments would run differently; None if they are the same run."""
     one, other = essence(a), essence(b)
-    return next((name for name in one if name not in _MAY_CHANGE and one[name] != other[name]), None)
+    # With a budget, how far a scene is cropped depends on those that share its pass.
+    free = {"accelerator"} if a.max_points else _MAY_CHANGE
+    return next((name for name in one if name not in free and one[name] != other[name]), None)

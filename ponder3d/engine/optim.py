@@ -73,6 +73,11 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> torch.Tensor:
 
 def step_unless(bad: torch.Tensor, optimizer: torch.optim.Optimizer, wrapped: torch.optim.Optimizer) -> None:
     """Step, unless ``bad`` (a flag on the device) is set: then weights and state stay, and the host need not know."""
+    for group in optimizer.param_groups:
+        for p in group["params"] if group.get("momentum") else ():
+            # If a first step is skipped, SGD keeps the memory that it has reserved for the momentum, whatever is in it.
+            if p.grad is not None and optimizer.state[p].get("momentum_buffer") is None:
+                optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
     # What torch's gradient scaler gives to fused optimisers, for the same purpose.
     optimizer.found_inf = bad.to(torch.float32)  # type: ignore[attr-defined]
     wrapped.step()

@@ -5,17 +5,21 @@ plain PyTorch does the same. A library is kept in the user's cache, under a name
 the processor, and is trusted only after it has computed something small correctly.
 """
 
+import contextlib
 import ctypes
 import hashlib
 import logging
+import operator
 import os
 import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor
@@ -28,19 +32,40 @@ _HEADER = "cpu_pool.h"
 _log = logging.getLogger(__name__)
 
 
+class Functions:
+    """The functions ``ponder3d_*`` of a loaded library."""
+
+    def __init__(self, path: Path):
+        self._loaded = ctypes.CDLL(str(path))
+
+    def run(self, name: str, *arguments: Tensor | SupportsIndex | float) -> int:
+        """Call a function with pointers and numbers, and the number of threads after them.
+
+        Returns:
+            0, or what else the function says of its arguments.
+
+        Raises:
+            MemoryError: it says 1.
+        """
+        code = self._loaded[f"ponder3d_{name}"](*map(_plain, arguments), ctypes.c_int(torch.get_num_threads()))
+        if code == 1:
+            raise MemoryError(f"compiled {name}: out of memory")
+        return code
+
+
 class Library:
-    """The functions ``ponder3d_*`` of one C file.
+    """The functions of one C file, built, loaded and checked when first needed.
 
     Args:
         package: where the file is.
         source: its name.
-        check: whether a freshly loaded library computes what it should.
+        check: whether they compute what they should.
     """
 
-    def __init__(self, package: str, source: str, check: Callable[["Library"], bool]):
+    def __init__(self, package: str, source: str, check: Callable[[Functions], bool]):
         self.package, self.source, self._check = package, source, check
-        self._loaded: ctypes.CDLL | None = None
-        self._tried = False
+        self._functions: Functions | None = None
+        self._tried, self._lock = False, threading.Lock()
 
     def wanted(self, device: torch.device) -> bool:
         """Whether an operation on this device should run compiled.
@@ -61,37 +86,31 @@ class Library:
     def available(self) -> bool:
         """Whether it can be built here and computes what it should."""
         if not self._tried:
-            self._tried = True  # now: the check calls functions too
-            self._loaded = self._load()
-        return self._loaded is not None
+            with self._lock:  # whoever comes second waits: it must not compute otherwise than the first
+                if not self._tried:
+                    self._functions = self._load()
+                    self._tried = True
+        return self._functions is not None
 
     def forget(self) -> None:
         """Try again when next asked."""
-        self._loaded, self._tried = None, False
+        self._functions, self._tried = None, False
 
-    def run(self, name: str, *arguments: Tensor | int | float) -> int:
-        """Call a function with pointers and numbers, and the number of threads after them.
+    def run(self, name: str, *arguments: Tensor | SupportsIndex | float) -> int:
+        """``Functions.run`` of a library that is available."""
+        functions = self._functions if self.available else None
+        assert functions is not None, f"{self.source} cannot be built here"
+        return functions.run(name, *arguments)
 
-        Returns:
-            0, or what else the function says of its arguments.
-
-        Raises:
-            MemoryError: it says 1.
-        """
-        library = self._loaded if self.available else None
-        assert library is not None, f"{self.source} cannot be built here"
-        code = library[f"ponder3d_{name}"](*map(_plain, arguments), ctypes.c_int(torch.get_num_threads()))
-        if code == 1:
-            raise MemoryError(f"compiled {name}: out of memory")
-        return code
-
-    def _load(self) -> ctypes.CDLL | None:
+    def _load(self) -> Functions | None:
         try:
-            self._loaded = ctypes.CDLL(str(self._built()))
-            if self._check(self):
-                return self._loaded
+            functions = Functions(self._built())
+            # The check makes tensors: of the kind that it expects, whatever this process has chosen to be usual.
+            with torch.device("cpu"), _usual_dtype(torch.float32):
+                if self._check(functions):
+                    return functions
             _log.warning("the compiled %s computes something else than PyTorch; not used", self.source)
-        except (OSError, subprocess.SubprocessError) as error:
+        except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # RuntimeError: there is no home directory
             _log.info("no compiled kernels: %s", error)
         return None
 
@@ -121,10 +140,22 @@ class Library:
         return path
 
 
-def _plain(argument: Tensor | int | float) -> ctypes.c_void_p | ctypes.c_int64 | ctypes.c_float:
+def _plain(argument: Tensor | SupportsIndex | float) -> ctypes.c_void_p | ctypes.c_int64 | ctypes.c_float:
     if isinstance(argument, Tensor):
+        assert argument.device.type == "cpu"
         return ctypes.c_void_p(argument.data_ptr())
-    return ctypes.c_int64(argument) if isinstance(argument, int) else ctypes.c_float(argument)
+    # Not every whole number is an int: NumPy has its own.
+    return ctypes.c_float(argument) if isinstance(argument, float) else ctypes.c_int64(operator.index(argument))
+
+
+@contextlib.contextmanager
+def _usual_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _processor() -> bytes:

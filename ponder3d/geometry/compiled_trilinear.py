@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ponder3d.geometry.compiled import Library
+from ponder3d.geometry.compiled import Functions, Library
 from ponder3d.types import Grid
 
 
@@ -22,9 +22,9 @@ def corners(
         IndexError: a scene that the grid does not have.
     """
     num = len(xyz)
-    index = torch.empty(num, 8, dtype=torch.int64)
+    index = scene.new_empty(num, 8, dtype=torch.int64)
     weight, slope = xyz.new_empty(num, 8), xyz.new_empty(num, 3, 8)
-    given = xyz.contiguous(), scene.contiguous(), _floats(grid.box)
+    given = xyz.contiguous(), _longs(scene), _floats(grid.box)
     if LIBRARY.run("corners", *given, index, weight, slope, num, len(grid.box), *grid.shape):
         raise IndexError(f"corners: a scene is not in [0, {len(grid.box)})")
     return index, weight, slope
@@ -41,7 +41,7 @@ def read(
     found = rows.new_empty(num, channels) if out is None or out.stride(1) != 1 else out
     rows, weight = _dense_rows(rows), weight.float()
     strides = rows.stride(0), *weight.stride(), found.stride(0)
-    LIBRARY.run("read", rows, index.contiguous(), weight, found, num, channels, *strides)
+    LIBRARY.run("read", rows, _longs(index), weight, found, num, channels, *strides)
     return found if out is None or found is out else out.copy_(found)
 
 
@@ -50,7 +50,7 @@ def read_along(
 ) -> Float[Tensor, "N 3"]:
     """Derivative by x, y and z of ``<g, f>``, where f are the first D channels."""
     out, rows = rows.new_empty(len(index), 3), _dense_rows(rows)
-    given = rows, index.contiguous(), _floats(slope), _floats(g), out
+    given = rows, _longs(index), _floats(slope), _floats(g), out
     LIBRARY.run("read_along", *given, len(index), g.shape[1], rows.stride(0))
     return out
 
@@ -59,7 +59,7 @@ def factors(
     weight: Float[Tensor, "N 8"], slope: Float[Tensor, "N 3 8"], direction: Float[Tensor, "N 3"]
 ) -> Float[Tensor, "N 8 2"]:
     """With what each corner enters the features, and their derivative along ``direction``."""
-    out = torch.empty(len(weight), 8, 2)
+    out = weight.new_empty(len(weight), 8, 2, dtype=torch.float32)
     LIBRARY.run("factors", _floats(weight), _floats(slope), _floats(direction), out, len(weight))
     return out
 
@@ -73,7 +73,8 @@ def scatter(
     dtype: torch.dtype,
 ) -> Float[Tensor, "{num_rows} E"]:
     """As ``trilinear.scatter``."""
-    out = values.new_zeros(num_rows, values.shape[2] + (0 if rest is None else rest.shape[1]))
+    width = values.shape[2] + (0 if rest is None else rest.shape[1])
+    out = values.new_zeros(num_rows, width, dtype=torch.float32)
     add(out, index, weight, values, rest)
     return out.to(dtype)
 
@@ -86,9 +87,10 @@ def add(
     rest: Float[Tensor, "N D"] | None,
 ) -> None:
     """``scatter``, added to what is in ``rows``. Without ``rest``, columns from C on stay as they are."""
+    assert rows.dtype == torch.float32 and rows.is_contiguous()
     num_terms, num, channels = values.shape
-    rest = values.new_empty(num, 0) if rest is None else _dense_rows(rest)
-    given = index.contiguous(), _floats(weight), values.contiguous(), rest, rows
+    rest = values.new_empty(num, 0) if rest is None else _dense_rows(rest.float())
+    given = _longs(index), _floats(weight), _floats(values), rest, rows
     sizes = num, num_terms, channels, rest.shape[1], rest.stride(0), *rows.shape
     LIBRARY.run("add", *given, *sizes)
 
@@ -97,21 +99,25 @@ def _floats(x: Tensor) -> Tensor:
     return x.to(torch.float32).contiguous()
 
 
+def _longs(x: Tensor) -> Tensor:
+    return x.to(torch.int64).contiguous()
+
+
 def _dense_rows(x: Float[Tensor, "M C"]) -> Float[Tensor, "M C"]:
     """Rows that may lie apart, their channels side by side."""
     return x if x.stride(1) == 1 else x.contiguous()
 
 
-def _is_right(library: Library) -> bool:
-    """Rows that hold their own number: reading gives the weighted mean of the corners' numbers."""
+def _is_right(functions: Functions) -> bool:
+    """Rows that hold their own number: reading gives the weighted sum of the corners' numbers."""
     index = torch.arange(8).expand(20, 8) + torch.arange(20)[:, None]
-    rows = torch.arange(27, dtype=torch.float32)[:, None].expand(27, 11).contiguous()
+    rows = torch.arange(27.0)[:, None].expand(27, 11).contiguous()
     weight = torch.linspace(0, 1, 160).view(20, 8)
     found = torch.empty(20, 11)
-    library.run("read", rows, index, weight, found, 20, 11, 11, 8, 1, 11)
+    functions.run("read", rows, index, weight, found, 20, 11, 11, 8, 1, 11)
     expected = (index * weight).sum(1, keepdim=True).expand(20, 11)
     back, none = torch.zeros(27, 11), torch.empty(20, 0)
-    library.run("add", index, weight, torch.ones(1, 20, 11), none, back, 20, 1, 11, 0, 0, 27, 11)
+    functions.run("add", index, weight, torch.ones(1, 20, 11), none, back, 20, 1, 11, 0, 0, 27, 11)
     total = torch.zeros(27).index_add_(0, index.flatten(), weight.flatten())[:, None].expand(27, 11)
     return torch.allclose(found, expected) and torch.allclose(back, total)
 

@@ -4,7 +4,6 @@ Keys pack (scene, x, y, z) into 12 + 3 x 17 bits, so that every key is exact (no
 before coordinates, and a neighbour's key is the key plus a constant.
 """
 
-import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -126,14 +125,8 @@ def ravel(cells: Int[Tensor, "N 3"], scene: Int[Tensor, " N"], shape: tuple[int,
 
 
 def shape_like(shape: tuple[int, int, int], x: Tensor) -> Tensor:
-    """A shape as a tensor of the type and on the device of another. Made once: a copy to a GPU makes the host wait."""
-    return _constant(shape, x.dtype, x.device)
-
-
-@functools.lru_cache(maxsize=256)
-def _constant(values: tuple[int, int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):  # what is made in inference mode cannot take part in training
-        return torch.tensor(values, dtype=dtype, device=device)
+    """A shape as a tensor of the type and on the device of another; filled in, for a copy makes the host wait."""
+    return torch.stack([x.new_full((), n) for n in shape])
 
 
 def cells_from_world(grid: Grid, xyz: Float[Tensor, "N 3"], scene: Int[Tensor, " N"]) -> Float[Tensor, "N 3"]:

@@ -95,8 +95,8 @@ def decode_with_gradient(
     """Features, decoder output, and the spatial gradient of the output's first entry.
 
     Args:
-        rows: the volume, one row of channels per cell; what is in half precision is decoded in float32. The decoder
-            sees as many of the first channels as its weights have columns.
+        rows: the volume, one row of channels per cell, decoded in the precision of the weights. The decoder sees as
+            many of the first channels as its weights have columns.
         at: where to read.
         weights: of the decoder.
         beta: sharpness of its softplus.
@@ -109,8 +109,9 @@ def decode_with_gradient(
     """
     q, q_slope = (None, None) if positions is None else (positions.q, positions.slope)
     levels = len(weights.feature)
-    if not use_triton(rows.device):  # which reads half precision as it is
-        rows = rows.to(_wide(rows))
+    dtype = weights.bias[0].dtype
+    if not (use_triton(rows.device) and _wide(rows) == dtype):  # Triton reads half precision as it is
+        rows = rows.to(dtype)
     twin = twin_of(rows)
     if twin is not None and rows.stride(1) != 1:  # once, instead of in every chunk
         rows = rows.contiguous()

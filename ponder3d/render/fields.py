@@ -173,7 +173,7 @@ class SDFField(nn.Module):
 
     def distance(self, volume: Volume, xyz: Float[Tensor, "N 3"], scene: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
         """Signed distance alone, for proposals and surface extraction."""
-        dtype = torch.promote_types(volume.feats.dtype, torch.float32)
+        dtype = self.log_inv_std.dtype
         geometry = Volume(volume.grid, volume.feats[..., : self.split])
         f = sample(geometry, corners(volume.grid, xyz, scene), dtype)
         return self.sdf(f, self._position(volume, xyz, scene))[:, 0]

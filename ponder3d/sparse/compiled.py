@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ponder3d.geometry.compiled import Library
+from ponder3d.geometry.compiled import Functions, Library
 from ponder3d.geometry.grid import key_offset
 
 
@@ -42,17 +42,17 @@ def weight_gradient(
 def neighbour_table(keys: Int[Tensor, " M"], kernel: int) -> Int[Tensor, "K M"]:
     """Row of each tap's neighbour of each row of sorted keys, -1 where there is none."""
     keys = keys.contiguous()
-    table = torch.empty(kernel**3, len(keys), dtype=torch.int32)
+    table = keys.new_empty(kernel**3, len(keys), dtype=torch.int32)
     LIBRARY.run("neighbours", keys, table, len(keys), kernel, key_offset(1, 0, 0), key_offset(0, 1, 0))
     return table
 
 
-def _is_right(library: Library) -> bool:
+def _is_right(functions: Functions) -> bool:
     generator = torch.Generator().manual_seed(0)
     feats, weight = torch.randn(40, 19, generator=generator), torch.randn(2, 19, 35, generator=generator)
     rows = torch.randint(-1, 40, (2, 50), generator=generator, dtype=torch.int32)
     out = torch.empty(50, 35)
-    library.run("conv", feats, weight, rows, out, 50, 2, 19, 35, *weight.stride())
+    functions.run("conv", feats, weight, rows, out, 50, 2, 19, 35, *weight.stride())
     padded = torch.nn.functional.pad(feats, (0, 0, 0, 1))
     expected = padded[rows[0]] @ weight[0] + padded[rows[1]] @ weight[1]
     return bool(torch.allclose(out, expected, rtol=1e-4, atol=1e-4))

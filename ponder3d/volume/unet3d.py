@@ -93,7 +93,10 @@ class UNet3D(VolumeNet):
         """Same grid, ``out_channels`` features."""
         first, *deeper = self.down
         assert isinstance(first, _NormConv)
-        x = first.of_volume(volume)
+        if volume.occupied is None:
+            x = self._through(first, _channels_first(volume))
+        else:
+            x = first.of_volume(volume)
         skips = [x]
         for block in deeper:
             x = self._through(block, F.max_pool3d(x, 2, ceil_mode=True))

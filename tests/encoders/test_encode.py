@@ -132,7 +132,8 @@ def test_an_encoder_of_unknown_reach_is_not_cut(cloud):
     encoder.reach = None
     calls = []
     encoder.register_forward_hook(lambda *_: calls.append(1))
-    encoder.encode(*cloud, max_voxels=10)
+    with pytest.warns(UserWarning, match="more than max_voxels: the encoder does not say how far it sees"):
+        encoder.encode(*cloud, max_voxels=10)
     assert len(calls) == 1
     encoder.encode(*cloud, max_voxels=1000, halo=0.2)
     assert len(calls) > 2, "who names a halo has decided"
@@ -201,6 +202,18 @@ def test_cuts_go_where_few_points_lie_near():
     floor = torch.nn.functional.pad(torch.cartesian_prod(torch.arange(20), torch.arange(20)).float(), (0, 1))
     parts = list(tiles(torch.cat([floor, floor + torch.tensor([0.0, 0.0, 15.0])]), 500, 2.0))
     assert [(len(inner), len(around)) for inner, around in parts] == [(400, 400)] * 2
+
+
+@pytest.mark.parametrize("crowd", [0.0, 1.5])
+def test_a_crowd_at_one_end_is_cut_off(crowd):
+    """A thousand points at the far or at the near end of a line of ten: the median is where they are."""
+    xyz = torch.zeros(1010, 3)
+    xyz[:10, 0] = torch.linspace(0.1, 1.4, 10)
+    xyz[10:, 0] = crowd
+    parts = list(tiles(xyz, 500, 1.0))
+    assert torch.equal(torch.cat([inner for inner, _ in parts]).sort().values, torch.arange(1010))
+    for inner, around in parts:
+        assert len(around) <= 500 or float((xyz[inner].amax(0) - xyz[inner].amin(0)).max()) <= 1.0
 
 
 def test_coincident_points_cannot_be_cut():

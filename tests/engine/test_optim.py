@@ -1,11 +1,13 @@
 """Optimisers and the learning rate, against numbers worked out by hand."""
 
+import math
+
 import pytest
 import torch
 from tiny_runs import ponder_run
 from torch import nn
 
-from ponder3d.engine.optim import OptimConfig, gradient_norm, lr_factor, set_lr
+from ponder3d.engine.optim import OptimConfig, gradient_norm, lr_factor, set_lr, step_unless
 
 
 class Model(nn.Module):
@@ -102,3 +104,42 @@ def test_one_bad_gradient_makes_the_norm_not_finite(bad):
     a, b = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(3))
     a.grad, b.grad = torch.ones(2), torch.tensor([1.0, bad, 1.0])
     assert not torch.isfinite(gradient_norm([a, b]))
+
+
+@pytest.mark.parametrize("config", [OptimConfig("adamw"), OptimConfig("sgd", weight_decay=0.1)])
+def test_bad_steps_leave_weights_and_state_as_they_were(config):
+    """Also a first one, before there is any state."""
+
+    def run(flags: list[bool]) -> tuple[nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        model = nn.Linear(50, 50)
+        optimizer = config.build(model)
+        for number, bad in enumerate(flags):
+            generator = torch.Generator().manual_seed(sum(not flag for flag in flags[:number]))
+            for p in model.parameters():
+                p.grad = torch.full_like(p, math.nan) if bad else torch.randn(p.shape, generator=generator)
+            step_unless(torch.tensor(bad), optimizer, optimizer)
+        return model, optimizer
+
+    model, optimizer = run([False, False, False])
+    disturbed, its_optimizer = run([True, False, True, True, False, False, True])
+    for a, b in zip(model.parameters(), disturbed.parameters(), strict=True):
+        assert torch.equal(a, b)
+        mine, its = optimizer.state[a], its_optimizer.state[b]
+        assert mine.keys() == its.keys() and all(torch.equal(mine[k], its[k]) for k in mine)
+
+
+def test_the_first_step_of_sgd_is_that_of_pytorch():
+    ours, theirs = nn.Linear(4, 4), nn.Linear(4, 4)
+    theirs.load_state_dict(ours.state_dict())
+    config = OptimConfig("sgd", lr=0.1, weight_decay=0.0)
+    optimizer = config.build(ours)
+    other = torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=0.9, nesterov=True, fused=True)
+    for seed in range(3):
+        for model in (ours, theirs):
+            torch.manual_seed(seed)
+            for p in model.parameters():
+                p.grad = torch.randn_like(p)
+        step_unless(torch.tensor(False), optimizer, optimizer)
+        other.step()
+        assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))

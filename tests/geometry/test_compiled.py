@@ -1,6 +1,8 @@
 """Libraries that are built on the user's machine: used only where that works, and missed by nobody."""
 
+import concurrent.futures
 import logging
+import time
 
 import pytest
 import torch
@@ -50,6 +52,37 @@ def test_a_library_that_cannot_be_trusted_is_not_used(library, change, fault, mo
         assert not library.wanted(CPU)
         left = [] if fault == "cannot be written" else [path.suffix for path in (cache / "ponder3d").iterdir()]
         assert left == ([".so"] if fault == "computes something else" else [])
+    finally:
+        monkeypatch.undo()
+        library.forget()
+
+
+def test_two_threads_that_ask_at_once_get_the_same_answer(monkeypatch):
+    library = compiled_trilinear.LIBRARY
+    if not library.available:
+        pytest.skip("no C compiler")
+    load = library._load
+
+    def slow_load():
+        time.sleep(0.2)
+        return load()
+
+    monkeypatch.setattr(library, "_load", slow_load)
+    library.forget()
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(lambda _: library.available, range(4)))
+
+
+def test_without_a_home_there_is_no_library(monkeypatch):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    library = compiled_trilinear.LIBRARY
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(compiled.Path, "home", no_home)
+    library.forget()
+    try:
+        assert not library.available
     finally:
         monkeypatch.undo()
         library.forget()

@@ -1,12 +1,13 @@
 """The C twins of trilinear sampling against PyTorch in float64."""
 
+import numpy as np
 import pytest
 import torch
 
 from ponder3d.geometry import compiled_trilinear as twin
 from ponder3d.geometry.kernels import kernels
-from ponder3d.geometry.trilinear import Corners, corners, factors, read, read_along, scatter, twin_of
-from ponder3d.types import Grid
+from ponder3d.geometry.trilinear import Corners, corners, factors, read, read_along, sample, scatter, twin_of
+from ponder3d.types import Grid, Volume
 
 pytestmark = pytest.mark.skipif(not twin.LIBRARY.available, reason="no C compiler")
 SHAPES = [(5, 4, 3), (1, 1, 1), (3, 1, 2), (2, 9, 2)]
@@ -123,3 +124,44 @@ def test_sums_do_not_depend_on_the_number_of_threads():
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(results[0], other) for other in results[1:])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_samples_of_another_type_have_the_same_gradient(dtype):
+    grid, xyz, scene = places((5, 4, 3), 200)
+    feats, gradients = torch.randn(2, 5, 4, 3, 6).requires_grad_(), []
+    for which in ("compiled", "torch"):
+        with kernels(which):
+            out = sample(Volume(grid, feats), corners(grid, xyz, scene), dtype)
+        assert out.dtype == dtype
+        weight = torch.linspace(-1, 1, out.numel()).view_as(out)
+        gradients.append(torch.autograd.grad((out.float() * weight).sum(), feats)[0])
+    torch.testing.assert_close(*gradients, atol=0.1 if dtype == torch.bfloat16 else 1e-4, rtol=1e-2)
+
+
+def test_narrow_integers_and_those_of_numpy():
+    grid, xyz, scene = places((5, 4, 3), 50)
+    expected = corners(grid, xyz, scene)
+    object.__setattr__(grid, "shape", tuple(np.array(grid.shape)))  # which these tests' type checks would not let in
+    narrow = corners(grid, xyz, scene.to(torch.int32))
+    assert torch.equal(narrow.index, expected.index) and torch.equal(narrow.weight, expected.weight)
+    rows = torch.randn(120, 8)
+    found = read(rows, expected.index.to(torch.int32), expected.weight, twin)
+    assert torch.equal(found, read(rows, expected.index, expected.weight, twin))
+
+
+def test_what_is_usual_in_a_process_does_not_matter():
+    at, num_rows = found_corners((5, 4, 3), 30)
+    direction, values = torch.randn(30, 3), torch.randn(2, 30, 5)
+    expected = factors(at.weight, at.slope, direction, twin)
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float64)
+        found = factors(at.weight, at.slope, direction, twin)
+        total = scatter(at.index, found, values, num_rows, twin=twin)
+        twin.LIBRARY.forget()
+        assert twin.LIBRARY.available  # the check is not misled either
+    finally:
+        torch.set_default_dtype(before)
+    assert found.dtype == torch.float32 and torch.equal(found, expected)
+    assert torch.equal(total, scatter(at.index, expected, values, num_rows, twin=twin))

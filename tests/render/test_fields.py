@@ -40,12 +40,6 @@ def config(request):
     return request.param
 
 
-@pytest.fixture(autouse=True)
-def _keep_float64(monkeypatch):
-    """The field casts volumes to float32 for speed; the oracle needs float64."""
-    monkeypatch.setattr(torch.Tensor, "float", lambda self: self)
-
-
 def oracle_distance(field: SDFField, volume: Volume, xyz, scene) -> torch.Tensor:
     """The field's distance written with torch's grid_sample, which autograd differentiates twice."""
     out = []
@@ -197,6 +191,16 @@ def test_what_is_known_is_taken_and_differentiated(config):
         torch.testing.assert_close(a, b)
     known.decoded.gradient[3] = 7.0
     assert everything(known, 25)[1][3].tolist() == [7.0] * 3  # not computed again
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_volume_of_any_precision_is_decoded_in_that_of_the_field(config, dtype):
+    field, volume, xyz, scene = setup(config)
+    field, xyz = field.float(), xyz.float()
+    grid = Grid(volume.grid.box.float(), volume.grid.shape)
+    given, rounded = (Volume(grid, volume.feats.to(dtype).to(t)) for t in (dtype, torch.float32))
+    torch.testing.assert_close(field.distance(given, xyz, scene), field.distance(rounded, xyz, scene))
+    torch.testing.assert_close(field(given, xyz, scene).gradient, field(rounded, xyz, scene).gradient)
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 20, 39])

@@ -21,7 +21,7 @@ def a_batch() -> Batch:
 
 
 def a_volume() -> Volume:
-    return Volume(Grid(torch.tensor([[[0.0, 0, 0], [1, 1, 1]]]), (6, 5, 4)), torch.rand(1, 6, 5, 4, 3))
+    return Volume(Grid(torch.tensor([[[0.0, 0, 0], [1, 1, 1]]]), (6, 5, 4)), torch.rand(1, 6, 5, 4, 40))
 
 
 @pytest.mark.parametrize("which", ["encoder", "net"])
@@ -32,7 +32,7 @@ def test_nothing_changes_but_what_is_kept(which, engine):
     for recompute in (False, True):
         torch.manual_seed(1)
         made = replace(config, recompute=recompute)
-        module = made.build() if isinstance(made, SparseUNetConfig) else made.build(3)
+        module = made.build() if isinstance(made, SparseUNetConfig) else made.build(40)
         sizes: dict[int, int] = {}
 
         def pack(x, sizes=sizes):
@@ -49,6 +49,6 @@ def test_nothing_changes_but_what_is_kept(which, engine):
 
 
 def test_nothing_is_computed_again_without_gradients():
-    net = replace(NET, recompute=True).build(3)
+    net = replace(NET, recompute=True).build(40)
     with torch.no_grad():
         assert not net(a_volume()).feats.requires_grad
