@@ -70,7 +70,7 @@ class Encoder(nn.Module, ABC):
             rgb: [N 3] colours, uint8 in 0..255 or float in 0..1. Without it the encoder gets zeros, which it knows to
                 mean "unknown" if it was trained with modality dropout.
             normal: [N 3] unit normals; as for colour.
-            max_voxels: memory budget per tile, halo included; SparseUNet of the default configuration needs 2.5 GB per
+            max_voxels: memory budget per tile, halo included; SparseUNet of the default configuration needs 2.8 GB per
                 million. No tile is cut further that is smaller than the halo, so a tile exceeds the budget where more
                 voxels than that lie within a cube of three halos.
             halo: metres of context around a tile; None for the encoder's ``reach``. If that is None too, the cloud is
