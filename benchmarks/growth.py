@@ -264,7 +264,7 @@ def main() -> None:
 
 def run(args: argparse.Namespace, cache: str) -> None:
     """Print the tables."""
-    repeats, steps, most, every = (1, 2, 0.3, 3) if args.quick else (args.repeats, args.steps, args.most, 1)
+    repeats, steps, most, every = (1, 2, 0.1, 3) if args.quick else (args.repeats, args.steps, args.most, 1)
     print(f"{machine(args.threads)}\n{ROOMS} rooms, {repeats} processes of {steps} steps per size")
     for index in range(ROOMS):
         data(cache).build()[index]  # made once, read by every process

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ponder3d.geometry import kernels
 
-# Without the third, -std=c11 forbids a * b + c in one instruction, and a convolution takes 1.5 times as long.
+# Without the third, -std=c11 forbids a * b + c in one instruction, and a convolution takes 1.4 times as long.
 _FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-std=c11", "-shared", "-fPIC", "-pthread")
 _HEADER = "cpu_pool.h"
 _log = logging.getLogger(__name__)

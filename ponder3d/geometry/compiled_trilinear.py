@@ -1,7 +1,8 @@
 """Trilinear sampling compiled for the CPU (``cpu_trilinear.c``): the twins of the functions of ``trilinear.py``.
 
 For float32, and indices as ``corners`` makes them. Two terms for each of a point's eight corners are added to a volume
-without a sort: 24 thousand points, 32 channels, 4 ms against 21 ms of sorting, gathering and summing in PyTorch.
+without a sort: 24 576 points, 16 channels and 16 of ``rest``, 3 ms against 15 of sorting, gathering and summing in
+PyTorch.
 Terms are one or two.
 """
 

@@ -2,7 +2,7 @@
 
 Every fast path has a plain-torch twin, and asks here which of them to run. ``auto`` takes Triton on a CUDA device where
 it is installed (the CUDA builds of PyTorch bring it along), compiled C on a CPU with a compiler
-(``sparse/compiled.py``), and PyTorch everywhere else.
+(``geometry/compiled.py``), and PyTorch everywhere else.
 
     with kernels("torch"):
         features = encoder(batch)
