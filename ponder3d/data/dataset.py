@@ -3,6 +3,8 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+from torch import Generator
+
 from ponder3d.config import Config
 from ponder3d.types import LabelSet, Scene
 
@@ -12,7 +14,7 @@ class DataError(ValueError):
 
 
 class SceneDataset(ABC):
-    """Random access to scenes. ``dataset[i]`` is a pure function of ``i``: nothing random happens here.
+    """Random access to scenes. ``dataset[i]`` is a pure function of ``i``: nothing random happens but in ``draw``.
 
     Scenes are in metres, z up, with unit normals; views follow ``types.views``. A scene that cannot be used raises
     ``DataError``. Unusable frames of a usable scene are left out and listed: in ``skipped``, or in ``Scene.skipped`` if
@@ -23,12 +25,21 @@ class SceneDataset(ABC):
     """The classes of ``Scene.labels`` and of the views' labels; None for unlabelled data."""
     skipped: tuple[str, ...] = ()
     """What was found unusable when the dataset was opened: one line each, with the file and what is wrong with it."""
+    blocks: tuple[int, ...] = ()
+    """Numbers of successive scenes that are stored together, for sets that are read from afar: an epoch visits scenes
+    of a few blocks at a time. They sum to the number of scenes; empty: any order is as good as another."""
 
     @abstractmethod
     def __len__(self) -> int: ...
 
     @abstractmethod
     def __getitem__(self, index: int) -> Scene: ...
+
+    def draw(self, index: int, generator: Generator) -> Scene:
+        """What training sees of a scene: the scene, or a random part of it where reading all would be a waste, such as
+        a few of hundreds of images. A function of ``index`` and the generator only.
+        """
+        return self[index]
 
 
 class DatasetConfig(Config, ABC):

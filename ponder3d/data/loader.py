@@ -18,7 +18,8 @@ class KeyedScenes(Dataset[Scene]):
 
     def __getitem__(self, draw: tuple[int, int]) -> Scene:
         epoch, index = draw
-        return apply(self.transforms, self.dataset[index], self.seed, epoch, index)
+        scene = self.dataset.draw(index, keyed.generator(self.seed, epoch, index, 0xD2A3))
+        return apply(self.transforms, scene, self.seed, epoch, index)
 
     def __len__(self) -> int:
         return len(self.dataset)

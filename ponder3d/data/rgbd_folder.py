@@ -35,7 +35,14 @@ from torch import Tensor
 
 from ponder3d.config import incidental
 from ponder3d.data.dataset import DataError, DatasetConfig, SceneDataset
-from ponder3d.data.rgbd_images import check_headers, intrinsics_at, read_colour, read_depth, read_labels
+from ponder3d.data.rgbd_images import (
+    check_headers,
+    fitted_size,
+    intrinsics_at,
+    read_colour,
+    read_depth,
+    read_labels,
+)
 from ponder3d.data.rgbd_layouts import Frame, Sequence, find_sequences
 from ponder3d.data.transforms import select_views
 from ponder3d.geometry.cameras import normals_from_depth, pixel_grid, unproject
@@ -329,11 +336,3 @@ def up_direction(sequence: Sequence, up: tuple[float, ...]) -> Float[Tensor, "3"
     mean = -np.mean([f.world_from_cam[:3, 1] for f in sequence.frames], axis=0)
     axis = int(np.abs(mean).argmax())
     return torch.eye(3)[axis] * float(np.sign(mean[axis]))
-
-
-def fitted_size(size: tuple[int, int], max_side: int) -> tuple[int, int]:
-    """(height, width) with its longer side at most ``max_side``."""
-    if not max_side or max(size) <= max_side:
-        return size
-    ratio = max_side / max(size)
-    return round(size[0] * ratio), round(size[1] * ratio)

@@ -21,6 +21,9 @@ _COLOUR = ("RGB", "RGBA", "L")
 _DEPTH = ("I;16", "I;16B", "I")
 _LABEL = ("L", "P", "I;16", "I")
 
+Matrices = tuple[np.ndarray | None, np.ndarray | None]
+"""[3 3] intrinsics of the colour and of the depth image at their own sizes; one that is None is the other's, scaled."""
+
 
 @runtime_checkable
 class DepthUnits(Protocol):
@@ -103,26 +106,52 @@ def read_colour(
 ) -> tuple[tuple[int, int], UInt8[Tensor, "H W 3"]]:
     """Size of the colour image in its file, and the image as the depth camera would see it, at ``size``.
 
-    Where one set of intrinsics serves both cameras, scaled to their image sizes, this is a resize. Where they differ,
-    each depth pixel looks up the colour pixel in the same direction (the offset between the two cameras is not known
-    here).
+    Raises:
+        DataError: see ``read_image``.
+    """
+    pixels = read_rgb(frame.colour)
+    colour_size = (pixels.shape[0], pixels.shape[1])
+    return colour_size, seen_colour(pixels, (frame.colour_intrinsics, frame.depth_intrinsics), depth_size, size)
+
+
+def read_rgb(path: Path) -> np.ndarray:
+    """[H W 3] uint8 of a colour or grey image; transparency is dropped.
 
     Raises:
         DataError: see ``read_image``.
     """
-    with_alpha = read_image(frame.colour, _COLOUR)
-    pixels = np.repeat(with_alpha[..., None], 3, axis=2) if with_alpha.ndim == 2 else with_alpha[..., :3]
+    pixels = read_image(path, _COLOUR)
+    return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels[..., :3]
+
+
+def fitted_size(size: tuple[int, int], max_side: int) -> tuple[int, int]:
+    """(height, width) with its longer side at most ``max_side``; 0 leaves it."""
+    if not max_side or max(size) <= max_side:
+        return size
+    ratio = max_side / max(size)
+    return max(1, round(size[0] * ratio)), max(1, round(size[1] * ratio))
+
+
+def seen_colour(
+    pixels: np.ndarray, matrices: Matrices, depth_size: tuple[int, int], size: tuple[int, int]
+) -> UInt8[Tensor, "H W 3"]:
+    """A colour image as the depth camera would see it, at ``size``.
+
+    Where one set of intrinsics serves both cameras, scaled to their image sizes, this is a resize. Where they differ,
+    each depth pixel looks up the colour pixel in the same direction (the offset between the two cameras is not known
+    here).
+    """
     colour_size = (pixels.shape[0], pixels.shape[1])
-    grid = _colour_grid(frame, colour_size, depth_size, size)
+    grid = _colour_grid(matrices, colour_size, depth_size, size)
     if grid is None:
         resized = Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BOX)
-        return colour_size, torch.from_numpy(np.array(resized))
+        return torch.from_numpy(np.array(resized))
     # Average first where the colour image is much finer, so that sampling does not alias.
     shrink = max(1, int(min(colour_size[0] / size[0], colour_size[1] / size[1])))
     image = torch.from_numpy(pixels).permute(2, 0, 1).to(torch.float32)[None]
     image = F.avg_pool2d(image, shrink) if shrink > 1 else image
     sampled = F.grid_sample(image, grid, align_corners=False, padding_mode="border")
-    return colour_size, sampled[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).contiguous()
+    return sampled[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).contiguous()
 
 
 def read_labels(
@@ -130,8 +159,7 @@ def read_labels(
 ) -> Int[Tensor, "H W"] | None:
     """Class of each pixel as the depth camera would see it, at ``size``, by nearest neighbour; None without labels.
 
-    Labels belong to the colour image, which is what annotators look at, unless they have the size of the depth image
-    and the colour image has another. Values that are no class, and pixels that the labels do not reach, become -1.
+    Values that are no class, and pixels that the labels do not reach, become -1.
 
     Raises:
         DataError: see ``read_image``.
@@ -143,25 +171,52 @@ def read_labels(
     table = np.full(top + 1, -1, dtype=np.int64)
     for value, row in rows.items():
         table[value] = row
-    labels = torch.from_numpy(table[np.clip(raw, 0, top)])[None, None].to(torch.float32)
-    grid = None if raw.shape == depth_size != colour_size else _colour_grid(frame, colour_size, depth_size, size)
+    labels = table[np.clip(raw, 0, top)]
+    matrices = (frame.colour_intrinsics, frame.depth_intrinsics)
+    return seen_labels(labels, matrices, colour_size, depth_size, size, nothing=-1).to(torch.int16)
+
+
+def seen_labels(
+    labels: np.ndarray,
+    matrices: Matrices,
+    colour_size: tuple[int, int],
+    depth_size: tuple[int, int],
+    size: tuple[int, int],
+    nothing: int,
+) -> Int[Tensor, "H W"]:
+    """A label image as the depth camera would see it, at ``size``, by nearest neighbour; ``nothing`` where the labels
+    do not reach.
+
+    Labels belong to the colour image, which is what annotators look at, unless they have the size of the depth image
+    and the colour image has another.
+    """
+    # float64 holds every number of 32 bits, which instance masks use.
+    values = torch.from_numpy(labels)[None, None].to(torch.float64)
+    grid = None if labels.shape == depth_size != colour_size else _colour_grid(matrices, colour_size, depth_size, size)
     if grid is None:
-        at_size = F.interpolate(labels, size=size, mode="nearest-exact")
-    else:  # sampling puts 0 outside: there the labels are moved by one meanwhile
-        at_size = F.grid_sample(labels + 1, grid, mode="nearest", align_corners=False) - 1
-    return at_size[0, 0].to(torch.int16)
+        at_size = F.interpolate(values, size=size, mode="nearest-exact")
+    else:  # sampling puts 0 outside: there the labels are moved meanwhile
+        moved = F.grid_sample(values - nothing, grid.to(torch.float64), mode="nearest", align_corners=False)
+        at_size = moved + nothing
+    return at_size[0, 0].to(torch.int64)
 
 
 def intrinsics_at(
     frame: Frame, colour_size: tuple[int, int], depth_size: tuple[int, int], size: tuple[int, int]
 ) -> Float[Tensor, "3 3"]:
     """The depth camera's intrinsics for images of ``size``; the image's outer edges stay in place."""
-    if frame.depth_intrinsics is not None:
-        matrix, old = frame.depth_intrinsics, depth_size
-    else:
-        assert frame.colour_intrinsics is not None
-        matrix, old = frame.colour_intrinsics, colour_size
-    out = torch.from_numpy(matrix).to(torch.float32).clone()
+    matrices = (frame.colour_intrinsics, frame.depth_intrinsics)
+    return torch.from_numpy(seen_intrinsics(matrices, colour_size, depth_size, size)).to(torch.float32)
+
+
+def seen_intrinsics(
+    matrices: Matrices, colour_size: tuple[int, int], depth_size: tuple[int, int], size: tuple[int, int]
+) -> np.ndarray:
+    """[3 3] float64: the depth camera's intrinsics for images of ``size``; the image's outer edges stay in place."""
+    colour, depth = matrices
+    matrix, old = (depth, depth_size) if depth is not None else (colour, colour_size)
+    assert matrix is not None
+    out = matrix.astype(np.float64).copy()
     for row, ratio in ((0, size[1] / old[1]), (1, size[0] / old[0])):
         centre = (out[row, 2] + 0.5) * ratio - 0.5
         out[row, :2] *= ratio
@@ -170,16 +225,17 @@ def intrinsics_at(
 
 
 def _colour_grid(
-    frame: Frame, colour_size: tuple[int, int], depth_size: tuple[int, int], size: tuple[int, int]
+    matrices: Matrices, colour_size: tuple[int, int], depth_size: tuple[int, int], size: tuple[int, int]
 ) -> Float[Tensor, "1 H W 2"] | None:
     """Where in the colour image, from -1 to 1 across it (as ``grid_sample`` wants it), the pixels of the depth camera
     at ``size`` look; None if both cameras see the same."""
-    if frame.colour_intrinsics is None or frame.depth_intrinsics is None:
+    colour, depth = matrices
+    if colour is None or depth is None:
         return None
     v, u = np.meshgrid(
         *[(np.arange(n) + 0.5) * o / n - 0.5 for n, o in zip(size, depth_size, strict=True)], indexing="ij"
     )
-    homography = frame.colour_intrinsics @ np.linalg.inv(frame.depth_intrinsics)
+    homography = colour @ np.linalg.inv(depth)
     x, y, z = np.einsum("ij,jhw->ihw", homography, np.stack([u, v, np.ones_like(u)]))
     where = np.stack([(x / z + 0.5) / colour_size[1], (y / z + 0.5) / colour_size[0]], axis=-1) * 2 - 1
     return torch.from_numpy(where).to(torch.float32)[None]
