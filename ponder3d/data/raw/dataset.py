@@ -121,6 +121,8 @@ class RawDataset(ABC):
     """Choices of classes; the first is the default. Empty for data without labels."""
     known_ids: frozenset[int] | None = None
     """Raw ids that may occur, with or without a class; None: any."""
+    depth_units: int = 1000
+    """Units per metre that lose nothing of the dataset's depth when it is kept in 16 bits."""
     problems: tuple[Problem, ...] = ()
     """What was found unusable when the dataset was opened, such as a scene without its files."""
     scenes: tuple[RawScene, ...]
