@@ -17,8 +17,8 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -86,7 +86,7 @@ def estimate(dataset: RawDataset, scenes: Sequence[RawScene], options: PrepareOp
         started = time.monotonic()
         try:
             points = scene.read_points()
-            size += 0 if points is None else _bytes(points)
+            size += 0 if points is None else points.nbytes
             taken += 1
             seconds += time.monotonic() - started
             started = time.monotonic()
@@ -108,10 +108,6 @@ def estimate(dataset: RawDataset, scenes: Sequence[RawScene], options: PrepareOp
         bytes=round(frame_size / max(read, 1) * frames + size / max(taken, 1) * len(scenes)),
         seconds=total / _processes(options, len(scenes)),
     )
-
-
-def _bytes(value: Any) -> int:
-    return sum(column.nbytes for column in vars(value).values() if column is not None)
 
 
 class Preparing:

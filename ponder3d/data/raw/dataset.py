@@ -54,6 +54,12 @@ class RawPoints:
     problems: tuple[Problem, ...] = ()
     """What was repaired or left out while the cloud was read, such as a broken line; the rest is usable."""
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all columns."""
+        columns = (self.xyz, self.rgb, self.normal, self.labels, self.instances)
+        return sum(column.nbytes for column in columns if column is not None)
+
 
 @dataclass(frozen=True, eq=False)
 class RawFrame:
