@@ -137,12 +137,13 @@ class RawDataset(ABC):
     """In the order of their names; listed, not read."""
 
 
+@dataclass(frozen=True)
 class RawDatasetConfig(Config, ABC):
     """Choices of how a dataset is read. A module of this package has one, and the module's name is the dataset's."""
 
-    root: str
+    root: str = ""
     """Directory of the dataset as it was downloaded."""
-    every: int
+    every: int = 1
     """Take every n-th frame."""
 
     @abstractmethod
