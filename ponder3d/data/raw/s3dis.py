@@ -28,6 +28,7 @@ from ponder3d.data.raw.dataset import (
 )
 from ponder3d.data.raw.example_room import COLOURS, SURFACES, ExampleRoom
 from ponder3d.data.raw.text import read_points, read_small
+from ponder3d.data.raw.unusable import Unusable
 from ponder3d.types import LabelSet
 
 LABELS = LabelSet(
@@ -181,7 +182,7 @@ class S3DISRoom(RawScene):
         for name in names:
             try:
                 yield s3dis_frames.read_frame(self.folders[name], name, turn, surface, self.max_side, self.min_seen)
-            except s3dis_frames.FrameError as error:
+            except Unusable as error:
                 yield Problem(self.name, name, error.kind, str(error))
 
     def _turned(self) -> tuple[RawPoints, np.ndarray]:

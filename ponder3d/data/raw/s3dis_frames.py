@@ -29,6 +29,7 @@ from ponder3d.data.raw.checks import intrinsics_problem, pose_problem
 from ponder3d.data.raw.dataset import Problem, RawFrame, RawPoints
 from ponder3d.data.raw.example_room import COLOURS, ExampleRoom
 from ponder3d.data.raw.text import parse_numbers, read_small
+from ponder3d.data.raw.unusable import Unusable, unusable
 from ponder3d.data.rgbd_images import fitted_size, read_image, read_rgb, seen_intrinsics
 from ponder3d.geometry.grid import find_keys, key_offset, pack_keys, unique_keys, voxelize
 from ponder3d.geometry.neighbors import knn
@@ -47,14 +48,6 @@ _MAX_PIXELS = 1 << 24
 _POSE = re.compile(r"([A-Za-z0-9]+)_pose_(\d+)_(\d+)\.txt$")
 _AREA = re.compile(r"area_(\d+)([ab]?)$")
 _ROOM = re.compile(r"(.+)_(\d+)[ab]?$")
-
-
-class FrameError(Exception):
-    """A frame that cannot be used."""
-
-    def __init__(self, kind: str, what: str):
-        super().__init__(what)
-        self.kind = kind
 
 
 @dataclass(frozen=True)
@@ -180,11 +173,11 @@ def read_frame(area: Path, name: str, turn: np.ndarray, surface: Surface, max_si
         min_seen: share of the pixels that must see the room's points.
 
     Raises:
-        FrameError: a file is missing or damaged, or too little is seen.
+        Unusable: a file is missing or damaged, or too little is seen.
     """
     uuid, pitch, yaw = name.split("_")
     raw = area / "raw"
-    try:
+    with unusable("pose"):
         path = raw / f"{uuid}_pose_{pitch}_{yaw}.txt"
         pose = parse_numbers(read_small(path), str(path), (16,), "pose").reshape(4, 4)
         if wrong := pose_problem(pose):
@@ -192,26 +185,20 @@ def read_frame(area: Path, name: str, turn: np.ndarray, surface: Surface, max_si
         path = raw / f"{uuid}_intrinsics_{pitch}.txt"
         camera = parse_numbers(read_small(path), str(path), (11,), "two sides, fx fy cx cy k1 k2 p1 p2 k3")
         matrix = np.array([[camera[2], 0, camera[4]], [0, camera[3], camera[5]], [0, 0, 1]])
-    except DataError as error:
-        raise FrameError("pose", str(error)) from error
-    try:
-        depth_path = raw / f"{uuid}_d{pitch}_{yaw}.png"
+    depth_path = raw / f"{uuid}_d{pitch}_{yaw}.png"
+    with unusable("depth"):
         depth = read_image(depth_path, ("I;16", "I;16B", "I"))
-    except DataError as error:
-        raise FrameError("depth", str(error)) from error
-    try:
+    with unusable("colour"):
         rgb = read_rgb(raw / f"{uuid}_i{pitch}_{yaw}.jpg")
-    except DataError as error:
-        raise FrameError("colour", str(error)) from error
     size = (depth.shape[0], depth.shape[1])
     if depth.size > _MAX_PIXELS:
-        raise FrameError("depth", f"{depth_path}: {size[1]}x{size[0]} pixels, more than any camera of 2D-3D-S has")
+        raise Unusable("depth", f"{depth_path}: {size[1]}x{size[0]} pixels, more than any camera of 2D-3D-S has")
     if rgb.shape[:2] != size:
-        raise FrameError("colour", f"{depth_path}: depth of {size} beside colour of {rgb.shape[:2]}")
+        raise Unusable("colour", f"{depth_path}: depth of {size} beside colour of {rgb.shape[:2]}")
     if sorted(camera[:2]) != sorted(size):  # sources disagree about which of the two comes first
-        raise FrameError("pose", f"{path}: a camera of {camera[0]:g} by {camera[1]:g} pixels, but images of {size}")
+        raise Unusable("pose", f"{path}: a camera of {camera[0]:g} by {camera[1]:g} pixels, but images of {size}")
     if wrong := intrinsics_problem(matrix, size):
-        raise FrameError("pose", f"{path}: {wrong}")
+        raise Unusable("pose", f"{path}: {wrong}")
     new_size = fitted_size(size, max_side)
     new_matrix = seen_intrinsics((None, matrix), size, size, new_size)
     where = distorted_pixels(matrix, camera[6:], new_matrix, new_size)
@@ -223,7 +210,7 @@ def read_frame(area: Path, name: str, turn: np.ndarray, surface: Surface, max_si
     found = surface.look_up(xyz)
     share = found[2].sum() / metres.size
     if share < min_seen:
-        raise FrameError(
+        raise Unusable(
             "depth", f"{depth_path}: only {share:.1%} of the pixels are within {NEAR:g} m of the room's points"
         )
     labels, instances = np.zeros(new_size, dtype=np.int32), np.full(new_size, -1, dtype=np.int32)
