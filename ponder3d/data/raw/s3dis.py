@@ -27,6 +27,7 @@ from ponder3d.data.raw.dataset import (
     checked_scenes,
 )
 from ponder3d.data.raw.example_room import COLOURS, SURFACES, ExampleRoom
+from ponder3d.data.raw.surface import Surface
 from ponder3d.data.raw.text import read_points, read_small
 from ponder3d.data.raw.unusable import Unusable
 from ponder3d.types import LabelSet
@@ -178,7 +179,7 @@ class S3DISRoom(RawScene):
             DataError: see ``read_points``.
         """
         cloud, turn = self._turned()
-        surface = s3dis_frames.Surface.of(cloud)
+        surface = Surface(cloud, self.source)
         for name in names:
             try:
                 yield s3dis_frames.read_frame(self.folders[name], name, turn, surface, self.max_side, self.min_seen)

@@ -26,24 +26,19 @@ from PIL import Image
 
 from ponder3d.data.dataset import DataError
 from ponder3d.data.raw.checks import intrinsics_problem, pose_problem
-from ponder3d.data.raw.dataset import Problem, RawFrame, RawPoints
+from ponder3d.data.raw.dataset import Problem, RawFrame
 from ponder3d.data.raw.example_room import COLOURS, ExampleRoom
+from ponder3d.data.raw.surface import NEAR, Surface
 from ponder3d.data.raw.text import parse_numbers, read_small
 from ponder3d.data.raw.unusable import Unusable, unusable
 from ponder3d.data.rgbd_images import fitted_size, read_image, read_rgb, seen_intrinsics
-from ponder3d.geometry.grid import find_keys, key_offset, pack_keys, unique_keys, voxelize
-from ponder3d.geometry.neighbors import knn
 
 UNITS = 4000.0
 """Of depth, per metre."""
-NEAR = 0.1
-"""Metres; a pixel farther from the room's points sees something else: the next room, or a person passing."""
 FROM_5B = np.array([[0, 1, 0, -4.09703582], [-1, 0, 0, 6.22617759], [0, 0, 1, 0], [0, 0, 0, 1]])
 """From the world of area_5b to that of area_5a."""
 NO_DEPTH = 65535
 
-_THIN = 0.02
-"""Metres between the points that pixels are compared with: 5 times finer than ``NEAR``, 10 times fewer points."""
 _MAX_PIXELS = 1 << 24
 _POSE = re.compile(r"([A-Za-z0-9]+)_pose_(\d+)_(\d+)\.txt$")
 _AREA = re.compile(r"area_(\d+)([ab]?)$")
@@ -106,59 +101,6 @@ def _read_rooms(path: Path) -> dict[str, str]:
         return {uuid: f"Area_{match[2]}-{match[1]}" for uuid, match in matches.items() if match}
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{path}: expected {{uuid: 'office_1_1'}} ({type(error).__name__}: {error})") from error
-
-
-@dataclass(frozen=True, eq=False)
-class Surface:
-    """The points of a room, thinned, to look up what a pixel sees."""
-
-    xyz: torch.Tensor
-    """[M 3]."""
-    labels: np.ndarray
-    """[M] raw ids."""
-    instances: np.ndarray
-    keys: torch.Tensor
-    """Sorted keys of the cells of ``NEAR`` metres that hold points, and of those around them."""
-    centre: np.ndarray
-    """Origin of ``xyz``: cells reach 6 km from there, and float32 is exact to micrometres."""
-
-    @classmethod
-    def of(cls, cloud: RawPoints) -> "Surface":
-        """One point of every voxel of 2 cm.
-
-        Raises:
-            DataError: the cloud spans more than a kilometre.
-        """
-        assert cloud.labels is not None and cloud.instances is not None
-        centre = (cloud.xyz.max(0).astype(np.float64) + cloud.xyz.min(0)) / 2
-        xyz = torch.from_numpy((cloud.xyz - centre).astype(np.float32))
-        if float(xyz.abs().max()) > 1000:
-            raise DataError(f"the points span {2 * float(xyz.abs().max()):.6g} m; is there a stray one?")
-        scene = torch.zeros(len(xyz), dtype=torch.int64)
-        voxels = voxelize(xyz, scene, _THIN)
-        first = torch.full((len(voxels.keys),), len(xyz)).scatter_reduce_(
-            0, voxels.voxel, torch.arange(len(xyz)), "amin"
-        )
-        cells = voxelize(xyz[first], scene[first], NEAR)
-        steps = [key_offset(x, y, z) for x in (-1, 0, 1) for y in (-1, 0, 1) for z in (-1, 0, 1)]
-        keys = unique_keys((cells.keys[:, None] + torch.tensor(steps)).flatten())[0]
-        return cls(xyz[first], cloud.labels[first.numpy()], cloud.instances[first.numpy()], keys, centre)
-
-    def look_up(self, xyz: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Label and instance of the nearest point of [N 3] places, and whether it is within ``NEAR``."""
-        labels, instances = np.zeros(len(xyz), dtype=np.int32), np.full(len(xyz), -1, dtype=np.int32)
-        seen = np.zeros(len(xyz), dtype=bool)
-        local = torch.from_numpy((xyz - self.centre).astype(np.float32))
-        # Only places in or beside an occupied cell can be near; knn would search far and wide for the others.
-        cells = torch.floor(local.clamp(-2000, 2000) / NEAR).to(torch.int64)
-        keys = pack_keys(torch.cat([torch.zeros(len(cells), 1, dtype=torch.int64), cells], dim=1))
-        rows = torch.nonzero(find_keys(self.keys, keys) >= 0)[:, 0]
-        zeros = torch.zeros(max(len(rows), len(self.xyz)), dtype=torch.int64)
-        index, distance = knn(local[rows], zeros[: len(rows)], self.xyz, zeros[: len(self.xyz)], 1)
-        close = (distance[:, 0] <= NEAR).numpy()
-        at, nearest = rows.numpy()[close], index[:, 0].numpy()[close]
-        labels[at], instances[at], seen[at] = self.labels[nearest], self.instances[nearest], True
-        return labels, instances, seen
 
 
 def read_frame(area: Path, name: str, turn: np.ndarray, surface: Surface, max_side: int, min_seen: float) -> RawFrame:
