@@ -1,5 +1,6 @@
 """Commands about data: ``ponder3d prepare``."""
 
+import itertools
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -22,10 +23,6 @@ same command continues. prepare NAME --help lists the options. NAME is one of
 
 @dataclass(frozen=True)
 class _PrepareOptions:
-    raw: Annotated[str, tyro.conf.Positional]
-    """Directory of the dataset as it was downloaded."""
-    out: Annotated[str, tyro.conf.Positional]
-    """Directory to keep it in; made if it is not there."""
     dataset: Annotated[RawDatasetConfig, tyro.conf.arg(name="")]
     options: Annotated[PrepareOptions, tyro.conf.arg(name="")]
     estimate: bool = False
@@ -40,33 +37,33 @@ def prepare(arguments: list[str]) -> int:
         lines = [f"  {name:<{width}}  {_first_line(kind)}" for name, kind in kinds.items()]
         print(PREPARE_USAGE + "\n" + "\n".join(lines))
         return 0
-    name = arguments[0]
+    name, *rest = arguments
     if name not in kinds:
         raise ValueError(f"prepare: no kind of dataset {name!r}; known are {', '.join(kinds)}")
-    default = _PrepareOptions(tyro.MISSING, tyro.MISSING, kinds[name](), PrepareOptions())
+    places = list(itertools.takewhile(lambda word: not word.startswith("-"), rest[:2]))
+    raw, out = (*places, "RAW", "OUT")[:2]
     options = tyro.cli(
         _PrepareOptions,
-        default=default,
-        args=arguments[1:],
-        prog=f"ponder3d prepare {name}",
+        default=_PrepareOptions(replace(kinds[name](), root=raw), PrepareOptions()),
+        args=rest[len(places) :],
+        prog=f"ponder3d prepare {name} RAW OUT",
         description=kinds[name].__doc__,
-        config=(tyro.conf.OmitSubcommandPrefixes,),
     )
-    dataset = replace(options.dataset, root=options.raw)
-    preparing = Preparing(Preparation(dataset, options.options), Path(options.out))
-    needed = preparing.estimate()
-    free = free_bytes(Path(options.out))
-    print(f"{name} in {options.raw}: {_told(needed, dataset.every)}; {_size(free)} are free at {options.out}")
+    if len(places) < 2:
+        raise ValueError(f"usage: ponder3d prepare {name} RAW OUT [options]")
+    preparing = Preparing(Preparation(options.dataset, options.options), Path(out))
+    needed, free = preparing.estimate(), free_bytes(Path(out))
+    print(f"{name} in {raw}: {_told(needed, options.dataset.every)}; {_size(free)} are free at {out}")
     if options.estimate:
         return 0
     if needed.bytes > free:
-        raise OSError(f"{options.out}: too little space; take every n-th frame with a larger --every, or --no-images")
+        raise OSError(f"{out}: too little space; take every n-th frame with a larger --every, or --no-images")
     progress = Progress(len(preparing.scenes), label="scenes")
     try:
         manifest = preparing.run(lambda done, total, figures: progress.show(done, figures))
     finally:
         progress.close()
-    _print_summary(manifest, Path(options.out))
+    _print_summary(manifest, Path(out))
     return 0
 
 
@@ -86,7 +83,8 @@ def _print_summary(manifest: Manifest, out: Path) -> None:
 
 
 def _told(needed: Estimate, every: int) -> str:
-    frames = f", {needed.frames:,} frames (of every {every} one)" if needed.frames else ""
+    which = f" (1 of {every})" if every > 1 else ""
+    frames = f", {needed.frames:,} frames{which}" if needed.frames else ""
     minutes = needed.seconds / 60
     time = f"{minutes / 60:.1f} h" if minutes > 90 else f"{minutes:.0f} min" if minutes > 1 else "a minute"
     return f"{needed.scenes:,} scenes{frames}; about {_size(needed.bytes)} and {time}"
