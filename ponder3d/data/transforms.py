@@ -127,7 +127,7 @@ class AutoContrast(Transform):
         chance, blend = torch.rand(2, generator=generator).tolist()
         if scene.rgb is None or len(scene.rgb) == 0 or chance >= self.probability:
             return scene
-        lo, hi = scene.rgb.amin(0), scene.rgb.amax(0)
+        lo, hi = extent(scene.rgb)
         stretched = (scene.rgb - lo) / (hi - lo).clamp(min=1e-6)
         return replace(scene, rgb=(1 - blend) * scene.rgb + blend * stretched)
 
@@ -194,8 +194,9 @@ class DropPoints(Transform):
         if float(torch.rand((), generator=generator)) >= self.probability:
             return scene
         num = len(scene.xyz)
-        keep = torch.randperm(num, generator=generator)[: num - int(num * self.ratio)].sort().values
-        return select_points(replace(scene, bounds=whole_bounds(scene)), keep)
+        keep = torch.zeros(num, dtype=torch.bool)
+        keep[torch.randperm(num, generator=generator)[: num - int(num * self.ratio)]] = True
+        return select_points(replace(scene, bounds=whole_bounds(scene)), keep.nonzero()[:, 0])
 
 
 @dataclass(frozen=True)
@@ -278,8 +279,8 @@ class SphereCrop(Transform):
         if kept == num:
             return scene
         centre = scene.xyz[int(torch.randint(num, (), generator=generator))]
-        nearest_first = torch.argsort((scene.xyz - centre).square().sum(1), stable=True)
-        return select_points(replace(scene, bounds=whole_bounds(scene)), nearest_first[:kept].sort().values)
+        keep = _smallest((scene.xyz - centre).square().sum(1), kept)
+        return select_points(replace(scene, bounds=whole_bounds(scene)), keep)
 
 
 @dataclass(frozen=True)
@@ -452,6 +453,16 @@ def apply(transforms: tuple[Transform, ...], scene: Scene, *key: int) -> Scene:
         # One generator per transform: changing one step does not change what the others draw.
         scene = transform(scene, keyed.generator(*key, number))
     return replace(scene, key=keyed.derive(*key))
+
+
+def _smallest(values: Float[Tensor, " N"], num: int) -> Int[Tensor, " {num}"]:
+    """Rows of the smallest values, in ascending order; of equal values the first. A selection: no sort of them all."""
+    values = values.nan_to_num(nan=math.inf, posinf=math.inf)
+    bound = values.kthvalue(num).values
+    keep = values < bound
+    ties = (values == bound).nonzero()[:, 0]
+    keep[ties[: num - int(keep.sum())]] = True
+    return keep.nonzero()[:, 0]
 
 
 def _near_depth_edge(depth: Float[Tensor, "H W"], jump: float = 0.05, reach: int = 4) -> Bool[Tensor, "H W"]:

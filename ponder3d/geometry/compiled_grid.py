@@ -35,7 +35,10 @@ def unique_keys(
 
 
 def one_per_voxel(
-    order: Int[Tensor, " N"], counts: Int[Tensor, " M"], share: Float[Tensor, " M"], preferred: Bool[Tensor, " N"] | None
+    order: Int[Tensor, " N"],
+    counts: Int[Tensor, " M"],
+    share: Float[Tensor, " M"],
+    preferred: Bool[Tensor, " N"] | None,
 ) -> Int[Tensor, " M"]:
     """As ``grid.one_per_voxel``."""
     assert len(share) == len(counts) and (preferred is None or len(preferred) == len(order))
