@@ -18,7 +18,8 @@ from torch import Generator, Tensor
 from ponder3d.config import Config
 from ponder3d.geometry import keyed
 from ponder3d.geometry.cameras import pixel_rays, select_cameras, t_from_depth
-from ponder3d.geometry.grid import voxelize
+from ponder3d.geometry.grid import one_per_voxel, voxelize
+from ponder3d.geometry.rows import take
 from ponder3d.geometry.transforms import Similarity, rotation_about, transform_scene
 from ponder3d.types import Rays, RayTargets, Scene, Views
 from ponder3d.types.scene import extent
@@ -126,7 +127,7 @@ class AutoContrast(Transform):
         chance, blend = torch.rand(2, generator=generator).tolist()
         if scene.rgb is None or len(scene.rgb) == 0 or chance >= self.probability:
             return scene
-        lo, hi = scene.rgb.amin(0), scene.rgb.amax(0)
+        lo, hi = extent(scene.rgb)
         stretched = (scene.rgb - lo) / (hi - lo).clamp(min=1e-6)
         return replace(scene, rgb=(1 - blend) * scene.rgb + blend * stretched)
 
@@ -193,8 +194,9 @@ class DropPoints(Transform):
         if float(torch.rand((), generator=generator)) >= self.probability:
             return scene
         num = len(scene.xyz)
-        keep = torch.randperm(num, generator=generator)[: num - int(num * self.ratio)].sort().values
-        return select_points(replace(scene, bounds=whole_bounds(scene)), keep)
+        keep = torch.zeros(num, dtype=torch.bool)
+        keep[torch.randperm(num, generator=generator)[: num - int(num * self.ratio)]] = True
+        return select_points(replace(scene, bounds=whole_bounds(scene)), keep.nonzero()[:, 0])
 
 
 @dataclass(frozen=True)
@@ -247,17 +249,9 @@ class GridSample(Transform):
         if not self.size:
             raise ValueError("GridSample.size is left to the encoder: set it, or take the transform from an Experiment")
         voxels = voxelize(scene.xyz, torch.zeros(len(scene.xyz), dtype=torch.int64), self.size)
-        choices, order = voxels.counts, voxels.voxel
-        if scene.labels is not None:
-            labelled = scene.labels >= 0
-            order = order * 2 + ~labelled  # within a voxel, labelled points first
-            per_voxel = torch.zeros_like(choices).index_add_(0, voxels.voxel, labelled.to(torch.int64))
-            choices = torch.where(per_voxel > 0, per_voxel, choices)
-        by_voxel = torch.argsort(order, stable=True)
-        first = voxels.counts.cumsum(0) - voxels.counts
-        # floor(u * n) is uniform over 0..n-1 for every n, unlike a common random integer modulo n.
-        pick = (torch.rand(len(first), generator=generator) * choices).to(torch.int64)
-        return select_points(scene, by_voxel[first + torch.minimum(pick, choices - 1)])
+        share = torch.rand(len(voxels.counts), generator=generator)
+        labelled = None if scene.labels is None else scene.labels >= 0
+        return select_points(scene, one_per_voxel(voxels, share, labelled))
 
 
 @dataclass(frozen=True)
@@ -285,8 +279,8 @@ class SphereCrop(Transform):
         if kept == num:
             return scene
         centre = scene.xyz[int(torch.randint(num, (), generator=generator))]
-        nearest_first = torch.argsort((scene.xyz - centre).square().sum(1), stable=True)
-        return select_points(replace(scene, bounds=whole_bounds(scene)), nearest_first[:kept].sort().values)
+        keep = _smallest((scene.xyz - centre).square().sum(1), kept)
+        return select_points(replace(scene, bounds=whole_bounds(scene)), keep)
 
 
 @dataclass(frozen=True)
@@ -426,11 +420,11 @@ def select_points(scene: Scene, rows: Int[Tensor, " K"]) -> Scene:
     """The scene with some of its points, in the given order; everything else stays."""
     return replace(
         scene,
-        xyz=scene.xyz[rows],
-        rgb=None if scene.rgb is None else scene.rgb[rows],
-        normal=None if scene.normal is None else scene.normal[rows],
-        labels=None if scene.labels is None else scene.labels[rows],
-        instances=None if scene.instances is None else scene.instances[rows],
+        xyz=take(scene.xyz, rows),
+        rgb=None if scene.rgb is None else take(scene.rgb, rows),
+        normal=None if scene.normal is None else take(scene.normal, rows),
+        labels=None if scene.labels is None else take(scene.labels, rows),
+        instances=None if scene.instances is None else take(scene.instances, rows),
     )
 
 
@@ -459,6 +453,16 @@ def apply(transforms: tuple[Transform, ...], scene: Scene, *key: int) -> Scene:
         # One generator per transform: changing one step does not change what the others draw.
         scene = transform(scene, keyed.generator(*key, number))
     return replace(scene, key=keyed.derive(*key))
+
+
+def _smallest(values: Float[Tensor, " N"], num: int) -> Int[Tensor, " {num}"]:
+    """Rows of the smallest values, in ascending order; of equal values the first. A selection: no sort of them all."""
+    values = values.nan_to_num(nan=math.inf, posinf=math.inf)
+    bound = values.kthvalue(num).values
+    keep = values < bound
+    ties = (values == bound).nonzero()[:, 0]
+    keep[ties[: num - int(keep.sum())]] = True
+    return keep.nonzero()[:, 0]
 
 
 def _near_depth_edge(depth: Float[Tensor, "H W"], jump: float = 0.05, reach: int = 4) -> Bool[Tensor, "H W"]:
