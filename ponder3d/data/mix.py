@@ -3,7 +3,6 @@ scenes"), so that what stands around an object says less about what it is.
 """
 
 from collections.abc import Sequence
-from dataclasses import fields
 
 import torch
 from torch import Tensor
@@ -83,7 +82,7 @@ def _in_the_middle(scene: Scene) -> Scene:
     return transform_scene(Similarity(torch.eye(3), -middle), scene)
 
 
-def _joined(a: Scene, b: Scene, one: Tensor | None, other: Tensor | None, unknown: float) -> Tensor | None:
+def _joined(a: Scene, b: Scene, one: Tensor | None, other: Tensor | None, unknown: int | float) -> Tensor | None:
     """A column of the points of both scenes; None if neither has it."""
     known = one if one is not None else other
     if known is None:
@@ -97,5 +96,11 @@ def _joined(a: Scene, b: Scene, one: Tensor | None, other: Tensor | None, unknow
 
 def _all_boxes(a: Boxes, b: Boxes) -> Boxes:
     """Both scenes' boxes; a column that one of them lacks is left out."""
-    columns = {f.name: [c for c in (getattr(a, f.name), getattr(b, f.name)) if c is not None] for f in fields(Boxes)}
-    return Boxes(**{name: torch.cat(parts) if len(parts) == 2 else None for name, parts in columns.items()})
+    return Boxes(
+        centre=torch.cat([a.centre, b.centre]),
+        size=torch.cat([a.size, b.size]),
+        yaw=torch.cat([a.yaw, b.yaw]),
+        label=torch.cat([a.label, b.label]),
+        score=None if a.score is None or b.score is None else torch.cat([a.score, b.score]),
+        velocity=None if a.velocity is None or b.velocity is None else torch.cat([a.velocity, b.velocity]),
+    )

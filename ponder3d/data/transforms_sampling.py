@@ -1,7 +1,7 @@
 """Transforms that choose points: corruption, grid sampling G (eq. 1), crops, and their order."""
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool
@@ -170,5 +170,11 @@ class PointRange(Transform):
 
 def select_boxes(boxes: Boxes, keep: Bool[Tensor, " K"]) -> Boxes:
     """Those of the boxes that a mask names."""
-    columns = {f.name: getattr(boxes, f.name) for f in fields(boxes)}
-    return Boxes(**{name: None if column is None else column[keep] for name, column in columns.items()})
+    return Boxes(
+        centre=boxes.centre[keep],
+        size=boxes.size[keep],
+        yaw=boxes.yaw[keep],
+        label=boxes.label[keep],
+        score=None if boxes.score is None else boxes.score[keep],
+        velocity=None if boxes.velocity is None else boxes.velocity[keep],
+    )

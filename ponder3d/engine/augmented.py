@@ -17,7 +17,7 @@ from ponder3d.types.scene import to_device
 
 
 class Looks:
-    """What a task predicts for the points of a dataset's scenes, whatever ``validation_transforms`` would leave of them.
+    """What a task predicts for all points of scenes, whatever ``validation_transforms`` would leave of them.
 
     Of the transforms those are done that keep the points and their order (``Transform.keeps_points``): centring, say.
     The others, such as ``GridSample``, are left out, and named in ``left_out``: the task thins dense clouds out by

@@ -105,8 +105,8 @@ class Experiment(Config):
         passes = ranks * self.accumulate
         if self.mix and self.batch_size % (2 * passes):
             raise ValueError(
-                f"Experiment.mix takes pairs of scenes: batch_size must be a multiple of {2 * passes}, an even number for "
-                f"each pass ({ranks} ranks, accumulate {self.accumulate}), it is {self.batch_size}"
+                f"Experiment.mix takes pairs of scenes: batch_size must be a multiple of {2 * passes}, an even number "
+                f"for each pass ({ranks} ranks, accumulate {self.accumulate}), it is {self.batch_size}"
             )
 
     def validation_data(self) -> DatasetConfig:
