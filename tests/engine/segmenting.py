@@ -52,7 +52,7 @@ class Boards(SceneDataset):
         random = keyed.generator(index, len(name), 0xB0A2D)
         num = 90 + 7 * index
         labels = torch.randint(0, 3, (num,), generator=random)
-        xyz = torch.rand(num, 3, generator=random) * torch.tensor([0.6, 0.4, 0.05]) + 3
+        xyz = torch.rand(num, 3, generator=random) * torch.tensor([1.4, 0.9, 0.05]) + 3
         rgb = (torch.eye(3)[labels] + torch.rand(num, 3, generator=random)) / 2
         labels[::11] = -1
         return Scene(xyz, rgb, None, f"boards:{name}", labels=labels if self.config.labelled else None)

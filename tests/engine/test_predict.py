@@ -70,14 +70,14 @@ def test_every_point_of_every_scene(run, out):
 
 
 def test_where_they_go_by_default_and_over_a_set(run):
-    predict(run, augment="scannet", formats=("npz",), quiet=True)
-    made = read_prediction(run / "predictions-scannet" / "scene0701_00.npz")
-    assert np.array_equal(made.prediction, expected(run, 1, "scannet").argmax(1).numpy())
+    predict(run, augment="scannet200", formats=("npz",), quiet=True)
+    made = read_prediction(run / "predictions-scannet200" / "scene0701_00.npz")
+    assert np.array_equal(made.prediction, expected(run, 1, "scannet200").argmax(1).numpy())
     assert made.probabilities is None
-    figures = evaluate(run, quiet=True, augment="scannet")
-    saved = json.loads((run / "evaluation-scannet.json").read_text())
-    assert saved["figures"] == figures and saved["augment"] == "scannet"
-    scored = score([run / "predictions-scannet"])
+    figures = evaluate(run, quiet=True, augment="scannet200")
+    saved = json.loads((run / "evaluation-scannet200.json").read_text())
+    assert saved["figures"] == figures and saved["augment"] == "scannet200"
+    scored = score([run / "predictions-scannet200"])
     assert {name: scored[name] for name in figures} == pytest.approx(figures)
     # All points are scored, where the evaluation without a set takes what its transforms leave.
     plain = evaluate(run, quiet=True)
