@@ -43,7 +43,8 @@ from ponder3d.data.rgbd_images import (
     read_depth,
     read_labels,
 )
-from ponder3d.data.rgbd_layouts import Frame, Sequence, find_sequences
+from ponder3d.data.rgbd_layouts import Frame, Sequence, find_sequences, sequence_name
+from ponder3d.data.skip_list import skip_list_of
 from ponder3d.data.transforms import select_views
 from ponder3d.geometry.cameras import normals_from_depth, pixel_grid, unproject
 from ponder3d.geometry.grid import voxelize
@@ -85,6 +86,9 @@ class RGBDFolderConfig(DatasetConfig):
     axis that the cameras' upper image edges point to on average."""
     cloud_spacing: float = 0.02
     """Metres; the fused cloud has one point per voxel of this size, the mean of what was measured in it."""
+    skip: str = ""
+    """A skip list (``data.skip_list``), such as ``ponder3d doctor`` writes. Empty: ``skip.tsv`` in ``root`` if there is
+    one. A sequence is called by its path below ``root``, with _ for /."""
     keep_in_memory: int = incidental(8)
     """Scenes that each loader process keeps decoded."""
 
@@ -158,11 +162,20 @@ class RGBDFolder(SceneDataset):
                     f"{sequence.folder / 'label_map.json'}: other classes than in the sequences before it; "
                     "read them as a dataset of their own, or give both the same label_map.json"
                 )
+        skip = skip_list_of(root, config.skip)
+        unknown = skip.strangers(sequence_name(s.folder, root) for s in sequences)
+        skipped += [
+            f"{skip.where}: it names {name}, which is not below {root} or has no usable frame" for name in unknown
+        ]
         self._windows: list[_Window] = []
         num_usable = 0
         for sequence in sequences:
             usable = []
             for frame in sequence.frames[:: config.every]:
+                reason = skip.frame(sequence_name(sequence.folder, root), frame.name)
+                if reason is not None:
+                    skipped.append(f"{frame.colour}: left out by {skip.where}: {reason}")
+                    continue
                 try:
                     check_headers(frame, with_label=sequence.labels is not None)
                     usable.append(frame)

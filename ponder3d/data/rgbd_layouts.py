@@ -44,6 +44,14 @@ class Sequence:
     """From the value of a label pixel to the index of its class."""
 
 
+def sequence_name(folder: Path, root: Path) -> str:
+    """What a sequence is called in lists: its path below the root, or the root's own name, made of letters, digits, _
+    and -. ``redkitchen/seq-01`` is ``redkitchen_seq-01``.
+    """
+    parts = folder.relative_to(root).parts or (root.resolve().name or "root",)
+    return re.sub(r"[^A-Za-z0-9_-]", "_", "_".join(parts))
+
+
 def find_sequences(root: Path, intrinsics: tuple[float, ...]) -> tuple[list[Sequence], list[str]]:
     """Every sequence at or below a directory, in the order of their names, and the frames that cannot be used.
 
