@@ -17,7 +17,7 @@ import re
 import threading
 import time
 import weakref
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,8 @@ _AT_ONCE = 8
 """Requests of one call that are under way at a time."""
 _SLOWEST = 1e6
 """Bytes per second; a request may take the time limit and what its bytes need at this rate."""
+_LARGEST = 1 << 30
+"""Bytes of a file that is read as a whole; the manifest of a million scenes has 300 MB."""
 _HTTP_RETRIED = frozenset({408, 425, 429})
 """Answers of the kind "your fault" that mean "later"."""
 
@@ -69,12 +71,16 @@ class Retries:
     total: float = 55.0
     """Seconds after which no further request is made, and the last one is given up (with 1 s per megabyte more)."""
     pause: float = 0.2
-    """Seconds before the second try; every further pause is twice as long. Times 0.5 to 1.5, so that many processes that
-    failed together do not come back together."""
+    """Seconds before the second try; every further pause is twice as long. Times 0.5 to 1.5, so that many processes
+    that failed together do not come back together."""
 
 
 class _WrongBytesError(Exception):
-    """Not what was asked for: a wrong length, or another checksum."""
+    """Not what was asked for, such as another length."""
+
+
+class _WrongSumError(_WrongBytesError):
+    """As many bytes as were asked for, with another checksum."""
 
 
 class _RefusedError(Exception):
@@ -129,8 +135,13 @@ class Storage:
         found = {id(piece): view for run, data in zip(runs, read, strict=True) for piece, view in run.split(data)}
         return [found[id(piece)] for piece in pieces]
 
-    def read_all(self, path: str) -> bytes:
+    def read_all(self, path: str, is_intact: Callable[[bytes], bool] | None = None) -> bytes:
         """A whole file.
+
+        Args:
+            path: the file.
+            is_intact: whether its content shows that nothing happened to it on the way. What does not after the last
+                try is returned as it is.
 
         Raises:
             NotStoredError: there is no such file.
@@ -138,9 +149,13 @@ class Storage:
         """
         self._check(path)
         if self.remote:
-            return self._run(self._tried(path, "all of it", 0, lambda client: client.get(path, None)))
+            return self._run(self._fetch_whole(path, is_intact))
         try:
-            return (Path(self.root) / path).read_bytes()
+            with (Path(self.root) / path).open("rb") as file:
+                data = file.read(_LARGEST + 1)
+            if len(data) > _LARGEST:
+                raise OSError(f"more than {_LARGEST} bytes")
+            return data
         except OSError as error:
             raise self._failed(path, "all of it", 1, error) from error
 
@@ -163,7 +178,7 @@ class Storage:
         except OSError as error:
             raise self._failed(path, what or "any range", 1, error) from error
         except _WrongBytesError as error:
-            raise self._wrong(path, error) from error
+            raise self._damaged(path, error) from error
         return read
 
     async def _fetch_all(self, path: str, runs: "list[_Run]") -> list[bytes]:
@@ -184,8 +199,29 @@ class Storage:
             await asyncio.gather(*tasks, return_exceptions=True)
             raise
 
-    async def _tried(self, path: str, asked: str, length: int, get: Any, verify: Any = None) -> bytes:
-        """What ``get`` brings, from the first try that succeeds."""
+    async def _fetch_whole(self, path: str, is_intact: Callable[[bytes], bool] | None) -> bytes:
+        seen = b""
+
+        def verify(data: bytes) -> None:
+            nonlocal seen
+            seen = data
+            if is_intact is not None and not is_intact(data):
+                raise _WrongSumError("not as it was written")
+
+        try:
+            return await self._tried(path, "all of it", 0, lambda client: client.get(path, None), verify)
+        except DataError:
+            return seen
+
+    async def _tried(
+        self,
+        path: str,
+        asked: str,
+        length: int,
+        get: "Callable[[_Client], Awaitable[bytes]]",
+        verify: Callable[[bytes], None],
+    ) -> bytes:
+        """What ``get`` brings and ``verify`` accepts, from the first try that succeeds."""
         limits, extra = self.retries, length / _SLOWEST
         deadline = time.monotonic() + limits.total + extra
         tries = 0
@@ -194,8 +230,7 @@ class Storage:
             left = deadline - time.monotonic()
             try:
                 data = await asyncio.wait_for(get(self._client()), max(0.001, min(limits.timeout + extra, left)))
-                if verify is not None:
-                    verify(data)
+                verify(data)
                 return data
             except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, _RefusedError) as error:
                 raise self._failed(path, asked, tries, error) from error
@@ -206,8 +241,8 @@ class Storage:
                 if tries < limits.tries and time.monotonic() + pause < deadline:
                     await asyncio.sleep(pause)
                     continue
-                if isinstance(error, _WrongBytesError) and error.args[1:]:
-                    raise self._wrong(path, error, tries) from error
+                if isinstance(error, _WrongSumError):
+                    raise self._damaged(path, error, tries) from error
                 raise self._failed(path, asked, tries, error) from error
 
     def _failed(self, path: str, asked: str, tries: int, error: Exception) -> StorageError:
@@ -217,11 +252,9 @@ class Storage:
         times = f" in {tries} tries" if self.remote else ""
         return StorageError(f"{self.where(path)}: {asked} cannot be read{times}; the last error: {name}")
 
-    def _wrong(self, path: str, error: _WrongBytesError, tries: int = 1) -> DataError | StorageError:
-        if not error.args[1:]:
-            return StorageError(f"{self.where(path)}: {error.args[0]}; is it an incomplete copy?")
+    def _damaged(self, path: str, error: _WrongBytesError, tries: int = 1) -> DataError:
         times = f", {tries} times" if tries > 1 else ""
-        return DataError(f"{self.where(path)}: {error.args[0]}{times}; the file is damaged: copy or prepare it again")
+        return DataError(f"{self.where(path)}: {error}{times}; the file is damaged: copy or prepare it again")
 
     def _client(self) -> "_Client":
         client = getattr(self._mine, "client", None)
@@ -275,7 +308,7 @@ class _Run:
         for piece, view in self.split(data):
             if piece.sha256 and (actual := hashlib.sha256(view).hexdigest()) != piece.sha256:
                 what = piece.what or f"bytes {piece.start} to {piece.start + piece.length}"
-                raise _WrongBytesError(f"{what} has the SHA-256 {actual} instead of {piece.sha256}", piece)
+                raise _WrongSumError(f"{what} has the SHA-256 {actual} instead of {piece.sha256}")
 
 
 def _runs(pieces: Sequence[Piece]) -> list[_Run]:
@@ -284,7 +317,8 @@ def _runs(pieces: Sequence[Piece]) -> list[_Run]:
     end = 0
     for piece in sorted(pieces, key=lambda piece: (piece.start, piece.length)):
         after = max(end, piece.start + piece.length)
-        if groups and piece.start - end <= _GAP and after - groups[-1][0].start <= _MOST:
+        near = piece.start - end <= _GAP and after - groups[-1][0].start <= _MOST
+        if groups and (near or after == end):
             groups[-1].append(piece)
             end = after
         else:
@@ -357,8 +391,8 @@ class _Client:
             data = bytearray()
             async for chunk in answer.content.iter_any():
                 data += chunk
-                if part is not None and len(data) > part[1]:
-                    raise _WrongBytesError(f"more than the {part[1]} bytes that were asked for")
+                if len(data) > (_LARGEST if part is None else part[1]):
+                    raise _WrongBytesError(f"more than {len(data) - len(chunk)} bytes")
             return bytes(data)
 
 
