@@ -27,7 +27,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ponder3d.config import fingerprint, from_json, to_json
-from ponder3d.data.dataset import DataError
 from ponder3d.data.loader import Batches, Collate, KeyedScenes, as_it_is
 from ponder3d.encoders.encoder import Encoder
 from ponder3d.encoders.files import FILE_NAME, copy_weights, load_encoder, save_encoder

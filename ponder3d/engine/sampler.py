@@ -54,8 +54,8 @@ class StepSampler:
             )
         if blocks and (sum(blocks) != num_scenes or min(blocks) < 1 or mix < 1):
             raise ValueError(
-                f"blocks of {sum(blocks)} scenes, the smallest of {min(blocks)}, mixed {mix} at a time, in a dataset of "
-                f"{num_scenes}"
+                f"blocks of {sum(blocks)} scenes, the smallest of {min(blocks)}, mixed {mix} at a time, for a dataset "
+                f"of {num_scenes}"
             )
         self.num_scenes, self.batch_size, self.seed = num_scenes, batch_size, seed
         self.steps, self.accumulate, self.rank, self.world = steps, accumulate, rank, world
