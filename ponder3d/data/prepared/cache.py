@@ -91,10 +91,10 @@ class Cache:
 
     def _path(self, sha256: str) -> Path:
         assert _NAME.match(sha256)
-        return self.root / sha256[:2] / sha256
+        return self.root / sha256[0] / sha256
 
     def _folders(self) -> list[str]:
-        return [entry.path for entry in _scanned(self.root) if len(entry.name) == 2 and entry.is_dir()]
+        return [entry.path for entry in _scanned(self.root) if len(entry.name) == 1 and entry.is_dir()]
 
     def _account(self, size: int) -> None:
         """Count what all processes write, and trim when it is much.

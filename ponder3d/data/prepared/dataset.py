@@ -16,7 +16,7 @@ from ponder3d.data.prepared.container import SceneIndex, read_array
 from ponder3d.data.prepared.images import read_colour, read_numbers
 from ponder3d.data.prepared.manifest import Manifest, SceneEntry
 from ponder3d.data.prepared.record import Records
-from ponder3d.data.prepared.storage import NotStoredError, Storage
+from ponder3d.data.prepared.storage import NotStoredError, Retries, Storage
 from ponder3d.data.raw.dataset import LabelTable
 from ponder3d.data.rgbd_images import fitted_size, seen_intrinsics
 from ponder3d.data.skip_list import FILE_NAME as SKIP_LIST
@@ -57,6 +57,8 @@ class PreparedConfig(DatasetConfig):
     """Directory that keeps what was read; worth it for URLs and network file systems. Empty: none."""
     cache_gb: float = incidental(20.0)
     """Gigabytes that it may hold; several runs may share one."""
+    timeout: float = incidental(20.0)
+    """Seconds, and one more per megabyte, after which a read from a URL is given up and tried again."""
     keep_in_memory: int = incidental(0)
     """Scenes whose points each loader process keeps."""
 
@@ -66,6 +68,7 @@ class PreparedConfig(DatasetConfig):
             ("max_side", self.max_side == 0 or self.max_side >= 8, "0 or at least 8"),
             ("mix_shards", self.mix_shards >= 0, "at least 0"),
             ("cache_gb", 0 < self.cache_gb < math.inf, "a positive number"),
+            ("timeout", 0 < self.timeout < math.inf, "a positive number"),
             ("keep_in_memory", self.keep_in_memory >= 0, "at least 0"),
         ):
             if not fits:
@@ -98,7 +101,7 @@ class PreparedScenes(SceneDataset):
 
     def __init__(self, config: PreparedConfig):
         self.config = config
-        self._storage = Storage(config.root)
+        self._storage = Storage(config.root, Retries(timeout=config.timeout))
         cache = Cache(config.cache_dir, int(config.cache_gb * 1e9)) if config.cache_dir else None
         self._records = Records(self._storage, cache)
         manifest = self._records.manifest()

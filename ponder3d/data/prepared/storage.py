@@ -263,9 +263,7 @@ class Storage:
         return client
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
+        if not _loop_runs():
             return self._run_here(work)
         with ThreadPoolExecutor(1) as aside:  # a notebook runs a loop in this thread already
             return aside.submit(self._run_here, work).result()
@@ -296,7 +294,7 @@ class _Run:
     def asked(self) -> str:
         names = [piece.what for piece in self.pieces if piece.what]
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        return f"bytes {self.start} to {self.start + self.length}" + (f" ({names[0]}{more})" if names else "")
+        return _bytes(self.start, self.length) + (f" ({names[0]}{more})" if names else "")
 
     def split(self, data: bytes) -> list[tuple[Piece, memoryview]]:
         view = memoryview(data)
@@ -307,36 +305,43 @@ class _Run:
             raise _WrongBytesError(f"{len(data)} bytes instead of {self.asked}")
         for piece, view in self.split(data):
             if piece.sha256 and (actual := hashlib.sha256(view).hexdigest()) != piece.sha256:
-                what = piece.what or f"bytes {piece.start} to {piece.start + piece.length}"
+                what = piece.what or _bytes(piece.start, piece.length)
                 raise _WrongSumError(f"{what} has the SHA-256 {actual} instead of {piece.sha256}")
+
+
+def _bytes(start: int, length: int) -> str:
+    return f"bytes {start}-{start + length - 1}"
 
 
 def _runs(pieces: Sequence[Piece]) -> list[_Run]:
     """Pieces in the order of their places, those that are close to each other in one run."""
     groups: list[list[Piece]] = []
-    end = 0
+    start = end = 0
     for piece in sorted(pieces, key=lambda piece: (piece.start, piece.length)):
         after = max(end, piece.start + piece.length)
-        near = piece.start - end <= _GAP and after - groups[-1][0].start <= _MOST
+        near = piece.start - end <= _GAP and after - start <= _MOST
         if groups and (near or after == end):
             groups[-1].append(piece)
             end = after
         else:
             groups.append([piece])
-            end = piece.start + piece.length
+            start, end = piece.start, piece.start + piece.length
     return [
         _Run(group[0].start, max(p.start + p.length for p in group) - group[0].start, tuple(group)) for group in groups
     ]
 
 
 def _pread(handle: int, start: int, length: int) -> bytes:
-    """As much as there is of a range; one call brings 2 GiB at most."""
-    data = os.pread(handle, min(length, max(0, os.fstat(handle).st_size - start)), start)
+    """As much as there is of a range; a call to the system brings 2 GiB at most."""
+    left = min(length, max(0, os.fstat(handle).st_size - start))
+    data = os.pread(handle, left, start)
+    if len(data) == left:
+        return data
     parts = [data]
-    while data and sum(map(len, parts)) < length:
-        data = os.pread(handle, length - sum(map(len, parts)), start + sum(map(len, parts)))
-        parts.append(data)
-    return parts[0] if len(parts) == 1 or not parts[1] else b"".join(parts)
+    while parts[-1] and (left := left - len(parts[-1])):
+        start += len(parts[-1])
+        parts.append(os.pread(handle, left, start))
+    return b"".join(parts)
 
 
 class _Client:
@@ -403,11 +408,26 @@ _INHERITED: list[Any] = []
 def _close(pid: int, loop: asyncio.AbstractEventLoop, fs: Any) -> None:
     if pid != os.getpid():
         _INHERITED.append((loop, fs))
-        return
+    elif not _loop_runs():
+        _shut(loop, fs)
+    else:  # the garbage collector has come by while this thread runs another loop
+        thread = threading.Thread(target=_shut, args=(loop, fs))
+        thread.start()
+        thread.join()
+
+
+def _loop_runs() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _shut(loop: asyncio.AbstractEventLoop, fs: Any) -> None:
     for task in asyncio.all_tasks(loop):
         task.cancel()
-    session = getattr(fs, "_session", None)
-    close = getattr(session, "close", None)
+    close = getattr(getattr(fs, "_session", None), "close", None)
     if asyncio.iscoroutinefunction(close):
         loop.run_until_complete(close())
     loop.close()
