@@ -1,4 +1,4 @@
-"""Whether two views show one world: the surface of one, put into the other, must lie at the depth that is seen there."""
+"""Whether two views show one world: the surface of one, put into the other, lies at the depth that is seen there."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -116,7 +116,7 @@ def colour_correlation(one: Sketch, two: Sketch, meetings: Sequence[Meeting], im
         grey = source.reshape(-1, 3)[meeting.pixel[same]].mean(1), target[there[:, 1], there[:, 0]].mean(1)
         pairs.append(np.stack(grey))
     values = np.concatenate(pairs, axis=1)
-    if values.shape[1] < MIN_PIXELS or values.std(1).min() < 4:
+    if values.shape[1] < MIN_PIXELS or values.std(axis=1).min() < 4:
         return float("nan")
     return float(np.corrcoef(values)[0, 1])
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from ponder3d.data.doctor.findings import MOST, Fault
-from ponder3d.data.doctor.sketch import Sketch
+from ponder3d.data.doctor.sketch import EDGE, Sketch
 
-CENTRE = 0.2
+CENTRE = 0.25
 """Share of the image size by which a camera's centre may lie off the image's."""
 ANGLES = (10.0, 150.0)
 """Degrees across the image that a pinhole camera sees."""
@@ -17,21 +17,27 @@ DEPTHS = (0.05, 60.0)
 """Metres between which the median depth of a scene's views lies, indoors and out."""
 MAX_PATH = 2000.0
 """Metres that the cameras of a scene are apart at most."""
+SMOOTH = 0.5
+"""Share of adjacent pixels of a small depth image that lie on one surface at least; 0.8 and more where it is right."""
 _JUMP = 10.0
 """A frame that is so many median steps away from both its neighbours jumps."""
 
 
 def frame_faults(views: Sequence[Sketch]) -> Iterator[Fault]:
     """What is wrong with images and intrinsics of the frames of a scene, each for itself or unlike the others."""
-    for topic, check in (("size", _sizes), ("centre", _centres), ("focal", _focals), ("lens", _lenses)):
+    for view, what in _sizes(views):
+        yield Fault(view.name, "colour", "size", what, "suspect")
+    for topic, check in (("centre", _centres), ("focal", _focals), ("lens", _lenses)):
         for view, what in check(views):
-            yield Fault(view.name, "intrinsics" if topic != "size" else "colour", topic, what, "suspect")
+            yield Fault(view.name, "intrinsics", topic, what, "unusable" if topic == "centre" else "suspect")
     for view, what in _blank(views):
-        yield Fault(view.name, "colour", "blank", what, "unusable")
+        yield Fault(view.name, "colour", "blank", what, "unusable" if "of one colour" not in what else "suspect")
     for view, what in _grey(views):
         yield Fault(view.name, "colour", "grey", what, "suspect")
     for view, what in _flat_depth(views):
         yield Fault(view.name, "depth", "flat", what, "unusable")
+    for view, what in _noisy_depth(views):
+        yield Fault(view.name, "depth", "noise", what, "unusable")
     for view, what in _clipped_depth(views):
         yield Fault(view.name, "depth", "clipped", what, "suspect")
     for view, what in _sparse_depth(views):
@@ -72,7 +78,9 @@ def series_faults(names: Sequence[str]) -> Iterator[Fault]:
     gaps = [(int(a), int(b)) for a, b, s in zip(numbers, numbers[1:], steps, strict=False) if s > 1.5 * step]
     if gaps:
         shown = ", ".join(f"between {a} and {b}" for a, b in gaps[:4]) + (" and more" if len(gaps) > 4 else "")
-        yield Fault("", "file", "gaps", f"frames are numbered in steps of {step}, and some are missing: {shown}", "suspect")
+        yield Fault(
+            "", "file", "gaps", f"frames are numbered in steps of {step}, and some are missing: {shown}", "suspect"
+        )
 
 
 def pose_faults(views: Sequence[Sketch]) -> Iterator[Fault]:
@@ -162,16 +170,20 @@ def _focals(views: Sequence[Sketch]) -> Told:
 
 
 def _blank(views: Sequence[Sketch]) -> Told:
-    spread = np.array([v.rgb.reshape(-1, 3).std(0).max() for v in views])
-    for v, s in zip(views, spread, strict=True):
-        if s < 1:
-            r, g, b = v.rgb.reshape(-1, 3).mean(0)
-            name = "black" if max(r, g, b) < 4 else "white" if min(r, g, b) > 251 else "of one colour"
+    blank = [v for v in views if v.is_blank]
+    if not blank:
+        return
+    # Where all images are of a few flat colours, one that shows a single wall has a single colour.
+    painted = np.median([len(np.unique(v.rgb.reshape(-1, 3), axis=0)) for v in views]) <= 16
+    for v in blank:
+        r, g, b = v.rgb.reshape(-1, 3).mean(0)
+        name = "black" if max(r, g, b) < 4 else "white" if min(r, g, b) > 251 else "of one colour"
+        if not (painted and name == "of one colour"):
             yield v, f"the image is {name}"
 
 
 def _grey(views: Sequence[Sketch]) -> Told:
-    grey = [v for v in views if v.is_grey and v.rgb.std() >= 1]
+    grey = [v for v in views if v.is_grey and not v.is_blank]
     if len(grey) <= (1 - MOST) * len(views):
         for v in grey:
             yield v, "the image is grey, those of most others are coloured"
@@ -181,6 +193,28 @@ def _flat_depth(views: Sequence[Sketch]) -> Told:
     for v in views:
         if v.depth is not None and v.depth_share > 0.5 and v.depth_values <= 1 + (v.depth_share < 1):
             yield v, f"every pixel has the depth {v.median_depth:.4g} m"
+
+
+def _noisy_depth(views: Sequence[Sketch]) -> Told:
+    smooth = np.array([_smoothness(v) for v in views])
+    usual = float(np.nanmedian(smooth)) if np.isfinite(smooth).any() else 1.0
+    for v, share in zip(views, smooth, strict=True):
+        if share < max(SMOOTH, usual - 0.25):
+            rest = f", {1 - usual:.0%} in others" if usual > SMOOTH else ""
+            yield (
+                v,
+                f"{1 - share:.0%} of adjacent pixels lie on different surfaces{rest}: noise, or 16 bits in another order",
+            )
+
+
+def _smoothness(view: Sketch) -> float:
+    """Share of adjacent pixels that lie on one surface; NaN where there are too few."""
+    if view.depth is None:
+        return float("nan")
+    one, two = view.depth[:, :-1], view.depth[:, 1:]
+    both = (one > 0) & (two > 0)
+    smooth = np.maximum(one, two)[both] < EDGE * np.minimum(one, two)[both]
+    return float(smooth.mean()) if len(smooth) >= 50 else float("nan")
 
 
 def _clipped_depth(views: Sequence[Sketch]) -> Told:

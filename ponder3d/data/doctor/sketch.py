@@ -42,6 +42,8 @@ class Sketch:
     depth_values: int
     """How many different depths the small image has."""
     is_grey: bool
+    is_blank: bool
+    """The colour image has one colour."""
     image_key: bytes
     """Equal for identical colour images."""
     depth_key: bytes
@@ -100,6 +102,7 @@ def sketch(frame: RawFrame) -> Sketch:
         median_depth=float(np.median(measured[:: max(1, len(measured) // 10_000)])) if len(measured) else float("nan"),
         depth_values=0 if depth is None else len(np.unique(depth)),
         is_grey=bool((np.ptp(resized, axis=2) <= 2).all()),
+        is_blank=bool((resized.reshape(-1, 3).std(axis=0) < 1).all()),
         image_key=_key(rgb),
         depth_key=b"" if frame.depth is None else _key(frame.depth),
     )

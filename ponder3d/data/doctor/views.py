@@ -20,11 +20,13 @@ from ponder3d.data.doctor.sketch import Sketch
 FACTORS = (0.001, 0.01, 0.1, 0.2, 0.5, 2.0, 5.0, 10.0, 100.0, 1000.0)
 """By which depth or positions may be off: mm, cm, 1/5000 m and the like taken for each other."""
 _FINE = 0.02
-"""Tolerance of depth where units are compared: with 5 %, a wrong factor agrees too well when the camera hardly moves."""
+"""Tolerance of depth where units are compared: with 5 %, wrong ones agree too well when the camera hardly moves."""
 _PAIRS = 45
 """Pairs on which units and the direction of poses are tried: each costs about 15 ms."""
-_COLOUR_OVERLAP = 0.15
-"""Share of a view's pixels whose brightness must be comparable: of fewer the correlation says little."""
+_COLOUR_OVERLAP = 0.25
+"""Share of a view's surface whose brightness must be comparable: of less the correlation says little."""
+_COLOUR_PIXELS = 60
+"""Small pixels of it at least."""
 
 Pair = tuple[int, int]
 
@@ -138,8 +140,10 @@ def _pooled(pairs: Sequence[tuple[Meeting, Meeting]]) -> tuple[float, float]:
 
 
 def _better(new: tuple[float, float], old: tuple[float, float]) -> bool:
-    """Whether a change leaves less than half of the contradictions, and clearly more agreement."""
-    return new[0] >= 0.8 and 1 - new[0] < 0.5 * (1 - old[0]) and new[1] > 1.15 * old[1] and new[1] > 0.02
+    """Whether a change leaves less than half of the contradictions, and clearly more agreement; or makes much agree
+    where hardly anything met."""
+    clearer = 1 - new[0] < 0.5 * (1 - old[0]) and new[1] > 1.15 * old[1]
+    return new[0] >= 0.8 and new[1] > 0.02 and (clearer or new[1] > 4 * old[1])
 
 
 def _wrong_as_a_whole(views: Sequence[Sketch]) -> Fault | None:
@@ -161,7 +165,7 @@ def _wrong_as_a_whole(views: Sequence[Sketch]) -> Fault | None:
         return _pooled(both)
 
     given = tried([None] * len(views), 1.0)
-    if given[0] > 0.97:
+    if given[0] > 0.97 and given[1] > 0.05:
         return None
     turned = tried(inverse, 1.0)
     if _better(turned, given):
@@ -177,7 +181,7 @@ def _wrong_as_a_whole(views: Sequence[Sketch]) -> Fault | None:
     depth = _median(v.median_depth for v in views)
     numbers = f"{results[factor][0]:.0%} of their common surface agrees then, {given[0]:.0%} as it is"
     if factor >= 100 and depth < 60:
-        what = f"the positions of the cameras are {factor:g} times too large for the depth ({numbers}): which unit have they?"
+        what = f"camera positions are {factor:g} times too large for the depth ({numbers}): which unit have they?"
         return Fault("", "pose", "units", what, "unusable")
     unit = f"; if it was read as 1/1000 m, its unit is 1/{1000 / factor:g} m" if factor < 100 else ""
     what = f"depth times {factor:g} fits the poses ({numbers}){unit}"
@@ -193,10 +197,7 @@ def _explained(
 
     def tried(pose: np.ndarray | None, factor: float = 1.0) -> tuple[float, float]:
         return _pooled(
-            [
-                (meet(view, views[j], pose, None, factor), meet(views[j], view, None, pose, 1.0, factor))
-                for j in near
-            ]
+            [(meet(view, views[j], pose, None, factor), meet(views[j], view, None, pose, 1.0, factor)) for j in near]
         )
 
     as_it_is = tried(None)
@@ -213,7 +214,7 @@ def _explained(
     what = f"it does not fit its neighbours: it {seen}, they on {usual:.0%} with each other"
     if near and _better(fit, as_it_is):
         return Fault(view.name, kind, f"stranger: {change}", f"{what}; with its {change} it would", "unusable")
-    what += "; its pose is wrong, or it is a frame of something else"
+    what += "; its pose or its depth is wrong, or it is a frame of something else"
     severity = "unusable" if not own or np.median(own) < 0.75 * usual else "suspect"
     return Fault(view.name, "pose", "stranger", what, severity)
 
@@ -227,7 +228,8 @@ def _colours(
     """Views whose brightness does not go with that of their neighbours."""
     values = {}
     for (i, j), both in meetings.items():
-        if scores[i, j].agree >= 2 * _COLOUR_OVERLAP * min(views[k].depth.size for k in (i, j)):  # type: ignore[union-attr]
+        surface = min(len(views[k].solid) for k in (i, j))
+        if scores[i, j].agree >= 2 * max(_COLOUR_PIXELS, _COLOUR_OVERLAP * surface):
             values[i, j] = colour_correlation(views[i], views[j], both)
     values = {pair: value for pair, value in values.items() if np.isfinite(value)}
     result.colours = _median(values.values())
