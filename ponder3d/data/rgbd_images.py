@@ -1,5 +1,6 @@
 """Reading the images of posed RGB-D frames. Whatever is wrong with a file comes out as one DataError that names it."""
 
+import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -92,24 +93,29 @@ def depth_size(frame: Frame) -> tuple[int, int]:
         return image.height, image.width
 
 
-def read_image(path: Path, modes: tuple[str, ...]) -> np.ndarray:
+def read_image(path: Path | str, modes: tuple[str, ...], content: bytes | None = None) -> np.ndarray:
     """The pixels of an image file.
 
+    Args:
+        path: of the file; with ``content`` only a name for messages, such as that of a member of an archive.
+        modes: kinds of images that are taken, in Pillow's words.
+        content: the file, if it was read already.
+
     Raises:
-        DataError: it is missing, truncated, no image, absurdly large, or of another kind than ``modes`` (Pillow's).
+        DataError: it is missing, truncated, no image, absurdly large, or of another kind than ``modes``.
     """
-    with _opened(path, modes) as image:
+    with _opened(path, modes, content) as image:
         return np.array(image)
 
 
 @contextmanager
-def _opened(path: Path, modes: tuple[str, ...]) -> Iterator[Image.Image]:
+def _opened(path: Path | str, modes: tuple[str, ...], content: bytes | None = None) -> Iterator[Image.Image]:
     """An image whose header has been read; whatever goes wrong with it in this context becomes a DataError."""
     try:
         with warnings.catch_warnings():
             # A decompression bomb is a warning up to twice Pillow's limit; here it is an error.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(path if content is None else io.BytesIO(content)) as image:
                 if image.mode not in modes:
                     raise DataError(f"{path}: an image of kind {image.mode}; expected {' or '.join(modes)}")
                 yield image

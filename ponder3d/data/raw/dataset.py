@@ -21,6 +21,22 @@ SCENE_NAME = re.compile(r"[A-Za-z0-9_-]+$")
 """Scenes become keys of tar members, where a dot ends the key."""
 
 
+@dataclass(frozen=True, order=True)
+class Problem:
+    """Something that cannot be used, or should not be."""
+
+    scene: str
+    frame: str
+    """Empty: the whole scene."""
+    kind: str
+    """One word: ``pose``, ``depth``, ``colour``, ``label``, ``points``, ``file``, ``duplicate``, ``overlap``."""
+    what: str
+    """What is wrong, with the file and the field."""
+
+    def __str__(self) -> str:
+        return f"{self.scene}{'/' if self.frame else ''}{self.frame}: {self.kind}: {self.what}"
+
+
 @dataclass(frozen=True, eq=False)
 class RawPoints:
     """The point cloud of a scene, in metres, z up."""
@@ -35,6 +51,8 @@ class RawPoints:
     """[N] int32, raw ids."""
     instances: np.ndarray | None = None
     """[N] int32; -1 where there is none."""
+    problems: tuple[Problem, ...] = ()
+    """What was repaired or left out while the cloud was read, such as a broken line; the rest is usable."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,22 +72,6 @@ class RawFrame:
     """[H W] int32, raw ids."""
     instances: np.ndarray | None = None
     """[H W] int32; -1 where there is none."""
-
-
-@dataclass(frozen=True, order=True)
-class Problem:
-    """Something that cannot be used, or should not be."""
-
-    scene: str
-    frame: str
-    """Empty: the whole scene."""
-    kind: str
-    """One word: ``pose``, ``depth``, ``colour``, ``label``, ``points``, ``file``, ``duplicate``, ``overlap``."""
-    what: str
-    """What is wrong, with the file and the field."""
-
-    def __str__(self) -> str:
-        return f"{self.scene}{'/' if self.frame else ''}{self.frame}: {self.kind}: {self.what}"
 
 
 @dataclass(frozen=True)
