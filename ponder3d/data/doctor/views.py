@@ -67,7 +67,7 @@ def compare(views: Sequence[Sketch]) -> Comparison:
     scores = {pair: score(both) for pair, both in meetings.items()}
     shares = {pair: s.share for pair, s in scores.items()}
     result.agreement = _median(shares.values())
-    if whole is not None:
+    if whole is not None or not np.isfinite(result.agreement):
         return result
     if result.agreement < 0.6:
         what = (
