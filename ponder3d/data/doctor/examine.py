@@ -103,6 +103,8 @@ def _look(scene: RawScene, names: Sequence[str], dataset: RawDataset, classes: f
             known.faults.append(Fault("", problem[0], "points", problem[1], "unusable"))
         else:
             known.points = points
+            repaired = () if points is None else points.problems
+            known.faults += [Fault(p.frame, p.kind, f"repaired {p.kind}", p.what, "suspect") for p in repaired]
         for frame in scene.read_frames(names) if names else ():
             _take(frame, dataset, known)
     except DataError as error:

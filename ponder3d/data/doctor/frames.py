@@ -18,7 +18,7 @@ DEPTHS = (0.05, 60.0)
 MAX_PATH = 2000.0
 """Metres that the cameras of a scene are apart at most."""
 SMOOTH = 0.7
-"""Share of adjacent pixels of a small depth image that lie on one surface at least; 0.96 and more in real recordings."""
+"""Share of adjacent pixels of a small depth image that lie on one surface, at least; recordings have 0.96 and more."""
 _JUMP = 10.0
 """A frame that is so many median steps away from both its neighbours jumps."""
 
