@@ -1,4 +1,5 @@
-"""Posed RGB-D frames as they lie on disk: ScanNet exports, 7-Scenes, HoloLens (deep-video-mvs), and their like.
+"""Posed RGB-D frames as they lie on disk: ScanNet exports, 7-Scenes, HoloLens (deep-video-mvs), the shelves of the
+Amazon Picking Challenge, and their like.
 
 A directory is searched for sequences. Every sequence is cut into windows of frames, and a window is a scene: its
 frames' depth is fused into a point cloud, its images supervise. Every n-th frame is held out: it neither makes points
@@ -16,10 +17,14 @@ HoloLens   ``images/*``, ``depth/*``                      ``K.txt``             
 ScanNet    ``color/*``, ``depth/*``, optional ``label/*`` ``intrinsic/``: per frame, or     ``pose/``: one 4x4 per frame
                                                           ``intrinsic_{color,depth}.txt``
                                                           (one of them is enough)
+shelf      ``frame-000010.{color,depth}.png``, optional   ``cam.info.txt``                  ``cam.info.txt``
+           ``segm/frame-000010.segm.png``
 ========== ============================================== ================================= ===========================
 
 Conventions of the files: poses take camera (OpenCV axes) to world, in metres; depth is plane depth in integers; label
-images belong to the colour camera unless only the depth image has their size.
+images belong to the colour camera unless only the depth image has their size. Depth of a shelf is in tenths of
+millimetres, rotated by three bits, whatever the options say. Classes are in ``label_map.json`` (ScanNet) or
+``segm_label_map.json`` (shelf).
 """
 
 import math
@@ -40,10 +45,11 @@ from ponder3d.data.rgbd_images import (
     fitted_size,
     intrinsics_at,
     read_colour,
-    read_depth,
+    read_frame_depth,
     read_labels,
 )
 from ponder3d.data.rgbd_layouts import Frame, Sequence, find_sequences
+from ponder3d.data.skip_list import skip_list_of
 from ponder3d.data.transforms import select_views
 from ponder3d.geometry.cameras import normals_from_depth, pixel_grid, unproject
 from ponder3d.geometry.grid import voxelize
@@ -85,6 +91,9 @@ class RGBDFolderConfig(DatasetConfig):
     axis that the cameras' upper image edges point to on average."""
     cloud_spacing: float = 0.02
     """Metres; the fused cloud has one point per voxel of this size, the mean of what was measured in it."""
+    skip: str = ""
+    """A skip list (``data.skip_list``), such as ``ponder3d doctor`` writes. Empty: ``skip.tsv`` in ``root`` if there is
+    one. A sequence is called by its path below ``root``, with _ for /."""
     keep_in_memory: int = incidental(8)
     """Scenes that each loader process keeps decoded."""
 
@@ -146,7 +155,8 @@ class RGBDFolder(SceneDataset):
         root = Path(config.root)
         if not root.is_dir():
             raise DataError(f"{root}: no such directory")
-        sequences, skipped = find_sequences(root, config.intrinsics)
+        sequences, problems = find_sequences(root, config.intrinsics)
+        skipped = [problem.what for problem in problems]
         if not sequences:
             raise DataError(
                 f"{root}: no posed RGB-D frames found{_listed(skipped)}; see ponder3d.data.rgbd_folder for the layouts"
@@ -158,11 +168,20 @@ class RGBDFolder(SceneDataset):
                     f"{sequence.folder / 'label_map.json'}: other classes than in the sequences before it; "
                     "read them as a dataset of their own, or give both the same label_map.json"
                 )
+        skip = skip_list_of(root, config.skip)
+        unknown = skip.strangers(s.name for s in sequences)
+        skipped += [
+            f"{skip.where}: it names {name}, which is not below {root} or has no usable frame" for name in unknown
+        ]
         self._windows: list[_Window] = []
         num_usable = 0
         for sequence in sequences:
             usable = []
             for frame in sequence.frames[:: config.every]:
+                reason = skip.frame(sequence.name, frame.name)
+                if reason is not None:
+                    skipped.append(f"{frame.colour}: left out by {skip.where}: {reason}")
+                    continue
                 try:
                     check_headers(frame, with_label=sequence.labels is not None)
                     usable.append(frame)
@@ -218,7 +237,7 @@ class RGBDFolder(SceneDataset):
         size: tuple[int, int] | None = None
         for frame in frames:
             try:
-                raw_size, depth = read_depth(frame.depth, self.config)
+                raw_size, depth = read_frame_depth(frame, self.config)
                 size = size or fitted_size(raw_size, self.config.max_side)
                 colour_size, colour = read_colour(frame, raw_size, size)
                 label = None

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ponder3d.config import fingerprint, from_json, to_json
 from ponder3d.encoders.encoder import Encoder, EncoderConfig
+from ponder3d.files import sync_directory
 
 FILE_NAME = "encoder.safetensors"
 _FORMAT = 1
@@ -163,15 +164,6 @@ def _load(encoder: nn.Module, weights: dict[str, Tensor], name: str) -> None:
                 f"{name}: {key} has shape {list(weights[key].shape)}, the encoder needs {list(value.shape)}"
             )
     encoder.load_state_dict(weights)
-
-
-def sync_directory(path: Path) -> None:
-    """Make sure that a rename in a directory survives a power cut."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _digest(weights: dict[str, Tensor]) -> str:

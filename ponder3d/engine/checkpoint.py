@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from ponder3d.encoders.files import sync_directory
+from ponder3d.files import sync_directory
 
 MANIFEST = "MANIFEST.json"
 _FORMAT = 1

@@ -15,8 +15,8 @@ from ponder3d.engine.experiment import Experiment
 from ponder3d.geometry.drawing import colour_scale, principal_colours
 from ponder3d.geometry.mesh import Mesh, sample_surface
 from ponder3d.geometry.neighbors import knn
+from ponder3d.geometry.ply import write_ply
 from ponder3d.report.html import Page, cloud, picture
-from ponder3d.report.ply import write_ply
 from ponder3d.report.run_page import curves, render_stages
 from ponder3d.tasks.linear_probe import features_of
 from ponder3d.tasks.ponder import Ponder

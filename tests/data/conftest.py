@@ -1,12 +1,17 @@
 """An empty box room whose images are known exactly, and its recording in every layout that is read."""
 
 import json
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+# Tests import ``fuzzing`` through a fixture: ponder3d must not be imported before jaxtyping's hook is in place.
+sys.path.insert(0, str(Path(__file__).parent))
 
 LO, HI = np.array([-2.0, -1.5, 0.0]), np.array([2.0, 1.5, 2.5])
 COLOURS = np.array([[200, 40, 40], [40, 200, 40], [40, 40, 200], [200, 200, 40], [40, 200, 200], [200, 40, 200]])
@@ -136,3 +141,14 @@ def recording() -> type[Recording]:
 def box_room():
     """``wall_of`` a point, and the colours of the walls."""
     return wall_of, COLOURS
+
+
+@pytest.fixture
+def fuzz() -> Callable[..., int]:
+    """``fuzz(read, seeds, number=QUICK, key=0)``: see ``fuzzing.check_reader``; a slow test takes ``number=2000``."""
+    import fuzzing  # noqa: PLC0415
+
+    def check(read, seeds, number: int = fuzzing.QUICK, key: int = 0) -> int:
+        return fuzzing.check_reader(read, seeds, number, key)
+
+    return check

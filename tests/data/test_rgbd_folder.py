@@ -7,7 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
+from ponder3d.data.dataset import DataError
 from ponder3d.data.rgbd_folder import RGBDFolder, RGBDFolderConfig, fitted_size
+from ponder3d.data.rgbd_layouts import sequence_name
 from ponder3d.geometry.cameras import pixel_grid, unproject
 
 LAYOUTS = ["seven_scenes", "hololens", "hololens_four_lines", "scannet", "per_frame"]
@@ -267,6 +269,31 @@ def test_scenes_stay_in_memory(tmp_path, recording):
     first = kept[0]
     assert kept[1].source != first.source and kept[0] is not first
     assert torch.equal(kept[0].xyz, first.xyz) and torch.equal(fresh[0].xyz, first.xyz)
+
+
+def test_a_skip_list_is_honoured(tmp_path, recording):
+    for name in ("kitchen/one", "kitchen/two"):
+        recording().write(tmp_path / "house" / name, "scannet")
+    (tmp_path / "house" / "skip.tsv").write_text(
+        "kitchen_one\t2\tpose: it jumps\nkitchen_two\t\tdepth: other units\nhall\t\tfile: absent\n"
+    )
+    data = whole(tmp_path / "house")
+    assert len(data) == 1 and names(data[0]) == ["0", "1", "3", "4", "5", "6", "7"]
+    assert len(data.skipped) == 1 + 1 + 8 and "skip.tsv: it names hall" in data.skipped[0]
+    assert "color/2.png: left out by" in data.skipped[1] and data.skipped[1].endswith("skip.tsv: pose: it jumps")
+    (tmp_path / "mine.lst").write_text("kitchen_one 000000\n")
+    data = whole(tmp_path / "house", skip=str(tmp_path / "mine.lst"))
+    assert [names(scene)[0] for scene in data] == ["1", "0"]
+    (tmp_path / "mine.lst").write_text("a line of many words\n")
+    with pytest.raises(DataError, match="mine.lst: line 1 has 5 words"):
+        whole(tmp_path / "house", skip=str(tmp_path / "mine.lst"))
+
+
+@pytest.mark.parametrize(
+    ("below", "name"), [("", "my_house"), ("kitchen/seq-01", "kitchen_seq-01"), ("K\u00fcche.1", "K_che_1")]
+)
+def test_what_sequences_are_called(tmp_path, below, name):
+    assert sequence_name(tmp_path / "my house" / below, tmp_path / "my house") == name
 
 
 def test_held_out_keeps_everything_else():

@@ -21,6 +21,22 @@ SCENE_NAME = re.compile(r"[A-Za-z0-9_-]+$")
 """Scenes become keys of tar members, where a dot ends the key."""
 
 
+@dataclass(frozen=True, order=True)
+class Problem:
+    """Something that cannot be used, or should not be."""
+
+    scene: str
+    frame: str
+    """Empty: the whole scene."""
+    kind: str
+    """One word: ``pose``, ``depth``, ``colour``, ``label``, ``points``, ``file``, ``duplicate``, ``overlap``."""
+    what: str
+    """What is wrong, with the file and the field."""
+
+    def __str__(self) -> str:
+        return f"{self.scene}{'/' if self.frame else ''}{self.frame}: {self.kind}: {self.what}"
+
+
 @dataclass(frozen=True, eq=False)
 class RawPoints:
     """The point cloud of a scene, in metres, z up."""
@@ -35,6 +51,14 @@ class RawPoints:
     """[N] int32, raw ids."""
     instances: np.ndarray | None = None
     """[N] int32; -1 where there is none."""
+    problems: tuple[Problem, ...] = ()
+    """What was repaired or left out while the cloud was read, such as a broken line; the rest is usable."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all columns."""
+        columns = (self.xyz, self.rgb, self.normal, self.labels, self.instances)
+        return sum(column.nbytes for column in columns if column is not None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,22 +78,6 @@ class RawFrame:
     """[H W] int32, raw ids."""
     instances: np.ndarray | None = None
     """[H W] int32; -1 where there is none."""
-
-
-@dataclass(frozen=True, order=True)
-class Problem:
-    """Something that cannot be used, or should not be."""
-
-    scene: str
-    frame: str
-    """Empty: the whole scene."""
-    kind: str
-    """One word: ``pose``, ``depth``, ``colour``, ``label``, ``points``, ``file``, ``duplicate``, ``overlap``."""
-    what: str
-    """What is wrong, with the file and the field."""
-
-    def __str__(self) -> str:
-        return f"{self.scene}{'/' if self.frame else ''}{self.frame}: {self.kind}: {self.what}"
 
 
 @dataclass(frozen=True)
@@ -129,12 +137,13 @@ class RawDataset(ABC):
     """In the order of their names; listed, not read."""
 
 
+@dataclass(frozen=True)
 class RawDatasetConfig(Config, ABC):
     """Choices of how a dataset is read. A module of this package has one, and the module's name is the dataset's."""
 
-    root: str
+    root: str = ""
     """Directory of the dataset as it was downloaded."""
-    every: int
+    every: int = 1
     """Take every n-th frame."""
 
     @abstractmethod

@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from ponder3d.report.ply import write_ply
+from ponder3d.geometry.ply import write_ply
 
 
 def read(path):
