@@ -37,6 +37,16 @@ def pretrain_rgbd_folder() -> Experiment:
     return _small(pretrain_rgbd.folder())
 
 
+def pretrain_rgbd_prepared() -> Experiment:
+    """``pretrain_rgbd.prepared`` in seconds; ``--data.root DIR`` as there."""
+    return _small(pretrain_rgbd.prepared())
+
+
+def semseg_prepared() -> Experiment:
+    """``semseg.prepared`` in seconds; ``--data.root DIR`` as there."""
+    return _small(semseg.prepared())
+
+
 def semseg_rooms() -> Experiment:
     """``semseg.rooms`` in seconds."""
     return _small(semseg.rooms())

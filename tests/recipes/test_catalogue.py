@@ -1,12 +1,12 @@
 """Contract of every recipe: it is found, it survives JSON, its task builds, and a smoke size of it runs."""
 
-from dataclasses import replace
 
 import pytest
 import torch
 
 from ponder3d.config import from_json, to_json
 from ponder3d.data.dataset import HeldOut
+from ponder3d.data.prepared.dataset import PreparedConfig
 from ponder3d.data.rgbd_folder import RGBDFolderConfig
 from ponder3d.encoders.files import FILE_NAME, load_encoder
 from ponder3d.engine.evaluate import evaluate_scenes
@@ -44,23 +44,23 @@ def test_a_recipe_has_a_smoke_size(name):
 def test_training_and_evaluation_share_no_scene(name):
     experiment = RECIPES[name]()
     assert isinstance(experiment.validation, HeldOut)
-    if not isinstance(experiment.data, RGBDFolderConfig):  # whose held-out frames are tested with the dataset
+    if isinstance(experiment.data, PreparedConfig):
+        assert experiment.data.held_out().split != experiment.data.split
+    elif not isinstance(experiment.data, RGBDFolderConfig):  # whose held-out frames are tested with the dataset
         assert experiment.data.held_out().first >= experiment.data.first + experiment.data.num_rooms
 
 
-@pytest.mark.parametrize("name", [name for name in SMOKE if "rgbd" not in name])
-def test_a_smoke_recipe_trains(name, tmp_path, shared_cache):
-    experiment = RECIPES[name]()
-    experiment = replace(experiment, data=replace(experiment.data, cache=shared_cache))
+@pytest.mark.parametrize("name", [name for name in SMOKE if "rgbd_folder" not in name])
+def test_a_smoke_recipe_trains(name, tmp_path, on_small_data):
+    experiment = on_small_data(RECIPES[name]())
     result = train(experiment, tmp_path / "run", quiet=True)
     assert result.skipped_steps == 0 and result.figures
     assert load_encoder(tmp_path / "run" / FILE_NAME).config == experiment.task.encoder
 
 
 @pytest.mark.parametrize("name", [name for name in SMOKE if "semseg" in name])
-def test_segmentation_scores_every_point(name, shared_cache, tmp_path):
-    experiment = RECIPES[name]()
-    experiment = replace(experiment, data=replace(experiment.data, cache=shared_cache))
+def test_segmentation_scores_every_point(name, on_small_data, tmp_path):
+    experiment = on_small_data(RECIPES[name]())
     rooms = experiment.validation_data().build()
     task = experiment.task.build(rooms.labels)
     skipped = SkippedFrames(tmp_path / "skipped-frames.txt")
