@@ -165,7 +165,9 @@ def test_scenes_without_their_files_are_listed(root):
     for problem, part in zip(dataset.problems, ("vh_clean_2.ply", "aggregation.json", ".sens"), strict=True):
         assert part in problem.what and "no such file" in problem.what
     assert [s.name for s in opened(root, annotations=False).scenes] == [EXPORTED, TEST]
-    assert [s.name for s in opened(root, images=False).scenes] == [VAL, TEST]
+    alone, other = opened(root, need_frames=False).scenes
+    assert (alone.name, alone.frames, other.name, len(other.frames)) == (VAL, (), TEST, 8)
+    assert list(alone.read_frames([])) == []
     (root / "scans_test" / TEST / f"{TEST}.sens").write_bytes(b"nothing")
     with pytest.raises(DataError, match=r"none of 4 scenes can be used: .*no such file"):
         opened(root)
