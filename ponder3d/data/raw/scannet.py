@@ -163,6 +163,8 @@ class ScanNetScene(RawScene):
 
     def read_frames(self, names: Sequence[str]) -> Iterator[RawFrame | Problem]:
         """Frames as the depth camera sees them."""
+        if not names:
+            return
         folder = Path(self.source)
         turn = self._alignment()
         labelled = None if self.categories is None else folder
