@@ -4,6 +4,7 @@ The benchmark for data-efficient learning on ScanNet publishes both: text files 
 the training scenes, and files with 20, 50, 100 or 200 points for every training scene.
 """
 
+import io
 import json
 import pickle
 from dataclasses import dataclass, replace
@@ -126,9 +127,9 @@ def _from_json(path: Path) -> object:
 
 
 def _from_npz(path: Path) -> object:
-    _content(path)
+    content = io.BytesIO(_content(path))  # numpy leaves files open that it cannot read
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with np.load(content, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except Exception as error:  # zipfile and numpy raise almost anything on damaged files
         raise DataError(f"{path}: cannot be read as npz ({type(error).__name__}: {error})") from error

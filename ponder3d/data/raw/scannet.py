@@ -40,8 +40,9 @@ from ponder3d.data.raw.mesh_normals import vertex_normals
 from ponder3d.data.raw.ply import read_ply
 from ponder3d.data.raw.scannet_classes import label_tables, official_split
 from ponder3d.data.raw.scannet_example import write_scannet
-from ponder3d.data.raw.scannet_frames import Frames, open_frames
+from ponder3d.data.raw.scannet_frames import Frames, has_frames, open_frames
 from ponder3d.data.raw.scannet_labels import Categories, LabelImages, label_points, read_categories
+from ponder3d.data.raw.unusable import Unusable, unusable
 
 _SCENE = re.compile(r"scene(\d{4})_\d{2}$")
 _TABLE = "scannetv2-labels.combined.tsv"
@@ -58,8 +59,9 @@ class ScanNetConfig(RawDatasetConfig):
     """Take every n-th frame; the camera takes 30 a second."""
     max_side: int = 640
     """Images are made smaller until their longer side is at most this; 0 keeps the size of depth, which is 640."""
-    images: bool = True
-    """Read frames. Otherwise clouds alone, and nothing is missed where ``.sens`` files were not downloaded."""
+    need_frames: bool = True
+    """A scene without frames is left out and listed; otherwise its cloud is read alone, as it is for those who have not
+    downloaded the ``.sens`` files."""
     annotations: bool = True
     """Read labels. Otherwise none, and nothing is missed where they were not downloaded."""
     align_axis: bool = False
@@ -161,6 +163,8 @@ class ScanNetScene(RawScene):
 
     def read_frames(self, names: Sequence[str]) -> Iterator[RawFrame | Problem]:
         """Frames as the depth camera sees them."""
+        if not names:
+            return
         folder = Path(self.source)
         turn = self._alignment()
         labelled = None if self.categories is None else folder
@@ -175,26 +179,25 @@ class ScanNetScene(RawScene):
     def _read_frame(
         self, name: str, frames: Frames, labels: LabelImages, instances: LabelImages, turn: np.ndarray | None
     ) -> RawFrame | Problem:
-        kind = "file"  # of what is wrong, if something is
         try:
-            pose = frames.pose(name)
-            kind = "pose"
+            with unusable("file"):
+                pose = frames.pose(name)
             if wrong := pose_problem(pose):
-                raise DataError(f"{self.source}: frame {name}: {wrong}")
-            matrices = frames.matrices(name)
-            kind = "colour"
-            rgb = frames.colour(name)
-            kind = "depth"
-            depth = frames.depth(name)
-            kind = "label"
-            label, instance = labels.read(name), instances.read(name)
+                raise Unusable("pose", f"{self.source}: frame {name}: {wrong}")
+            with unusable("pose"):
+                matrices = frames.matrices(name)
+            with unusable("colour"):
+                rgb = frames.colour(name)
+            with unusable("depth"):
+                depth = frames.depth(name)
+            with unusable("label"):
+                label, instance = labels.read(name), instances.read(name)
             for image in (label, instance):
                 if image is not None and image.shape not in (rgb.shape[:2], depth.shape):
-                    raise DataError(
-                        f"{self.source}: frame {name}: labels of {image.shape} for colour of {rgb.shape[:2]}"
-                    )
-        except DataError as error:
-            return Problem(self.name, name, kind, str(error))
+                    shown = f"labels of {image.shape} for colour of {rgb.shape[:2]}"
+                    raise Unusable("label", f"{self.source}: frame {name}: {shown}")
+        except Unusable as error:
+            return Problem(self.name, name, error.kind, str(error))
         return aligned(
             name=name,
             world_from_cam=pose if turn is None else turn @ pose,
@@ -282,9 +285,9 @@ def _list_scene(folder: Path, split: str, categories: Categories | None, config:
         if not path.is_file():
             raise DataError(f"{path}: no such file")
     frames: tuple[str, ...] = ()
-    if config.images:
+    if config.need_frames or has_frames(folder):
         with open_frames(folder) as found:
             frames = found.names[:: config.every]
-        if not frames:
-            raise DataError(f"{folder}: no frames; with images false its cloud can be read alone")
+    if config.need_frames and not frames:
+        raise DataError(f"{folder}: no frames; with need_frames false its cloud can be read alone")
     return ScanNetScene(folder.name, split, str(folder), config, categories, frames)

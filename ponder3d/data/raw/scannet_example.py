@@ -65,6 +65,7 @@ def gridded_mesh(room: ExampleRoom, spacing: float = 0.1) -> tuple[np.ndarray, n
 
 def write_scannet(root: Path) -> None:
     """Write the download of ``SCENES`` into a directory: meshes, annotations, frames, label images and the table."""
+    root.mkdir(parents=True, exist_ok=True)
     _write_table(root / "scannetv2-labels.combined.tsv")
     for name, half_width in SCENES.items():
         hidden = name == "scene0707_00"

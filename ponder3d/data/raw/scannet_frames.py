@@ -60,6 +60,11 @@ class Frames(ABC):
         """
 
 
+def has_frames(scene: Path) -> bool:
+    """Whether the folder of a scene has frames in any form."""
+    return (scene / f"{scene.name}.sens").is_file() or (scene / "color").is_dir()
+
+
 def open_frames(scene: Path) -> Frames:
     """The frames in the folder of a scene.
 

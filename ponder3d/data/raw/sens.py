@@ -21,6 +21,7 @@ from PIL import Image
 
 from ponder3d.data.dataset import DataError
 from ponder3d.data.rgbd_images import read_image
+from ponder3d.files import replacing
 
 COLOUR_TYPES = {0: "raw", 1: "png", 2: "jpeg"}
 DEPTH_TYPES = {0: "raw_ushort", 1: "zlib_ushort", 2: "occi_ushort"}
@@ -248,9 +249,8 @@ def write_sens(
         ValueError: there are no frames.
     """
     codes = {name: code for types in (COLOUR_TYPES, DEPTH_TYPES) for code, name in types.items()}
-    temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
     number, sizes = 0, (0, 0, 0, 0)
-    with temporary.open("wb") as file:
+    with replacing(path) as file:
         name = b"StructureSensor"
         file.write(struct.pack("<IQ", _VERSION, len(name)) + name)
         place = file.tell()
@@ -262,14 +262,12 @@ def write_sens(
             times = (number * 33333, number * 33333)
             file.write(_FRAME.pack(*pose.astype(np.float32).flatten(), *times, len(colour), len(deep)) + colour + deep)
             sizes = (rgb.shape[1], rgb.shape[0], depth.shape[1], depth.shape[0])
+        if not number:
+            raise ValueError(f"{path}: no frames to write")
         file.seek(place)
         matrices = np.tile(np.eye(4), (4, 1, 1))
         matrices[0, :3, :3], matrices[2, :3, :3] = colour_intrinsics, depth_intrinsics
         file.write(_FIXED.pack(*matrices.flatten(), codes[colour_type], codes[depth_type], *sizes, 1000.0, number))
-    if not number:
-        temporary.unlink()
-        raise ValueError(f"{path}: no frames to write")
-    os.replace(temporary, path)
 
 
 def _packed_colour(rgb: np.ndarray, kind: str) -> bytes:
