@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 from ponder3d.config import Config
 from ponder3d.geometry import keyed
 from ponder3d.geometry.cameras import select_cameras
+from ponder3d.geometry.rows import take
 from ponder3d.types import Scene, Views
 from ponder3d.types.scene import extent
 
@@ -46,11 +47,11 @@ def select_points(scene: Scene, rows: Int[Tensor, " K"]) -> Scene:
     """The scene with some of its points, in the given order; everything else stays."""
     return replace(
         scene,
-        xyz=scene.xyz[rows],
-        rgb=None if scene.rgb is None else scene.rgb[rows],
-        normal=None if scene.normal is None else scene.normal[rows],
-        labels=None if scene.labels is None else scene.labels[rows],
-        instances=None if scene.instances is None else scene.instances[rows],
+        xyz=take(scene.xyz, rows),
+        rgb=None if scene.rgb is None else take(scene.rgb, rows),
+        normal=None if scene.normal is None else take(scene.normal, rows),
+        labels=None if scene.labels is None else take(scene.labels, rows),
+        instances=None if scene.instances is None else take(scene.instances, rows),
     )
 
 

@@ -9,6 +9,7 @@ from torch import Generator
 from ponder3d.data.transforms_base import Transform
 from ponder3d.geometry import keyed
 from ponder3d.types import Scene
+from ponder3d.types.scene import extent
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class AutoContrast(Transform):
         chance, blend = torch.rand(2, generator=generator).tolist()
         if scene.rgb is None or len(scene.rgb) == 0 or chance >= self.probability:
             return scene
-        lo, hi = scene.rgb.amin(0), scene.rgb.amax(0)
+        lo, hi = extent(scene.rgb)
         stretched = (scene.rgb - lo) / (hi - lo).clamp(min=1e-6)
         return replace(scene, rgb=(1 - blend) * scene.rgb + blend * stretched)
 

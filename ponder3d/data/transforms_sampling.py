@@ -4,11 +4,11 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
 from ponder3d.data.transforms_base import Transform, select_points, whole_bounds
-from ponder3d.geometry.grid import voxelize
+from ponder3d.geometry.grid import one_per_voxel, voxelize
 from ponder3d.types import Boxes, Scene
 
 
@@ -27,8 +27,9 @@ class DropPoints(Transform):
         if float(torch.rand((), generator=generator)) >= self.probability:
             return scene
         num = len(scene.xyz)
-        keep = torch.randperm(num, generator=generator)[: num - int(num * self.ratio)].sort().values
-        return select_points(replace(scene, bounds=whole_bounds(scene)), keep)
+        keep = torch.zeros(num, dtype=torch.bool)
+        keep[torch.randperm(num, generator=generator)[: num - int(num * self.ratio)]] = True
+        return select_points(replace(scene, bounds=whole_bounds(scene)), keep.nonzero()[:, 0])
 
 
 @dataclass(frozen=True)
@@ -85,17 +86,9 @@ class GridSample(Transform):
         if not self.size:
             raise ValueError("GridSample.size is left to the encoder: set it, or take the transform from an Experiment")
         voxels = voxelize(scene.xyz, torch.zeros(len(scene.xyz), dtype=torch.int64), self.size)
-        choices, order = voxels.counts, voxels.voxel
-        if scene.labels is not None:
-            labelled = scene.labels >= 0
-            order = order * 2 + ~labelled  # within a voxel, labelled points first
-            per_voxel = torch.zeros_like(choices).index_add_(0, voxels.voxel, labelled.to(torch.int64))
-            choices = torch.where(per_voxel > 0, per_voxel, choices)
-        by_voxel = torch.argsort(order, stable=True)
-        first = voxels.counts.cumsum(0) - voxels.counts
-        # floor(u * n) is uniform over 0..n-1 for every n, unlike a common random integer modulo n.
-        pick = (torch.rand(len(first), generator=generator) * choices).to(torch.int64)
-        return select_points(scene, by_voxel[first + torch.minimum(pick, choices - 1)])
+        share = torch.rand(len(voxels.counts), generator=generator)
+        labelled = None if scene.labels is None else scene.labels >= 0
+        return select_points(scene, one_per_voxel(voxels, share, labelled))
 
 
 @dataclass(frozen=True)
@@ -125,8 +118,8 @@ class SphereCrop(Transform):
         if kept == num:
             return scene
         centre = scene.xyz[int(torch.randint(num, (), generator=generator))]
-        nearest_first = torch.argsort((scene.xyz - centre).square().sum(1), stable=True)
-        return select_points(replace(scene, bounds=whole_bounds(scene)), nearest_first[:kept].sort().values)
+        keep = _smallest((scene.xyz - centre).square().sum(1), kept)
+        return select_points(replace(scene, bounds=whole_bounds(scene)), keep)
 
 
 @dataclass(frozen=True)
@@ -178,3 +171,13 @@ def select_boxes(boxes: Boxes, keep: Bool[Tensor, " K"]) -> Boxes:
         score=None if boxes.score is None else boxes.score[keep],
         velocity=None if boxes.velocity is None else boxes.velocity[keep],
     )
+
+
+def _smallest(values: Float[Tensor, " N"], num: int) -> Int[Tensor, " {num}"]:
+    """Rows of the smallest values, in ascending order; of equal values the first. A selection: no sort of them all."""
+    values = values.nan_to_num(nan=math.inf, posinf=math.inf)
+    bound = values.kthvalue(num).values
+    keep = values < bound
+    ties = (values == bound).nonzero()[:, 0]
+    keep[ties[: num - int(keep.sum())]] = True
+    return keep.nonzero()[:, 0]

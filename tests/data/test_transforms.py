@@ -8,6 +8,9 @@ from ponder3d.data import transforms as tf
 from ponder3d.data.elastic import ElasticDistortion
 from ponder3d.geometry import keyed
 from ponder3d.geometry.cameras import project
+from ponder3d.geometry.grid import voxelize
+from ponder3d.geometry.kernels import kernels
+from ponder3d.geometry.transforms import Similarity, transform_directions, transform_points
 from ponder3d.types import Boxes, Cameras, Scene, Views
 
 GEOMETRIC = [
@@ -445,3 +448,41 @@ def test_apply_gives_each_step_its_own_numbers():
     # Leaving the last step out does not change the first.
     turned = tf.apply(steps[:1], scene, 1, 2)
     assert float((turned.xyz - both.xyz).abs().max()) <= 0.02 + 1e-6
+
+
+@pytest.mark.parametrize("which", ["auto", "torch"])
+@pytest.mark.parametrize("labels", [None, "some", "none"])
+def test_what_grid_sampling_draws_is_fixed(which, labels):
+    """Runs are repeated and published figures hold only while the same numbers choose the same points."""
+    scene = a_scene(5000)
+    given = {None: None, "some": torch.randint(-3, 2, (5000,)), "none": torch.full((5000,), -1)}[labels]
+    with kernels(which):
+        found = run(tf.GridSample(0.3), replace(scene, labels=given, instances=torch.arange(5000)))
+    voxels = voxelize(scene.xyz, torch.zeros(5000, dtype=torch.int64), 0.3)
+    share, rows = torch.rand(len(voxels.keys), generator=keyed.generator(1)), []
+    for voxel in range(len(voxels.keys)):
+        inside = (voxels.voxel == voxel).nonzero()[:, 0].tolist()
+        usable = [i for i in inside if given is not None and given[i] >= 0] or inside
+        rows.append(usable[min(int(share[voxel] * len(usable)), len(usable) - 1)])
+    assert found.instances.tolist() == rows
+    assert torch.equal(found.xyz, scene.xyz[rows]) and torch.equal(found.normal, scene.normal[rows])
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.2, 100.0])
+def test_sphere_crop_selects_what_a_sort_would(spread):
+    """Many points at one distance, too: of them the first."""
+    scene = a_scene(3000)
+    scene = replace(scene, xyz=(scene.xyz * spread).round(), instances=torch.arange(3000))
+    found = run(tf.SphereCrop(max_points=700), scene)
+    centre = scene.xyz[int(torch.randint(3000, (), generator=keyed.generator(1)))]
+    nearest = torch.argsort((scene.xyz - centre).square().sum(1), stable=True)[:700]
+    assert torch.equal(found.instances, nearest.sort().values)
+
+
+def test_shifts_and_mirrors_are_exact():
+    xyz = torch.randn(500, 3)
+    for signs in ([1.0, 1, 1], [-1.0, 1, 1], [-1.0, -1, 1]):
+        matrix = torch.diag(torch.tensor(signs))
+        assert torch.equal(transform_directions(Similarity(matrix, torch.zeros(3)), xyz), xyz @ matrix.T)
+        moved = transform_points(Similarity(matrix, torch.ones(3), 1.3), xyz)
+        assert torch.equal(moved, 1.3 * (xyz @ matrix.T) + torch.ones(3))

@@ -267,7 +267,9 @@ def _checked(path: Path, fields: Fields, colour: str) -> RawPoints:
         if field not in _WIDTH and array.shape == (len(xyz), 1):
             fields[field] = array[:, 0]
         elif array.shape != wanted:
-            raise DataError(f"{path}: {field}: of shape {array.shape}; expected {wanted} as there are {len(xyz)} points")
+            raise DataError(
+                f"{path}: {field}: of shape {array.shape}; expected {wanted} as there are {len(xyz)} points"
+            )
         _check_finite(path, field, array)
     normal = fields.get("normal")
     return RawPoints(
