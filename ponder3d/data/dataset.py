@@ -29,7 +29,9 @@ class SceneDataset(ABC):
     """What was found unusable when the dataset was opened: one line each, with the file and what is wrong with it."""
     blocks: tuple[int, ...] = ()
     """Numbers of successive scenes that are stored together, for sets that are read from afar: an epoch visits scenes
-    of a few blocks at a time. They sum to the number of scenes; empty: any order is as good as another."""
+    of ``mix`` blocks at a time. They sum to the number of scenes; empty: any order is as good as another."""
+    mix: int = 1
+    """How many blocks are mixed with each other."""
 
     @abstractmethod
     def __len__(self) -> int: ...

@@ -24,11 +24,10 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from ponder3d.config import fingerprint, from_json, to_json
-from ponder3d.data.dataset import DataError
-from ponder3d.data.loader import Collate, KeyedScenes
+from ponder3d.data.loader import Batches, Collate, KeyedScenes, as_it_is
 from ponder3d.encoders.encoder import Encoder
 from ponder3d.encoders.files import FILE_NAME, copy_weights, load_encoder, save_encoder
 from ponder3d.engine.checkpoint import CheckpointError, CheckpointStore
@@ -316,21 +315,29 @@ class _Run:
         e = self.experiment
         steps = range(self.position, e.steps)
         sampler = StepSampler(
-            len(self.scenes), e.batch_size, e.seed, steps, e.accumulate, self.runner.rank, self.runner.world
+            len(self.scenes),
+            e.batch_size,
+            e.seed,
+            steps,
+            e.accumulate,
+            self.runner.rank,
+            self.runner.world,
+            self.scenes.dataset.blocks,
+            self.scenes.dataset.mix,
         )
         over = multiprocessing.RawValue("b", 0)
         loader = DataLoader(
-            _Batches(self.scenes, Collate(e.task.encoder.inputs, e.max_points, e.mix)),
+            Batches(self.scenes, Collate(e.task.encoder.inputs, e.max_points, e.mix)),
             batch_size=None,  # the sampler yields the draws of a whole batch
             sampler=sampler,  # type: ignore[arg-type]
             num_workers=e.workers,
-            collate_fn=_as_it_is,  # type: ignore[arg-type]
+            collate_fn=as_it_is,  # type: ignore[arg-type]
             pin_memory=self.runner.device.type == "cuda",
             worker_init_fn=functools.partial(_leave_signals_to_the_loop, over),
         )
         try:
             for batch in loader:
-                if isinstance(batch, DataError):
+                if isinstance(batch, Exception):
                     raise batch
                 yield batch
         except (EOFError, ConnectionError) as error:
@@ -437,25 +444,6 @@ def _initial_encoder(path: str) -> Encoder:
         return load_encoder(path)
     except FileNotFoundError as error:
         raise ValueError(f"Experiment.init: {error}") from error
-
-
-class _Batches(Dataset[Batch | DataError]):
-    """The batch of a list of draws; or, if a scene of it cannot be used, the error as a value. Raised in a loader
-    process, it would reach the user as the text of a traceback."""
-
-    def __init__(self, scenes: KeyedScenes, collate: Collate):
-        self.scenes, self.collate = scenes, collate
-
-    def __getitem__(self, draws: list[tuple[int, int]]) -> Batch | DataError:
-        try:
-            return self.collate([self.scenes[draw] for draw in draws])
-        except DataError as error:
-            return DataError(str(error))
-
-
-def _as_it_is(batch: Batch | DataError) -> Batch | DataError:
-    """Instead of the loader's own conversion."""
-    return batch
 
 
 def _leave_signals_to_the_loop(over: Any, worker: int) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import hashlib
 import importlib
+import inspect
 import multiprocessing
 import os
 import pkgutil
@@ -38,7 +39,8 @@ from ponder3d.files import sweep, write_whole
 Report = Callable[[int, int, dict[str, float]], None]
 """Told (scenes done, scenes in all, figures) now and then."""
 
-_LOCK = ".preparing"
+LOCK = ".preparing"
+"""File in a directory that is written to."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ def raw_datasets() -> dict[str, type[RawDatasetConfig]]:
     for info in pkgutil.iter_modules(ponder3d.data.raw.__path__):
         module = importlib.import_module(f"{ponder3d.data.raw.__name__}.{info.name}")
         for value in vars(module).values():
-            if isinstance(value, type) and issubclass(value, RawDatasetConfig) and value.__module__ == module.__name__:
+            is_kind = isinstance(value, type) and issubclass(value, RawDatasetConfig) and not inspect.isabstract(value)
+            if is_kind and value.__module__ == module.__name__:
                 found[info.name] = value
     return found
 
@@ -141,7 +144,7 @@ class Preparing:
             ValueError: another process prepares into the same directory.
         """
         self.out.mkdir(parents=True, exist_ok=True)
-        with _alone(self.out):
+        with alone(self.out):
             for split in {scene.split for scene in self.scenes}:
                 sweep(self.out / "scenes" / split)
             sweep(self.out)
@@ -228,7 +231,7 @@ class Preparing:
             return
         if not self.out.is_dir():
             raise DataError(f"{self.out}: not a directory; choose another place")
-        own = ("scenes", FILE_NAME, _LOCK, "skip.tsv")
+        own = ("scenes", FILE_NAME, LOCK, "skip.tsv")
         strangers = [p.name for p in self.out.iterdir() if p.name not in own and not p.name.startswith(".tmp-")]
         if strangers:
             raise DataError(f"{self.out}: holds {strangers[0]}, which is not of a prepared dataset; choose another")
@@ -277,15 +280,15 @@ def _processes(options: PrepareOptions, jobs: int) -> int:
 
 
 @contextlib.contextmanager
-def _alone(out: Path):
+def alone(out: Path):
     """Hold the directory's lock; the system lets go of it when the process ends, however it ends."""
-    with (out / _LOCK).open("w") as file:
+    with (out / LOCK).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise ValueError(f"{out}: another process is preparing a dataset there") from error
+            raise ValueError(f"{out}: another process is writing a dataset there") from error
         yield
-    (out / _LOCK).unlink(missing_ok=True)
+    (out / LOCK).unlink(missing_ok=True)
 
 
 _worker: tuple[Preparing, dict[str, RawScene]] | None = None
