@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ponder3d.data.dataset import DataError
 from ponder3d.data.predictions import ScenePrediction, list_predictions, read_prediction
-from ponder3d.data.raw.scannet_classes import GROUPS200, LABELS200
 from ponder3d.data.submission import read_submission
 from ponder3d.metrics.segmentation import SegmentationMetric, confusion, per_class
 from ponder3d.types import LabelSet
@@ -35,8 +34,7 @@ def score(
         truth: of a submission, a directory of npz files with the labels of all of its scenes.
         six_fold: the paths together hold the six areas of S3DIS, each predicted by a run that did not train on it;
             adds the figures of each area.
-        groups: names of classes whose mean IoU is wanted too, by the name of the group; by default head, common and
-            tail where the classes are the 200 of ScanNet.
+        groups: names of classes whose mean IoU is wanted too, by the name of the group (head, common, tail).
         benchmark_ids: number of each class in a submission; by default those in the files of ``truth``.
 
     Returns:
@@ -130,9 +128,6 @@ class _Sums:
     def figures(self, groups: Mapping[str, Sequence[str]] | None) -> dict[str, float]:
         assert self.labels is not None
         counted = {"scenes": float(len(self.scenes)), "points": float(self.matrix.sum())}
-        if groups is None and self.labels.names == LABELS200.names:
-            pairs = list(zip(LABELS200.names, GROUPS200, strict=True))
-            groups = {group: [name for name, its in pairs if its == group] for group in ("head", "common", "tail")}
         return counted | figures_of(self.matrix, self.labels, groups)
 
 

@@ -6,7 +6,6 @@ import torch
 
 from ponder3d.data.dataset import DataError
 from ponder3d.data.predictions import ScenePrediction, write_prediction
-from ponder3d.data.raw.scannet_classes import GROUPS200, LABELS200
 from ponder3d.data.submission import write_ids
 from ponder3d.engine.score import figures_of, score
 from ponder3d.types import LabelSet
@@ -57,16 +56,6 @@ def test_groups():
     assert "miou/none" not in figures
     with pytest.raises(ValueError, match="group head: there is no class 'bed'"):
         figures_of(matrix, LABELS, {"head": ("bed",)})
-
-
-def test_the_groups_of_scannet200(tmp_path):
-    rows = {group: [row for row, its in enumerate(GROUPS200) if its == group] for group in ("head", "common", "tail")}
-    truth = [rows["head"][0], rows["head"][1], rows["common"][0], rows["tail"][0], rows["tail"][1]]
-    predicted = [rows["head"][0], rows["head"][0], rows["common"][0], rows["tail"][1], rows["tail"][1]]
-    save(tmp_path, "scene0011_00", truth, predicted, labels=LABELS200, benchmark_ids=())
-    figures = score([tmp_path])
-    assert figures["miou/head"] == figures["miou/tail"] == pytest.approx((1 / 2 + 0) / 2)
-    assert figures["miou/common"] == 1 and figures["miou"] == pytest.approx((1 / 2 + 1 + 1 / 2) / 5)
 
 
 def test_nothing_labelled(tmp_path):
