@@ -7,15 +7,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from segmenting import Boards, BoardsConfig, semseg_run
+from segmenting import Boards, BoardsConfig, PointwiseConfig, semseg_run
 
 from ponder3d.data.dataset import DataError
 from ponder3d.data.predictions import read_prediction
+from ponder3d.data.prepared.dataset import PreparedConfig
+from ponder3d.data.prepared.prepare import Preparation, Preparing
+from ponder3d.data.prepared.scene_file import PrepareOptions
+from ponder3d.data.raw.scannet import ScanNetConfig
+from ponder3d.data.raw.scannet_classes import BENCHMARK20
 from ponder3d.engine.augmented import Looks
 from ponder3d.engine.evaluate import evaluate, load_task
 from ponder3d.engine.loop import train
 from ponder3d.engine.predict import predict
 from ponder3d.engine.score import score
+from ponder3d.tasks.semseg import SemSegConfig
 
 VALIDATION = BoardsConfig().held_out()
 
@@ -153,6 +159,26 @@ def test_the_files_of_a_benchmark(run, out):
     assert scored == score([out / "scannet"], truth=out) == score([out])
     with pytest.raises(ValueError, match="these data have no benchmark"):
         predict(run, BoardsConfig(benchmark=False), out=out, formats=("scannet",))
+
+
+def test_from_scannets_download_to_its_benchmarks_files(tmp_path):
+    (tmp_path / "raw").mkdir()
+    ScanNetConfig.write_example(tmp_path / "raw")
+    raw = Preparation(ScanNetConfig(root=str(tmp_path / "raw"), every=10), PrepareOptions(workers=1))
+    Preparing(raw, tmp_path / "scenes").run()
+    data = PreparedConfig(root=str(tmp_path / "scenes"), views=0)
+    task = SemSegConfig(encoder=PointwiseConfig(grid_size=0.05))
+    train(semseg_run(task=task, data=data, validation=data, steps=1), tmp_path / "run", quiet=True)
+    out = tmp_path / "out"
+    figures = predict(tmp_path / "run", out=out, formats=("scannet",), quiet=True)
+    scenes = data.build()
+    assert figures["scenes"] == len(scenes) and figures["points"] == sum(len(scene.xyz) for scene in scenes)
+    for scene in scenes:
+        name = scene.source.split(":")[-1]
+        lines = (out / "scannet" / f"{name}.txt").read_text().split()
+        assert len(lines) == len(scene.xyz) and {int(line) for line in lines} <= set(BENCHMARK20)
+        assert np.array_equal(read_prediction(out / f"{name}.npz").truth, scene.labels.numpy())
+    assert score([out / "scannet.zip"], truth=out)["miou"] == pytest.approx(figures["miou"])
 
 
 def test_data_without_labels(run, out):

@@ -107,6 +107,7 @@ class PreparedScenes(SceneDataset):
         manifest = self._records.manifest()
         self._table = _chosen(manifest.tables, config)
         self.labels = None if self._table is None else self._table.labels
+        self.benchmark_ids = () if self._table is None else self._table.benchmark_ids
         self._rows = None if self._table is None else _Rows(self._table)
         self._skip = self._skip_list()
         entries, skipped = self._usable(manifest, self._listed(manifest))
