@@ -154,9 +154,10 @@ def _cloud_key(points: RawPoints | None) -> bytes:
 
 
 def _report(scene: RawScene, names: Sequence[str], known: _Scene, findings: Sequence[Finding]) -> SceneReport:
-    views, points = known.views, known.points
     unusable = {f.problem.frame for f in findings if f.severity == "unusable"}
-    xyz, rgb = _cloud(known)
+    # A frame that is out of place would make the scene large.
+    views, points = [v for v in known.views if v.name not in unusable], known.points
+    xyz, rgb = _cloud(views, points)
     classes: dict[int, int] = {}
     for labels in [points.labels] if points is not None and points.labels is not None else [v.labels for v in views]:
         if labels is not None:
@@ -169,7 +170,7 @@ def _report(scene: RawScene, names: Sequence[str], known: _Scene, findings: Sequ
         source=scene.source,
         num_frames=len(scene.frames),
         num_examined=len(names),
-        num_usable=0 if "" in unusable else sum(v.name not in unusable for v in views),
+        num_usable=0 if "" in unusable else len(views),
         depth_share=_median([v.depth_share for v in views]),
         median_depth=_median([v.median_depth for v in views]),
         agreement=known.comparison.agreement,
@@ -184,18 +185,18 @@ def _report(scene: RawScene, names: Sequence[str], known: _Scene, findings: Sequ
     )
 
 
-def _cloud(known: _Scene) -> tuple[np.ndarray, np.ndarray]:
+def _cloud(views: Sequence[Sketch], points: RawPoints | None) -> tuple[np.ndarray, np.ndarray]:
     """[N 3] places and [N 3] colours of a sample of the points, or of what the views see."""
-    if known.points is not None:
-        step = max(1, len(known.points.xyz) // _CLOUD)
-        xyz = known.points.xyz[::step]
+    if points is not None:
+        step = max(1, len(points.xyz) // _CLOUD)
+        xyz = points.xyz[::step]
         grey = np.full((len(xyz), 3), 128, dtype=np.uint8)
-        return xyz, grey if known.points.rgb is None else known.points.rgb[::step]
+        return xyz, grey if points.rgb is None else points.rgb[::step]
     parts, colours = [], []
-    for view in known.views:
+    for view in views:
         if view.depth is not None:
             use = np.flatnonzero(view.depth.reshape(-1) > 0)
-            use = use[:: max(1, len(use) * len(known.views) // _CLOUD)]
+            use = use[:: max(1, len(use) * len(views) // _CLOUD)]
             camera = view.points.reshape(-1, 3)[use]
             parts.append(camera @ view.world_from_cam[:3, :3].T + view.world_from_cam[:3, 3])
             colours.append(view.rgb.reshape(-1, 3)[use])

@@ -174,7 +174,7 @@ def _blank(views: Sequence[Sketch]) -> Told:
     if not blank:
         return
     # Where all images are of a few flat colours, one that shows a single wall has a single colour.
-    painted = np.median([len(np.unique(v.rgb.reshape(-1, 3), axis=0)) for v in views]) <= 16
+    painted = np.mean([v.is_painted for v in views]) > 0.5
     for v in blank:
         r, g, b = v.rgb.reshape(-1, 3).mean(0)
         name = "black" if max(r, g, b) < 4 else "white" if min(r, g, b) > 251 else "of one colour"
@@ -199,7 +199,7 @@ def _noisy_depth(views: Sequence[Sketch]) -> Told:
     smooth = np.array([_smoothness(v) for v in views])
     usual = float(np.nanmedian(smooth)) if np.isfinite(smooth).any() else 1.0
     for v, share in zip(views, smooth, strict=True):
-        if share < max(SMOOTH, usual - 0.25):
+        if share < max(SMOOTH, usual - 0.15):
             rest = f", {1 - usual:.0%} in others" if usual > SMOOTH else ""
             odd = f"{1 - share:.0%} of adjacent pixels are of different surfaces{rest}"
             yield v, f"{odd}: this is noise, or its 16 bits have another order"
