@@ -133,6 +133,7 @@ def _look_together(known: _Scene) -> None:
     mute = {f.frame for f in known.faults if f.frame and (f.kind in ("intrinsics", "depth"))}
     sound = [view for view in known.views if view.name not in mute]
     blind = {f.frame for f in known.faults if f.kind == "colour" and f.topic == "blank"}
+    shares = np.zeros(0)
     if known.points is not None and known.views:
         shares = view_overlap(known.views, known.points.xyz)
         finite = shares[np.isfinite(shares)]
@@ -230,7 +231,7 @@ def _pictures(scene: RawScene, known: _Scene, findings: Sequence[Finding], room:
 
 def _small(frame: RawFrame) -> tuple[np.ndarray, np.ndarray | None]:
     size = fitted_size((frame.rgb.shape[0], frame.rgb.shape[1]), _PICTURE_SIDE)
-    rgb = np.array(Image.fromarray(np.ascontiguousarray(frame.rgb)).resize(size[::-1], Image.Resampling.BOX))
+    rgb = np.array(Image.fromarray(np.ascontiguousarray(frame.rgb)).resize((size[1], size[0]), Image.Resampling.BOX))
     if frame.depth is None or frame.depth.shape != frame.rgb.shape[:2]:
         return rgb, None
     rows, columns = (

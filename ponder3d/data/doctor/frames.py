@@ -56,8 +56,8 @@ def empty_labels(views: Sequence[Sketch], classes: frozenset[int]) -> Iterator[F
         views: of a scene.
         classes: raw ids that have a class; empty: all have.
     """
-    labelled = [v for v in views if v.labels is not None]
-    empty = [v for v in labelled if not np.isin(v.labels, list(classes)).any()] if classes else []
+    labelled = [(v, v.labels) for v in views if v.labels is not None]
+    empty = [v for v, labels in labelled if not np.isin(labels, list(classes)).any()] if classes else []
     if empty and len(empty) == len(labelled):
         yield Fault("", "label", "empty", "no pixel of its label images has a class of the dataset", "suspect")
     elif len(empty) <= (1 - MOST) * len(labelled):

@@ -92,7 +92,9 @@ def sketch(frame: RawFrame) -> Sketch:
     rgb = np.ascontiguousarray(frame.rgb)
     depth = None if frame.depth is None else frame.depth[at].astype(np.float64)
     measured = frame.depth[frame.depth > 0] if frame.depth is not None else np.zeros(0)
-    resized = rgb if small == size else np.array(Image.fromarray(rgb).resize(small[::-1], Image.Resampling.BOX))
+    resized = (
+        rgb if small == size else np.array(Image.fromarray(rgb).resize((small[1], small[0]), Image.Resampling.BOX))
+    )
     return Sketch(
         name=frame.name,
         size=size,
