@@ -85,8 +85,8 @@ def write_doctor_page(examination: Examination, out: Path) -> Path:
     page.heading("Scenes")
     page.table(_HEADER, [_row(report) for report in examination.scenes], style="dense")
     page.text(
-        "depth: share of the pixels that have one; then its median in metres. agreement: share of the common surface of "
-        "neighbouring views that both see at one depth, to 5 %. colours: correlation of their brightness there. "
+        "depth: share of the pixels that have one; then its median in metres. agreement: share of the common surface "
+        "of neighbouring views that both see at one depth, to 5 %. colours: correlation of their brightness there. "
         "overlap: share of the views' depth that ends near the cloud. All are medians."
     )
     page.heading("What they look like")

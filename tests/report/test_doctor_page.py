@@ -27,9 +27,7 @@ def test_page_table_and_skip_list(house, tmp_path):
     examination, page = doctor(str(house), out=str(tmp_path / "out"))
     text = page.read_text()
     assert page == tmp_path / "out" / "index.html" and "the image is black" in text
-    assert len(re.findall("data:image/png", text)) == 4 + 1, (
-        "colour and depth beside another's, and the view from above"
-    )
+    assert len(re.findall("data:image/png", text)) == 4 + 1, "two frames with depth, and the view from above"
     assert "share of labelled points or pixels" in text and ">floor</text>" in text and "showCloud(" in text
     assert not re.search(r"(src|href)=.(http|/)", text), "nothing is fetched from elsewhere"
     table = summary_table(examination)

@@ -75,6 +75,5 @@ def test_views_of_another_world():
     moved[0, 3] += 20
     views[3] = sketch(RawFrame("3", ROOM.intrinsics, moved, ROOM.colour(3), ROOM.trace(3)[0].astype(np.float32)))
     found = list(overlap_faults(views, view_overlap(views, XYZ)))
-    assert found == [
-        Fault("3", "overlap", "stranger", "0% of its depth lies near the cloud, 100% of others' does", "unusable")
-    ]
+    what = "0% of its depth lies near the cloud, 100% of others' does"
+    assert found == [Fault("3", "overlap", "stranger", what, "unusable")]
