@@ -23,6 +23,8 @@ class SceneDataset(ABC):
 
     labels: LabelSet | None
     """The classes of ``Scene.labels`` and of the views' labels; None for unlabelled data."""
+    benchmark_ids: tuple[int, ...] = ()
+    """The number of each class in the files of its benchmark; empty where there is no benchmark."""
     skipped: tuple[str, ...] = ()
     """What was found unusable when the dataset was opened: one line each, with the file and what is wrong with it."""
     blocks: tuple[int, ...] = ()

@@ -67,7 +67,12 @@ def sequence_name(folder: Path, root: Path) -> str:
     and -. ``redkitchen/seq-01`` is ``redkitchen_seq-01``.
     """
     parts = folder.relative_to(root).parts or (root.resolve().name or "root",)
-    return re.sub(r"[^A-Za-z0-9_-]", "_", "_".join(parts))
+    return plain_name("_".join(parts))
+
+
+def plain_name(text: str) -> str:
+    """A name of letters, digits, _ and -, with _ for all else."""
+    return re.sub(r"[^A-Za-z0-9_-]", "_", text)
 
 
 def find_sequences(root: Path, intrinsics: tuple[float, ...]) -> tuple[list[Sequence], list[Problem]]:

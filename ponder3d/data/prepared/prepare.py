@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import hashlib
 import importlib
+import inspect
 import multiprocessing
 import os
 import pkgutil
@@ -69,7 +70,8 @@ def raw_datasets() -> dict[str, type[RawDatasetConfig]]:
     for info in pkgutil.iter_modules(ponder3d.data.raw.__path__):
         module = importlib.import_module(f"{ponder3d.data.raw.__name__}.{info.name}")
         for value in vars(module).values():
-            if isinstance(value, type) and issubclass(value, RawDatasetConfig) and value.__module__ == module.__name__:
+            is_kind = isinstance(value, type) and issubclass(value, RawDatasetConfig) and not inspect.isabstract(value)
+            if is_kind and value.__module__ == module.__name__:
                 found[info.name] = value
     return found
 

@@ -19,9 +19,10 @@ have these columns, by their number: 3 ``x y z``; 6 also ``r g b``; 7 and a labe
 ny nz``; 10 and a label; 11 and an instance. ``.pts`` has 3, 4 ``x y z intensity``, 6 ``x y z r g b``, or 7 ``x y z
 intensity r g b``, and may begin with a line that counts the points.
 
-Colours, unless told otherwise (``COLOUR_RANGES``): whole numbers up to 255 are 0..255, above that up to 65535 they are 16
-bit (LAS); of numbers of a type with fractions, up to 1 they are 0..1, and 0..255 if the largest is at least 2. Other
-values are an error. So 16-bit colours none of which exceeds 255 are taken as 0..255: many writers of LAS store those.
+Colours, unless told otherwise (``COLOUR_RANGES``): of a type of whole numbers, up to 255 they are 0..255, above that up
+to 65535 they are 16 bit (LAS); of a type with fractions, up to 1 they are 0..1, and 0..255 if the largest is at least 2.
+Other values are an error. So 16-bit colours none of which exceeds 255 are taken as 0..255: many writers of LAS store
+those.
 
 Coordinates are returned as they are in the file. Units are never guessed.
 """
@@ -87,8 +88,8 @@ def read_points(path: Path, colour: str = "auto") -> RawPoints:
         colour: ``auto`` (see above) or one of ``COLOUR_RANGES``.
 
     Returns:
-        The points in the order of the file; unlike in a scene of a dataset, ``xyz`` are float64, in the file's units and
-        frame. Normals are made unit, those of (0, 0, 0) stay.
+        The points in the order of the file; unlike in a scene of a dataset, ``xyz`` are float64, in the file's units
+        and frame. Normals are made unit, those of (0, 0, 0) stay.
 
     Raises:
         DataError: the file is not there, is damaged or shorter than it says, or of an unknown ending; a coordinate,
@@ -195,7 +196,7 @@ def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.n
     return array
 
 
-def _array(path: Path, file: IO[bytes], size: int, name: str) -> np.ndarray:
+def _array(path: Path, file: zipfile.ZipExtFile | IO[bytes], size: int, name: str) -> np.ndarray:
     """An array in numpy's format, of a file of ``size`` bytes."""
     try:
         with warnings.catch_warnings():
@@ -284,7 +285,7 @@ def _checked(path: Path, fields: Fields, colour: str) -> RawPoints:
 def _check_finite(path: Path, field: str, array: np.ndarray) -> None:
     finite = np.isfinite(array)
     if not finite.all():
-        bad = ~finite if array.ndim == 1 else ~finite.all(1)
+        bad = ~finite.reshape(len(array), -1).all(1)
         raise DataError(
             f"{path}: {field}: {int(bad.sum())} of {len(bad)} rows are not finite, the first is row {bad.argmax()}; "
             "remove these points"

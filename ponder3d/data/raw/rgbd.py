@@ -1,7 +1,7 @@
 """Posed RGB-D frames as they lie on disk: every sequence of a directory is a scene of frames, without points.
 
-The layouts are those of ``data.rgbd_folder``. A sequence is called by its path below the root, with _ for /. Its world is
-turned so that z is up. All images of a sequence get the size of its first depth image, made smaller if it has to be.
+The layouts are those of ``data.rgbd_folder``. A sequence is called by its path below the root, with _ for /. Its world
+is turned so that z is up. All images of a sequence get the size of its first depth image, made smaller if it has to be.
 Classes come from ``label_map.json`` (or ``segm_label_map.json``) beside the frames; label images without one mean
 nothing. Numbers of ``instance`` images are kept, and 0 is none.
 """
@@ -261,8 +261,8 @@ def label_tables(named: Sequence[tuple[Path, dict[int, str]]]) -> tuple[LabelTab
         for value, name in own.items():
             if names.setdefault(value, name) != name:
                 raise DataError(
-                    f"{folder}: its label map calls {value} {name!r}, that of another sequence {names[value]!r}; prepare "
-                    "them as two datasets, or give both the same map"
+                    f"{folder}: its label map calls {value} {name!r}, that of another sequence {names[value]!r}; "
+                    "prepare them as two datasets, or give both the same map"
                 )
     return (table_of(names),) if names else ()
 

@@ -68,12 +68,12 @@ class Surface:
         rows = np.arange(len(local))
         for level in self._levels:
             cell = find_keys(level.keys, _keys(torch.from_numpy(local[rows]), level.size)).numpy()
-            rows, cell = rows[cell >= 0], cell[cell >= 0]
-            counts = level.first[cell + 1] - level.first[cell]
-            chunk = np.cumsum(counts) // _PAIRS
             done = np.zeros(len(rows), dtype=bool)
-            for part in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(chunk)) + 1) if len(rows) else ():
-                found, distance = self._nearest(local[rows[part]], level, level.first[cell[part]], counts[part])
+            beside = np.flatnonzero(cell >= 0)
+            counts = level.first[cell[beside] + 1] - level.first[cell[beside]]
+            cuts = np.flatnonzero(np.diff(np.cumsum(counts) // _PAIRS)) + 1
+            for part, num in zip(np.split(beside, cuts), np.split(counts, cuts), strict=True) if len(beside) else ():
+                found, distance = self._nearest(local[rows[part]], level, level.first[cell[part]], num)
                 done[part] = distance <= level.size
                 nearest[rows[part][done[part]]] = found[done[part]]
             rows = rows[~done]
@@ -98,10 +98,9 @@ class Surface:
 
 def _level(xyz: torch.Tensor, size: float) -> _Level:
     steps = torch.tensor([key_offset(x, y, z) for x in (-1, 0, 1) for y in (-1, 0, 1) for z in (-1, 0, 1)])
-    keys, row, counts, _ = unique_keys((_keys(xyz, size)[:, None] + steps).flatten())
-    by_cell = torch.argsort(row, stable=True)
-    first = np.concatenate([[0], counts.cumsum(0).numpy()])
-    return _Level(size, keys, first, (by_cell // len(steps)).numpy())
+    found, _ = unique_keys((_keys(xyz, size)[:, None] + steps).flatten())
+    first = np.concatenate([[0], found.counts.cumsum(0).numpy()])
+    return _Level(size, found.keys, first, (found.order // len(steps)).numpy())
 
 
 def _keys(xyz: torch.Tensor, size: float) -> torch.Tensor:
