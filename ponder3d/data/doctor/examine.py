@@ -11,7 +11,7 @@ from PIL import Image
 from ponder3d.data.dataset import DataError
 from ponder3d.data.doctor.copies import Copies
 from ponder3d.data.doctor.findings import Examination, Fault, Finding, Picture, SceneReport, gathered
-from ponder3d.data.doctor.frames import empty_labels, frame_faults, pose_faults, series_faults
+from ponder3d.data.doctor.frames import empty_labels, frame_faults, pose_faults, series_faults, strange_labels
 from ponder3d.data.doctor.points import overlap_faults, point_faults, view_overlap
 from ponder3d.data.doctor.sketch import Sketch, sketch
 from ponder3d.data.doctor.views import Comparison, compare
@@ -112,7 +112,10 @@ def _look(scene: RawScene, names: Sequence[str], dataset: RawDataset, classes: f
     if known.points is not None:
         known.faults += point_faults(known.points, classes)
     known.faults += frame_faults(known.views)
-    known.faults += empty_labels(known.views, classes)
+    no_labels = list(empty_labels(known.views, classes))
+    blank = {fault.frame for fault in no_labels}
+    known.faults += no_labels
+    known.faults += [f for f in strange_labels(known.views, classes) if f.frame not in blank]
     _look_together(known)
     return known
 
@@ -140,9 +143,14 @@ def _look_together(known: _Scene) -> None:
         known.overlap = float(np.median(finite)) if len(finite) else float("nan")
     known.comparison = compare(sound)
     strangers = {f.frame for f in known.comparison.faults if f.topic.startswith("stranger") and f.kind != "label"}
-    whole = any(not f.frame for f in known.comparison.faults)
+    whole = any(not f.frame and f.kind != "label" for f in known.comparison.faults)
     # An image that is blank goes with no neighbour's: that has been said.
-    known.faults += [f for f in known.comparison.faults if not (f.kind == "colour" and f.frame in blind)]
+    odd = {f.frame for f in known.faults if f.frame and f.kind == "label"}
+    known.faults += [
+        f
+        for f in known.comparison.faults
+        if not (f.kind == "colour" and f.frame in blind or f.kind == "label" and f.frame in odd)
+    ]
     if known.points is not None and known.views and not whole:
         known.faults += [f for f in overlap_faults(known.views, shares) if f.frame not in strangers | mute]
     if not whole:

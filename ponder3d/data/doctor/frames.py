@@ -19,6 +19,8 @@ MAX_PATH = 2000.0
 """Metres that the cameras of a scene are apart at most."""
 SMOOTH = 0.7
 """Share of adjacent pixels of a small depth image that lie on one surface, at least; recordings have 0.96 and more."""
+_STRANGE = 0.02
+"""Share of a label image that an id without a class covers, for it to be worth a word."""
 _JUMP = 10.0
 """A frame that is so many median steps away from both its neighbours jumps."""
 
@@ -63,6 +65,26 @@ def empty_labels(views: Sequence[Sketch], classes: frozenset[int]) -> Iterator[F
     elif len(empty) <= (1 - MOST) * len(labelled):
         for view in empty:
             yield Fault(view.name, "label", "empty", "no pixel of the label image has a class; others' have", "suspect")
+
+
+def strange_labels(views: Sequence[Sketch], classes: frozenset[int]) -> Iterator[Fault]:
+    """Raw ids without a class that cover a part of few frames only: where any id may occur, those are the odd ones.
+
+    Args:
+        views: of a scene.
+        classes: raw ids that have a class; empty: all have.
+    """
+    labelled = [(v, np.unique(v.labels, return_counts=True)) for v in views if v.labels is not None]
+    if not classes or len(labelled) < 3:
+        return
+    frames = Counter(int(i) for _, (ids, _) in labelled for i in ids)
+    for view, (ids, counts) in labelled:
+        for raw, count in zip(ids.tolist(), counts.tolist(), strict=True):
+            share = count / counts.sum()
+            if raw not in classes and share > _STRANGE and frames[raw] <= (1 - MOST) * len(labelled):
+                what = f"label {raw} on {share:.0%} of its pixels, which has no class and hardly occurs in other frames"
+                yield Fault(view.name, "label", "strange", what, "suspect")
+                break
 
 
 def series_faults(names: Sequence[str]) -> Iterator[Fault]:

@@ -44,12 +44,12 @@ SINGLE = [
 
 
 def test_many_faults_in_one_recording(tmp_path):
-    num = 6 * len(SINGLE)
+    num = 4 * len(SINGLE)
     tree = planting.example_rooms(tmp_path / "rooms", num=num)
     expected = []
     for number, fault in enumerate(SINGLE):
-        first = 6 * number + 2
-        expected += fault(tree, tree.frames[first], tree.frames[(first + num // 2 + 2) % num])
+        first = 4 * number + 1
+        expected += fault(tree, tree.frames[first], tree.frames[(first + num // 2 + 1) % num])
     missed, more = missed_and_more(examine(open_data(str(tree.root)), 0), "hall", expected)
     assert not missed and not more
 

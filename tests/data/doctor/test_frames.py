@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ponder3d.data.doctor.findings import Fault, gathered
-from ponder3d.data.doctor.frames import empty_labels, frame_faults, pose_faults, series_faults
+from ponder3d.data.doctor.frames import empty_labels, frame_faults, pose_faults, series_faults, strange_labels
 from ponder3d.data.doctor.sketch import Sketch, sketch
 from ponder3d.data.raw.dataset import RawFrame
 from ponder3d.data.raw.example_room import ExampleRoom
@@ -77,6 +77,15 @@ def test_empty_labels():
     assert told(empty_labels(some, frozenset({7}))) == [("4", "label", "empty")]
     assert told(empty_labels(some, frozenset({8}))) == [("", "label", "empty")]
     assert not told(empty_labels(some, frozenset()))
+
+
+def test_ids_without_a_class_in_one_frame():
+    some = np.where(np.arange(32) < 8, 250, 7) * np.ones((24, 1), dtype=np.int32)
+    labelled = [sketch(replace(frame, labels=some if frame.name == "4" else some * 0 + 7)) for frame in frames()]
+    (fault,) = strange_labels(labelled, frozenset({7}))
+    assert (fault.frame, fault.kind) == ("4", "label") and fault.what.startswith("label 250 on 25% of its pixels")
+    everywhere = [sketch(replace(frame, labels=some)) for frame in frames()]
+    assert not list(strange_labels(everywhere, frozenset({7}))), "it means no label, as 0 does elsewhere"
 
 
 def test_numbers_that_are_missing():
