@@ -5,6 +5,7 @@ import pytest
 
 from ponder3d.data.dataset import DataError
 from ponder3d.data.doctor.opening import open_data
+from ponder3d.data.raw.dataset import RawFrame
 
 
 def test_frames_are_recognised_and_far_depth_is_kept(tmp_path):
@@ -12,6 +13,7 @@ def test_frames_are_recognised_and_far_depth_is_kept(tmp_path):
     planting.depth_of_one_in_other_units(tree, tree.frames[0], "")
     scene = next(scene for scene in open_data(str(tree.root)).scenes if scene.name == "hall")
     (frame,) = scene.read_frames(tree.frames[:1])
+    assert isinstance(frame, RawFrame) and frame.depth is not None
     assert frame.depth.max() > 10, "a reader that trusts depth up to 8 m would hide the wrong unit"
 
 
