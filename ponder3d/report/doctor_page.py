@@ -1,6 +1,6 @@
 """What the doctor found: a page with pictures, a table for the terminal, a skip list."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +18,8 @@ _CLOUDS, _LISTED = 12, 200
 """Scenes that are shown as clouds, and findings of one kind that are listed."""
 _CLASSES = 30
 _HEADER = (
-    *("scene", "split", "frames", "looked at", "usable", "depth", "median depth", "agreement", "colours", "overlap"),
-    *("points", "size", "classes"),
+    *("scene", "split", "frames", "looked at", "usable", "depth", "median, m", "agreement", "colours", "overlap"),
+    *("points", "size, m", "classes"),
 )
 _CAMERA = (255, 60, 60)
 
@@ -78,13 +78,16 @@ def write_doctor_page(examination: Examination, out: Path) -> Path:
         page.heading("Frames of findings")
         page.text("Each frame of a finding, colour and depth, beside one that is as it should be.")
         for shown in examination.pictures:
-            page.row(_side_by_side(shown, examination.findings))
+            at = (shown.scene, shown.frame)
+            here = [f.problem for f in examination.findings if (f.problem.scene, f.problem.frame) == at]
+            page.text(f"{'/'.join(at)}: {'; '.join(f'{problem.kind}: {problem.what}' for problem in here)}")
+            page.row(_side_by_side(shown))
     page.heading("Scenes")
-    page.table(_HEADER, [_row(report) for report in examination.scenes])
+    page.table(_HEADER, [_row(report) for report in examination.scenes], style="dense")
     page.text(
-        "depth: share of the pixels that have one. agreement: share of the common surface of neighbouring views that "
-        "both see at one depth, to 5 %. colours: correlation of their brightness there. overlap: share of the views' "
-        "depth that ends near the cloud. All are medians."
+        "depth: share of the pixels that have one; then its median in metres. agreement: share of the common surface "
+        "of neighbouring views that both see at one depth, to 5 %. colours: correlation of their brightness there. "
+        "overlap: share of the views' depth that ends near the cloud. All are medians."
     )
     page.heading("What they look like")
     shown = examination.scenes[:_CLOUDS]
@@ -140,7 +143,7 @@ def _write_findings(page: Page, examination: Examination) -> None:
         kinds.setdefault(finding.problem.kind, []).append(finding)
     for kind, findings in sorted(kinds.items()):
         rows = [(f.problem.scene, f.problem.frame, f.severity, f.problem.what) for f in findings[:_LISTED]]
-        page.table((f"{kind} ({len(findings)})", "frame", "", "what"), rows)
+        page.table((f"{kind} ({len(findings)})", "frame", "", "what"), rows, style="words")
         if len(findings) > _LISTED:
             page.text(f"... and {len(findings) - _LISTED} more; {FILE_NAME} has those that make something unusable.")
 
@@ -154,12 +157,12 @@ def _row(report: SceneReport) -> tuple[str, ...]:
         str(report.num_examined),
         str(report.num_usable),
         _share(report.depth_share),
-        "-" if np.isnan(report.median_depth) else f"{report.median_depth:.2f} m",
+        "-" if np.isnan(report.median_depth) else f"{report.median_depth:.2f}",
         _share(report.agreement),
         "-" if np.isnan(report.colours) else f"{report.colours:.2f}",
         _share(report.overlap),
         str(report.num_points) if report.num_points else "-",
-        f"{x:.1f} x {y:.1f} x {z:.1f} m" if any(report.size) else "-",
+        f"{x:.1f}x{y:.1f}x{z:.1f}" if any(report.size) else "-",
         str(len(report.classes)) if report.classes else "-",
     )
 
@@ -168,12 +171,10 @@ def _share(value: float) -> str:
     return "-" if np.isnan(value) else f"{value:.0%}" if value < 0.995 else f"{value:.1%}"
 
 
-def _side_by_side(shown: Picture, findings: Sequence[Finding]) -> list[str]:
-    here = [f.problem for f in findings if (f.problem.scene, f.problem.frame) == (shown.scene, shown.frame)]
-    caption = f"{shown.scene}/{shown.frame}: {'; '.join(f'{p.kind}: {p.what}' for p in here)}"
+def _side_by_side(shown: Picture) -> list[str]:
     measured = [d[d > 0] for d in (shown.depth, shown.beside_depth) if d is not None and d.any()]
     top = max((float(np.percentile(d, 98)) for d in measured), default=1.0)
-    parts = [picture(torch.from_numpy(shown.rgb), caption, 250)]
+    parts = [picture(torch.from_numpy(shown.rgb), shown.frame, 250)]
     if shown.depth is not None:
         parts.append(picture(_depth_picture(shown.depth, top), f"its depth, 0 to {top:.2g} m", 250))
     if shown.beside_rgb is not None:

@@ -20,7 +20,9 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fafafa; m
 h1 { font-size: 26px; margin: 0 0 4px; } h2 { font-size: 19px; margin: 34px 0 8px; border-bottom: 1px solid #ddd; }
 p { max-width: 80ch; } .note { color: #666; font-size: 13px; }
 table { border-collapse: collapse; margin: 10px 0; } th, td { padding: 5px 14px; text-align: right; border-bottom: 1px solid #e4e4e4; }
-th:first-child, td:first-child { text-align: left; } thead th { border-bottom: 2px solid #999; }
+th:first-child, td:first-child { text-align: left; } table.words td, table.words th { text-align: left; vertical-align: top; padding: 4px 12px 4px 4px; }
+table.words td { font-size: 13px; white-space: nowrap; } table.words td:last-child { white-space: normal; overflow-wrap: anywhere; }
+table.dense th, table.dense td { padding: 5px 7px; font-size: 13px; } thead th { border-bottom: 2px solid #999; }
 .row { display: flex; flex-wrap: wrap; gap: 14px; align-items: flex-start; } figure { margin: 0; }
 figcaption { font-size: 13px; color: #555; } img { display: block; max-width: 100%; image-rendering: pixelated; border-radius: 3px; }
 canvas { background: #111418; border-radius: 4px; cursor: grab; touch-action: none; }
@@ -87,11 +89,17 @@ class Page:
         """Figures or charts side by side."""
         self._body.append(f"<div class='row'>{''.join(parts)}</div>")
 
-    def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table; the first column names the rows."""
+    def table(self, header: Sequence[str], rows: Sequence[Sequence[str]], style: str = "") -> None:
+        """A table; the first column names the rows.
+
+        Args:
+            header: of the columns.
+            rows: of cells.
+            style: empty for numbers, ``dense`` for many columns of them, ``words`` for text, the longest in the last.
+        """
         head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
         body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-        self._body.append(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+        self._body.append(f"<table class='{style}'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
 
     def code(self, record: object) -> None:
         """A value as indented JSON."""

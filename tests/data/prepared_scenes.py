@@ -105,7 +105,9 @@ class BadServer:
 
     FAULTS = ("500", "503", "stall", "truncated", "short", "long", "flipped", "dropped", "garbage")
 
-    def __init__(self, root: Path, faults: Sequence[str] = (), share: float = 1.0, most: int = 10**9, stall: float = 1.0):
+    def __init__(
+        self, root: Path, faults: Sequence[str] = (), share: float = 1.0, most: int = 10**9, stall: float = 1.0
+    ):
         self.root, self.faults, self.share, self.most, self.stall = root, tuple(faults), share, most, stall
         self.asked: Counter[tuple[str, str]] = Counter()
         self.committed: Counter[str] = Counter()

@@ -83,7 +83,7 @@ def meet(
     pixel, u, v, z = pixel[inside], u[inside], v[inside], z[inside]
     i, j = v.astype(np.int64), u.astype(np.int64)
     whole = two.cells[i, j]
-    pixel, u, v, z, i, j = (x[whole] for x in (pixel, u, v, z, i, j))
+    pixel, u, v, z, i, j = pixel[whole], u[whole], v[whole], z[whole], i[whole], j[whole]
     s, t, w = v - i, u - j, two.inverse_depth
     inverse = (1 - s) * ((1 - t) * w[i, j] + t * w[i, j + 1]) + s * ((1 - t) * w[i + 1, j] + t * w[i + 1, j + 1])
     return Meeting(pixel, np.stack([u, v], axis=1), z * inverse / scale_two, len(one.solid))

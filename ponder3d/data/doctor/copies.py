@@ -30,7 +30,7 @@ class Copies:
     """Collects images and clouds scene by scene."""
 
     def __init__(self):
-        self._images: dict[tuple[bytes, bytes], list[Seen]] = {}
+        self._images: dict[tuple[bytes, bytes, str], list[Seen]] = {}
         self._clouds: dict[bytes, list[str]] = {}
         self._frames: dict[str, int] = {}
         self._same_pose: list[tuple[str, str, str]] = []
@@ -47,7 +47,8 @@ class Copies:
                 continue
             step = min((float(np.linalg.norm(at[i] - at[j])) for j in (i - 1, i + 1) if 0 <= j < len(at)), default=0.0)
             seen = Seen(scene, view.name, view.world_from_cam.tobytes(), at[i], step)
-            self._images.setdefault((view.image_key, view.depth_key), []).append(seen)
+            only_here = scene if view.is_painted else ""
+            self._images.setdefault((view.image_key, view.depth_key, only_here), []).append(seen)
             other = poses.setdefault(view.world_from_cam.tobytes() + view.full_intrinsics.tobytes(), view)
             if other is not view and _differ(other, view):
                 self._same_pose.append((scene, view.name, other.name))

@@ -11,7 +11,7 @@ from PIL import Image
 from ponder3d.data.dataset import DataError
 from ponder3d.data.doctor.copies import Copies
 from ponder3d.data.doctor.findings import Examination, Fault, Finding, Picture, SceneReport, gathered
-from ponder3d.data.doctor.frames import empty_labels, frame_faults, pose_faults, series_faults
+from ponder3d.data.doctor.frames import empty_labels, frame_faults, pose_faults, series_faults, strange_labels
 from ponder3d.data.doctor.points import overlap_faults, point_faults, view_overlap
 from ponder3d.data.doctor.sketch import Sketch, sketch
 from ponder3d.data.doctor.views import Comparison, compare
@@ -112,7 +112,10 @@ def _look(scene: RawScene, names: Sequence[str], dataset: RawDataset, classes: f
     if known.points is not None:
         known.faults += point_faults(known.points, classes)
     known.faults += frame_faults(known.views)
-    known.faults += empty_labels(known.views, classes)
+    no_labels = list(empty_labels(known.views, classes))
+    blank = {fault.frame for fault in no_labels}
+    known.faults += no_labels
+    known.faults += [f for f in strange_labels(known.views, classes) if f.frame not in blank]
     _look_together(known)
     return known
 
@@ -133,15 +136,21 @@ def _look_together(known: _Scene) -> None:
     mute = {f.frame for f in known.faults if f.frame and (f.kind in ("intrinsics", "depth"))}
     sound = [view for view in known.views if view.name not in mute]
     blind = {f.frame for f in known.faults if f.kind == "colour" and f.topic == "blank"}
+    shares = np.zeros(0)
     if known.points is not None and known.views:
         shares = view_overlap(known.views, known.points.xyz)
         finite = shares[np.isfinite(shares)]
         known.overlap = float(np.median(finite)) if len(finite) else float("nan")
     known.comparison = compare(sound)
     strangers = {f.frame for f in known.comparison.faults if f.topic.startswith("stranger") and f.kind != "label"}
-    whole = any(not f.frame for f in known.comparison.faults)
+    whole = any(not f.frame and f.kind != "label" for f in known.comparison.faults)
     # An image that is blank goes with no neighbour's: that has been said.
-    known.faults += [f for f in known.comparison.faults if not (f.kind == "colour" and f.frame in blind)]
+    odd = {f.frame for f in known.faults if f.frame and f.kind == "label"}
+    known.faults += [
+        f
+        for f in known.comparison.faults
+        if not (f.kind == "colour" and f.frame in blind or f.kind == "label" and f.frame in odd)
+    ]
     if known.points is not None and known.views and not whole:
         known.faults += [f for f in overlap_faults(known.views, shares) if f.frame not in strangers | mute]
     if not whole:
@@ -154,9 +163,10 @@ def _cloud_key(points: RawPoints | None) -> bytes:
 
 
 def _report(scene: RawScene, names: Sequence[str], known: _Scene, findings: Sequence[Finding]) -> SceneReport:
-    views, points = known.views, known.points
     unusable = {f.problem.frame for f in findings if f.severity == "unusable"}
-    xyz, rgb = _cloud(known)
+    # A frame that is out of place would make the scene large.
+    views, points = [v for v in known.views if v.name not in unusable], known.points
+    xyz, rgb = _cloud(views, points)
     classes: dict[int, int] = {}
     for labels in [points.labels] if points is not None and points.labels is not None else [v.labels for v in views]:
         if labels is not None:
@@ -169,7 +179,7 @@ def _report(scene: RawScene, names: Sequence[str], known: _Scene, findings: Sequ
         source=scene.source,
         num_frames=len(scene.frames),
         num_examined=len(names),
-        num_usable=0 if "" in unusable else sum(v.name not in unusable for v in views),
+        num_usable=0 if "" in unusable else len(views),
         depth_share=_median([v.depth_share for v in views]),
         median_depth=_median([v.median_depth for v in views]),
         agreement=known.comparison.agreement,
@@ -184,18 +194,18 @@ def _report(scene: RawScene, names: Sequence[str], known: _Scene, findings: Sequ
     )
 
 
-def _cloud(known: _Scene) -> tuple[np.ndarray, np.ndarray]:
+def _cloud(views: Sequence[Sketch], points: RawPoints | None) -> tuple[np.ndarray, np.ndarray]:
     """[N 3] places and [N 3] colours of a sample of the points, or of what the views see."""
-    if known.points is not None:
-        step = max(1, len(known.points.xyz) // _CLOUD)
-        xyz = known.points.xyz[::step]
+    if points is not None:
+        step = max(1, len(points.xyz) // _CLOUD)
+        xyz = points.xyz[::step]
         grey = np.full((len(xyz), 3), 128, dtype=np.uint8)
-        return xyz, grey if known.points.rgb is None else known.points.rgb[::step]
+        return xyz, grey if points.rgb is None else points.rgb[::step]
     parts, colours = [], []
-    for view in known.views:
+    for view in views:
         if view.depth is not None:
             use = np.flatnonzero(view.depth.reshape(-1) > 0)
-            use = use[:: max(1, len(use) * len(known.views) // _CLOUD)]
+            use = use[:: max(1, len(use) * len(views) // _CLOUD)]
             camera = view.points.reshape(-1, 3)[use]
             parts.append(camera @ view.world_from_cam[:3, :3].T + view.world_from_cam[:3, 3])
             colours.append(view.rgb.reshape(-1, 3)[use])
@@ -229,7 +239,7 @@ def _pictures(scene: RawScene, known: _Scene, findings: Sequence[Finding], room:
 
 def _small(frame: RawFrame) -> tuple[np.ndarray, np.ndarray | None]:
     size = fitted_size((frame.rgb.shape[0], frame.rgb.shape[1]), _PICTURE_SIDE)
-    rgb = np.array(Image.fromarray(np.ascontiguousarray(frame.rgb)).resize(size[::-1], Image.Resampling.BOX))
+    rgb = np.array(Image.fromarray(np.ascontiguousarray(frame.rgb)).resize((size[1], size[0]), Image.Resampling.BOX))
     if frame.depth is None or frame.depth.shape != frame.rgb.shape[:2]:
         return rgb, None
     rows, columns = (

@@ -19,6 +19,8 @@ MAX_PATH = 2000.0
 """Metres that the cameras of a scene are apart at most."""
 SMOOTH = 0.7
 """Share of adjacent pixels of a small depth image that lie on one surface, at least; recordings have 0.96 and more."""
+_STRANGE = 0.02
+"""Share of a label image that an id without a class covers, for it to be worth a word."""
 _JUMP = 10.0
 """A frame that is so many median steps away from both its neighbours jumps."""
 
@@ -56,13 +58,33 @@ def empty_labels(views: Sequence[Sketch], classes: frozenset[int]) -> Iterator[F
         views: of a scene.
         classes: raw ids that have a class; empty: all have.
     """
-    labelled = [v for v in views if v.labels is not None]
-    empty = [v for v in labelled if not np.isin(v.labels, list(classes)).any()] if classes else []
+    labelled = [(v, v.labels) for v in views if v.labels is not None]
+    empty = [v for v, labels in labelled if not np.isin(labels, list(classes)).any()] if classes else []
     if empty and len(empty) == len(labelled):
         yield Fault("", "label", "empty", "no pixel of its label images has a class of the dataset", "suspect")
     elif len(empty) <= (1 - MOST) * len(labelled):
         for view in empty:
             yield Fault(view.name, "label", "empty", "no pixel of the label image has a class; others' have", "suspect")
+
+
+def strange_labels(views: Sequence[Sketch], classes: frozenset[int]) -> Iterator[Fault]:
+    """Raw ids without a class that cover a part of few frames only: where any id may occur, those are the odd ones.
+
+    Args:
+        views: of a scene.
+        classes: raw ids that have a class; empty: all have.
+    """
+    labelled = [(v, np.unique(v.labels, return_counts=True)) for v in views if v.labels is not None]
+    if not classes or len(labelled) < 3:
+        return
+    frames = Counter(int(i) for _, (ids, _) in labelled for i in ids)
+    for view, (ids, counts) in labelled:
+        for raw, count in zip(ids.tolist(), counts.tolist(), strict=True):
+            share = count / counts.sum()
+            if raw not in classes and share > _STRANGE and frames[raw] <= (1 - MOST) * len(labelled):
+                what = f"label {raw} on {share:.0%} of its pixels, which has no class and hardly occurs in other frames"
+                yield Fault(view.name, "label", "strange", what, "suspect")
+                break
 
 
 def series_faults(names: Sequence[str]) -> Iterator[Fault]:
@@ -174,7 +196,7 @@ def _blank(views: Sequence[Sketch]) -> Told:
     if not blank:
         return
     # Where all images are of a few flat colours, one that shows a single wall has a single colour.
-    painted = np.median([len(np.unique(v.rgb.reshape(-1, 3), axis=0)) for v in views]) <= 16
+    painted = np.mean([v.is_painted for v in views]) > 0.5
     for v in blank:
         r, g, b = v.rgb.reshape(-1, 3).mean(0)
         name = "black" if max(r, g, b) < 4 else "white" if min(r, g, b) > 251 else "of one colour"
@@ -199,7 +221,7 @@ def _noisy_depth(views: Sequence[Sketch]) -> Told:
     smooth = np.array([_smoothness(v) for v in views])
     usual = float(np.nanmedian(smooth)) if np.isfinite(smooth).any() else 1.0
     for v, share in zip(views, smooth, strict=True):
-        if share < max(SMOOTH, usual - 0.25):
+        if share < max(SMOOTH, usual - 0.15):
             rest = f", {1 - usual:.0%} in others" if usual > SMOOTH else ""
             odd = f"{1 - share:.0%} of adjacent pixels are of different surfaces{rest}"
             yield v, f"{odd}: this is noise, or its 16 bits have another order"

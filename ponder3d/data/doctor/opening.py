@@ -1,6 +1,7 @@
 """From a directory to a dataset that can be examined, prepared or raw."""
 
 from dataclasses import fields, replace
+from inspect import isabstract
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from ponder3d.data.raw.dataset import RawDataset
 
 PREPARED = "prepared"
 """Kind of what ``ponder3d prepare`` writes."""
+_GENERAL = ("rgbd", "folder")
+"""Kinds that read what other datasets also consist of; those know better what it means."""
 _FAR = 1000.0
 """Metres. Readers drop depth beyond some distance; with wrong units that is all of it, and nothing would be left to
 find the right ones with."""
@@ -29,7 +32,7 @@ def open_data(path: str, kind: str = "") -> RawDataset:
         DataError: there is no such directory or kind, none or several recognise it, or it cannot be read.
         StorageError: files of a prepared dataset cannot be read.
     """
-    kinds = raw_datasets()
+    kinds = {name: config for name, config in raw_datasets().items() if not isabstract(config)}
     if kind not in ("", PREPARED, *kinds):
         raise DataError(f"no kind of dataset is called {kind!r}; known are {', '.join((PREPARED, *sorted(kinds)))}")
     if kind == PREPARED or not kind and ("://" in path or (Path(path) / FILE_NAME).is_file()):
@@ -38,6 +41,7 @@ def open_data(path: str, kind: str = "") -> RawDataset:
         raise DataError(f"{path}: no such directory")
     if not kind:
         found = [name for name, config in kinds.items() if config.recognises(Path(path))]
+        found = [name for name in found if name not in _GENERAL] or found
         if len(found) != 1:
             like = f"it looks like {' and like '.join(found)}" if found else "it looks like no dataset that is known"
             choice = ", ".join((PREPARED, *sorted(found or kinds)))

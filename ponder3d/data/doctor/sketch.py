@@ -12,6 +12,8 @@ from ponder3d.data.rgbd_images import fitted_size, seen_intrinsics
 
 SIDE = 80
 """Longer side of the small images, in pixels: surfaces of two views can be compared, and a frame takes 50 kB."""
+_FLAT = 16
+"""Colours of a drawing; a photograph of 80x60 pixels has thousands."""
 EDGE = 1.2
 """Depths of adjacent small pixels that differ by more than this factor lie on two surfaces."""
 
@@ -44,6 +46,8 @@ class Sketch:
     is_grey: bool
     is_blank: bool
     """The colour image has one colour."""
+    is_painted: bool
+    """The colour image has few flat colours, as drawings have: such images may be equal without being copies."""
     image_key: bytes
     """Equal for identical colour images."""
     depth_key: bytes
@@ -88,7 +92,9 @@ def sketch(frame: RawFrame) -> Sketch:
     rgb = np.ascontiguousarray(frame.rgb)
     depth = None if frame.depth is None else frame.depth[at].astype(np.float64)
     measured = frame.depth[frame.depth > 0] if frame.depth is not None else np.zeros(0)
-    resized = rgb if small == size else np.array(Image.fromarray(rgb).resize(small[::-1], Image.Resampling.BOX))
+    resized = (
+        rgb if small == size else np.array(Image.fromarray(rgb).resize((small[1], small[0]), Image.Resampling.BOX))
+    )
     return Sketch(
         name=frame.name,
         size=size,
@@ -103,6 +109,7 @@ def sketch(frame: RawFrame) -> Sketch:
         depth_values=0 if depth is None else len(np.unique(depth)),
         is_grey=bool((np.ptp(resized, axis=2) <= 2).all()),
         is_blank=bool((resized.reshape(-1, 3).std(axis=0) < 1).all()),
+        is_painted=len(np.unique(resized.reshape(-1, 3), axis=0)) <= _FLAT,
         image_key=_key(rgb),
         depth_key=b"" if frame.depth is None else _key(frame.depth),
     )

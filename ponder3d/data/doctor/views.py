@@ -28,6 +28,17 @@ _COLOUR_OVERLAP = 0.25
 _COLOUR_PIXELS = 60
 """Small pixels of it at least."""
 
+_UPRIGHT = tuple(
+    np.array(rows, dtype=np.float64)
+    for rows in (
+        *(((1, 0, 0), (0, 1, 0), (0, 0, 1)), ((-1, 0, 0), (0, 1, 0), (0, 0, -1))),
+        *(((0, 0, -1), (0, 1, 0), (1, 0, 0)), ((0, 0, 1), (0, 1, 0), (-1, 0, 0))),
+        *(((1, 0, 0), (0, 0, -1), (0, 1, 0)), ((1, 0, 0), (0, 0, 1), (0, -1, 0))),
+    )
+)
+"""[3 3] rotations that take z, -z, x, -x, y and -y to z: by one of them a reader made its files' world upright, unless
+something told it the direction of gravity."""
+
 Pair = tuple[int, int]
 
 
@@ -126,7 +137,7 @@ def _bad_depth(shares: Mapping[Pair, float], scores: Mapping[Pair, Score]) -> di
     bad = {}
     for (i, j), share in shares.items():
         if np.isfinite(share):
-            bad[i, j] = share < limit
+            bad[i, j] = bool(share < limit)
         elif j - i <= 2 and overlapping and typical > 0.3:
             bad[i, j] = True
     return bad
@@ -152,7 +163,6 @@ def _wrong_as_a_whole(views: Sequence[Sketch]) -> Fault | None:
     pairs = pairs[:: max(1, len(pairs) // _PAIRS)]
     if len(pairs) < 3:
         return None
-    inverse = [inverted(v.world_from_cam) for v in views]
 
     def tried(poses: Sequence[np.ndarray | None], factor: float) -> tuple[float, float]:
         both = [
@@ -167,8 +177,10 @@ def _wrong_as_a_whole(views: Sequence[Sketch]) -> Fault | None:
     given = tried([None] * len(views), 1.0)
     if given[0] > 0.97 and given[1] > 0.05:
         return None
-    turned = tried(inverse, 1.0)
-    if _better(turned, given):
+    for turn in _UPRIGHT:
+        turned = tried([inverted(v.world_from_cam, turn) for v in views], 1.0)
+        if not _better(turned, given):
+            continue
         what = (
             f"the poses look like world to camera: inverted, neighbouring views agree on {turned[0]:.0%} of their "
             f"common surface, as they are on {given[0]:.0%}"
@@ -207,7 +219,8 @@ def _explained(
         moved = view.world_from_cam.copy()
         moved[:3, 3] *= factor
         candidates.append(("pose", f"position times {factor:g}", tried(moved)))
-    candidates.append(("pose", "pose inverted", tried(inverted(view.world_from_cam))))
+    for turn in _UPRIGHT:
+        candidates.append(("pose", "pose inverted", tried(inverted(view.world_from_cam, turn))))
     kind, change, fit = max(candidates, key=lambda c: c[2][0] * c[2][1])
     own = [s for pair, s in shares.items() if i in pair and np.isfinite(s)]
     seen = f"agrees on {np.median(own):.0%} of the common surface" if own else "sees nothing that they see"
@@ -236,7 +249,7 @@ def _colours(
     if len(values) < 4 or result.colours < 0.4:  # lights that move, or nothing to see: no ground to stand on
         return
     limit = min(0.45, result.colours - 0.35)
-    strangers = outliers(len(views), {pair: value < limit for pair, value in values.items()}, least=0.7)
+    strangers = outliers(len(views), {pair: bool(value < limit) for pair, value in values.items()}, least=0.7)
     for i in strangers:
         own = {pair: value for pair, value in values.items() if i in pair}
         judges = [pair for pair in own if not (set(pair) - {i}) & set(strangers)][:6]
@@ -283,19 +296,26 @@ def _labels(
         what = f"neighbouring views have one label on {result.labels:.0%} of their common surface"
         yield Fault("", "label", "agreement", what, "suspect")
         return
-    bad = {pair: value < result.labels - 0.3 for pair, value in values.items()}
+    bad = {pair: bool(value < result.labels - 0.3) for pair, value in values.items()}
     for i in outliers(len(views), bad, least=0.7):
         own = np.median([value for pair, value in values.items() if i in pair])
         what = f"its labels are its neighbours' on {own:.0%} of the common surface; theirs agree on {result.labels:.0%}"
         yield Fault(views[i].name, "label", "stranger", what, "suspect")
 
 
-def inverted(pose: np.ndarray) -> np.ndarray:
-    """[4 4] inverse of a rigid motion."""
+def inverted(pose: np.ndarray, turn: np.ndarray) -> np.ndarray:
+    """[4 4]: what a pose would be if the one in the files were inverted.
+
+    Args:
+        pose: [4 4] as it was read: ``turn`` times that of the files.
+        turn: [3 3] by which the reader makes the files' world upright.
+    """
+    whole = np.eye(4)
+    whole[:3, :3] = turn
     out = np.eye(4)
     out[:3, :3] = pose[:3, :3].T
     out[:3, 3] = -pose[:3, :3].T @ pose[:3, 3]
-    return out
+    return whole @ out @ whole
 
 
 def _median(values) -> float:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -77,7 +78,7 @@ class _Scene(RawScene):
         self._records, self._entry = records, entry
 
     def read_points(self) -> RawPoints | None:
-        arrays = {
+        arrays: dict[str, Any] = {
             name: self._array(f"{name}.npy", (self.index.points, *shape), kind)
             for name, (kind, shape) in _COLUMNS.items()
             if name == "xyz" or f"{name}.npy" in self.index.members

@@ -29,7 +29,8 @@ class Problem:
     frame: str
     """Empty: the whole scene."""
     kind: str
-    """One word: ``pose``, ``depth``, ``colour``, ``label``, ``points``, ``file``, ``duplicate``, ``overlap``."""
+    """One word: ``pose``, ``intrinsics``, ``depth``, ``colour``, ``label``, ``points``, ``file``, ``duplicate``,
+    ``overlap``."""
     what: str
     """What is wrong, with the file and the field."""
 
