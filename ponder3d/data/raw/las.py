@@ -61,10 +61,10 @@ def read_las(path: Path) -> dict[str, np.ndarray]:
         width = np.dtype(kind).itemsize
         return np.ascontiguousarray(rows[:, at : at + width]).view("<" + kind)[:, 0]
 
+    columns: dict[str, np.ndarray] = {}
     with np.errstate(over="ignore", invalid="ignore"):  # a damaged scale makes infinities, which callers refuse
-        columns = {
-            axis: column(4 * i, "i4") * header.scale[i] + header.shift[i] for i, axis in enumerate(("x", "y", "z"))
-        }
+        for i, axis in enumerate(("x", "y", "z")):
+            columns[axis] = column(4 * i, "i4") * header.scale[i] + header.shift[i]
     if header.format in _COLOUR:
         for i, name in enumerate(("red", "green", "blue")):
             columns[name] = column(_COLOUR[header.format] + 2 * i, "u2")
@@ -179,7 +179,7 @@ def _unpacked(path: Path, file: BinaryIO, header: _Header, size: int) -> bytearr
     file.seek(header.offset)
     out = bytearray(header.num * header.length)
     try:
-        lazrs.LasZipDecompressor(file, header.laszip).decompress_many(out)
+        lazrs.LasZipDecompressor(file, header.laszip).decompress_many(out)  # type: ignore[attr-defined]
     except BaseException as error:  # panics of Rust code are no Exceptions
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
