@@ -24,11 +24,10 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from ponder3d.config import fingerprint, from_json, to_json
-from ponder3d.data.dataset import DataError
-from ponder3d.data.loader import Collate, KeyedScenes
+from ponder3d.data.loader import Batches, Collate, KeyedScenes, as_it_is
 from ponder3d.encoders.encoder import Encoder
 from ponder3d.encoders.files import FILE_NAME, copy_weights, load_encoder, save_encoder
 from ponder3d.engine.checkpoint import CheckpointError, CheckpointStore
@@ -87,8 +86,8 @@ def train(
         report: told about the progress instead of the terminal.
 
     Raises:
-        ValueError: ``out`` holds a run and ``resume`` is off, data and task do not fit each other, or there is no file
-            ``Experiment.init``.
+        ValueError: ``out`` holds a run and ``resume`` is off, data and task do not fit each other, a batch cannot be
+            split as ``Experiment.mix`` needs it, or there is no file ``Experiment.init``.
         EncoderFileError: that file does not hold such an encoder.
         DataError: a scene cannot be used.
         NonFiniteError: more steps were not finite than ``Experiment.max_bad_steps`` and ``max_skipped_steps`` allow.
@@ -165,6 +164,7 @@ class _Run:
             raise ValueError(f"{out} already holds a run: continue it with --resume {out}, or choose another --out")
         self.runner = Runner(experiment.devices, experiment.precision, experiment.accelerator)
         self.leads = self.runner.rank == 0
+        experiment.check_pairs(self.runner.world)
         dataset = experiment.data.build()
         validation = experiment.validation_data().build()  # now, not after hours: there may be nothing to evaluate on
         self.num_validation = len(validation)
@@ -315,21 +315,29 @@ class _Run:
         e = self.experiment
         steps = range(self.position, e.steps)
         sampler = StepSampler(
-            len(self.scenes), e.batch_size, e.seed, steps, e.accumulate, self.runner.rank, self.runner.world
+            len(self.scenes),
+            e.batch_size,
+            e.seed,
+            steps,
+            e.accumulate,
+            self.runner.rank,
+            self.runner.world,
+            self.scenes.dataset.blocks,
+            self.scenes.dataset.mix,
         )
         over = multiprocessing.RawValue("b", 0)
         loader = DataLoader(
-            _Batches(self.scenes, Collate(e.task.encoder.inputs, e.max_points)),
+            Batches(self.scenes, Collate(e.task.encoder.inputs, e.max_points, e.mix)),
             batch_size=None,  # the sampler yields the draws of a whole batch
             sampler=sampler,  # type: ignore[arg-type]
             num_workers=e.workers,
-            collate_fn=_as_it_is,  # type: ignore[arg-type]
+            collate_fn=as_it_is,  # type: ignore[arg-type]
             pin_memory=self.runner.device.type == "cuda",
             worker_init_fn=functools.partial(_leave_signals_to_the_loop, over),
         )
         try:
             for batch in loader:
-                if isinstance(batch, DataError):
+                if isinstance(batch, Exception):
                     raise batch
                 yield batch
         except (EOFError, ConnectionError) as error:
@@ -436,25 +444,6 @@ def _initial_encoder(path: str) -> Encoder:
         return load_encoder(path)
     except FileNotFoundError as error:
         raise ValueError(f"Experiment.init: {error}") from error
-
-
-class _Batches(Dataset[Batch | DataError]):
-    """The batch of a list of draws; or, if a scene of it cannot be used, the error as a value. Raised in a loader
-    process, it would reach the user as the text of a traceback."""
-
-    def __init__(self, scenes: KeyedScenes, collate: Collate):
-        self.scenes, self.collate = scenes, collate
-
-    def __getitem__(self, draws: list[tuple[int, int]]) -> Batch | DataError:
-        try:
-            return self.collate([self.scenes[draw] for draw in draws])
-        except DataError as error:
-            return DataError(str(error))
-
-
-def _as_it_is(batch: Batch | DataError) -> Batch | DataError:
-    """Instead of the loader's own conversion."""
-    return batch
 
 
 def _leave_signals_to_the_loop(over: Any, worker: int) -> None:

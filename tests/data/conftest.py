@@ -152,3 +152,11 @@ def fuzz() -> Callable[..., int]:
         return fuzzing.check_reader(read, seeds, number, key)
 
     return check
+
+
+@pytest.fixture
+def prepared_scenes():
+    """The module of that name."""
+    import prepared_scenes  # noqa: PLC0415
+
+    return prepared_scenes

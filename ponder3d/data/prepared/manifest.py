@@ -1,5 +1,6 @@
 """``manifest.json``: what a prepared dataset consists of. Through the scenes' indices it vouches for every byte."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,8 @@ from ponder3d.types import LabelSet
 
 FILE_NAME = "manifest.json"
 FORMAT, VERSION = "ponder3d-scenes", 1
+_SEAL = b',\n"sha256": '
+"""Begins the last entry, the checksum of all bytes before it: what vouches for everything else has to be whole."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class Manifest:
             "problems": [problem_json(problem) for problem in self.problems],
         }
         lines = [f"{json.dumps(key)}: {_lines(value)}" for key, value in record.items()]
-        return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
+        return _sealed(("{\n" + ",\n".join(lines)).encode())
 
 
 def parse_manifest(data: bytes, where: str) -> Manifest:
@@ -86,6 +89,12 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
             raise DataError(
                 f"{where}: format {record['format']!r}, version {record['version']!r}; "
                 f"this ponder3d reads {FORMAT!r}, version {VERSION}"
+            )
+        if not is_intact(data):
+            actual = hashlib.sha256(_body(data)).hexdigest()
+            raise DataError(
+                f"{where}: damaged, or changed by hand: what it lists has the SHA-256 {actual} instead of "
+                f"{record['sha256']}; copy it again, or run ponder3d prepare again"
             )
         known = record["known_ids"]
         manifest = Manifest(
@@ -115,6 +124,19 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
         ):
             raise DataError(f"{where}: scene {scene.name} does not lie within a listed file")
     return manifest
+
+
+def is_intact(data: bytes) -> bool:
+    """Whether the bytes of a manifest are as they were written."""
+    return data == _sealed(_body(data))
+
+
+def _body(data: bytes) -> bytes:
+    return data[: data.rfind(_SEAL)]
+
+
+def _sealed(body: bytes) -> bytes:
+    return body + _SEAL + json.dumps(hashlib.sha256(body).hexdigest()).encode() + b"\n}\n"
 
 
 def _lines(value: Any) -> str:
