@@ -203,7 +203,7 @@ def _unpacked(path: Path, file: BinaryIO, header: _Header, size: int) -> bytes:
     arguments = [path.resolve(), header.offset, wanted, header.laszip.hex(), wanted + _MEMORY]
     command = [sys.executable, "-c", _UNPACK, *map(str, arguments)]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=10 + wanted / 1e6, check=False)
+        done = subprocess.run(command, capture_output=True, timeout=3 + wanted / 2e6, check=False)
     except subprocess.TimeoutExpired as error:
         raise DataError(f"{path}: its points are not unpacked after {error.timeout:.0f} s") from error
     if done.returncode or len(done.stdout) != wanted:
