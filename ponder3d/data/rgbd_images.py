@@ -144,14 +144,14 @@ def read_depth(
         path: the image.
         units: what its values mean.
         scale: units per metre if they are known; else ``units.depth_scale``.
-        turned: bits by which the values were rotated to the right, within 16.
+        turned: bits by which the values were rotated to the left, within 16.
 
     Raises:
         DataError: see ``read_image``; or less than 1 % of the pixels have a depth.
     """
     raw = read_image(path, _DEPTH).astype(np.int64)
     if turned:
-        raw = ((raw << turned) | (raw >> (16 - turned))) & 0xFFFF
+        raw = ((raw >> turned) | (raw << (16 - turned))) & 0xFFFF
     scale = scale or units.depth_scale
     valid = ~np.isin(raw, units.invalid_depth) & (raw > 0) & (raw <= units.max_depth * scale)
     if not valid.size or valid.mean() < 0.01:

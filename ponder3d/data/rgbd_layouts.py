@@ -39,7 +39,7 @@ class Frame:
     depth_units: float | None = None
     """Units per metre, where the layout says so; None: whatever the options say."""
     depth_turned: int = 0
-    """Bits by which 16-bit depth values were rotated to the right."""
+    """Bits by which 16-bit depth values were rotated to the left."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,8 +4,11 @@ Source: LAS specification 1.4 R15 of the ASPRS, and the record that LASzip adds.
 count can be compared with the size of the file: other readers wait for ever on some damaged headers.
 """
 
+import importlib.util
 import os
 import struct
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -25,6 +28,24 @@ _ITEMS = {6: 20, 7: 8, 8: 6, 9: 29, 10: 30, 11: 6, 12: 8, 13: 29}
 _RATIO = 2000
 """More than points of a LAZ file shrink by: 60,000 equal ones of 34 bytes take 1412 bytes, header included."""
 _MAX_RECORDS = 10_000
+_MEMORY = 1 << 30
+"""Bytes that unpacking may take beside the points."""
+_UNPACK = """
+import sys
+import lazrs
+path, offset, size, record, memory = sys.argv[1:]
+try:
+    import resource
+    resource.setrlimit(resource.RLIMIT_AS, (int(memory), int(memory)))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+except (ImportError, ValueError):
+    pass
+points = bytearray(int(size))
+with open(path, "rb") as file:
+    file.seek(int(offset))
+    lazrs.LasZipDecompressor(file, bytes.fromhex(record)).decompress_many(points)
+sys.stdout.buffer.write(points)
+"""
 
 
 @dataclass(frozen=True)
@@ -54,17 +75,18 @@ def read_las(path: Path) -> dict[str, np.ndarray]:
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         header = _read_header(path, file, size)
-        data = _unpacked(path, file, header, size) if header.packed else _stored(path, file, header, size)
+        read = _unpacked if header.packed else _stored
+        data = read(path, file, header, size)
     rows = np.frombuffer(data, np.uint8).reshape(header.num, header.length)
 
     def column(at: int, kind: str) -> np.ndarray:
         width = np.dtype(kind).itemsize
         return np.ascontiguousarray(rows[:, at : at + width]).view("<" + kind)[:, 0]
 
+    columns: dict[str, np.ndarray] = {}
     with np.errstate(over="ignore", invalid="ignore"):  # a damaged scale makes infinities, which callers refuse
-        columns = {
-            axis: column(4 * i, "i4") * header.scale[i] + header.shift[i] for i, axis in enumerate(("x", "y", "z"))
-        }
+        for i, axis in enumerate(("x", "y", "z")):
+            columns[axis] = column(4 * i, "i4") * header.scale[i] + header.shift[i]
     if header.format in _COLOUR:
         for i, name in enumerate(("red", "green", "blue")):
             columns[name] = column(_COLOUR[header.format] + 2 * i, "u2")
@@ -170,21 +192,24 @@ def _stored(path: Path, file: BinaryIO, header: _Header, size: int) -> bytes:
     return file.read(needed)
 
 
-def _unpacked(path: Path, file: BinaryIO, header: _Header, size: int) -> bytearray:
-    try:
-        import lazrs  # noqa: PLC0415
-    except ImportError as error:
-        raise DataError(f"{path}: unpacking LAZ needs lazrs: pip install 'ponder3d[lidar]'") from error
+def _unpacked(path: Path, file: BinaryIO, header: _Header, size: int) -> bytes:
+    """The points of a LAZ file, from a process of its own: on some damaged files lazrs aborts the process, panics, or
+    wants gigabytes.
+    """
+    if importlib.util.find_spec("lazrs") is None:
+        raise DataError(f"{path}: unpacking LAZ needs lazrs: pip install 'ponder3d[lidar]'")
     _check_laszip(path, file, header, size)
-    file.seek(header.offset)
-    out = bytearray(header.num * header.length)
+    wanted = header.num * header.length
+    arguments = [path.resolve(), header.offset, wanted, header.laszip.hex(), wanted + _MEMORY]
+    command = [sys.executable, "-c", _UNPACK, *map(str, arguments)]
     try:
-        lazrs.LasZipDecompressor(file, header.laszip).decompress_many(out)
-    except BaseException as error:  # panics of Rust code are no Exceptions
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
-        raise DataError(f"{path}: its points cannot be unpacked ({type(error).__name__}: {error})") from error
-    return out
+        done = subprocess.run(command, capture_output=True, timeout=3 + wanted / 2e6, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise DataError(f"{path}: its points are not unpacked after {error.timeout:.0f} s") from error
+    if done.returncode or len(done.stdout) != wanted:
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        raise DataError(f"{path}: its points cannot be unpacked ({lines[-1] if lines else done.returncode})")
+    return done.stdout
 
 
 def _check_laszip(path: Path, file: BinaryIO, header: _Header, size: int) -> None:

@@ -20,9 +20,9 @@ ny nz``; 10 and a label; 11 and an instance. ``.pts`` has 3, 4 ``x y z intensity
 intensity r g b``, and may begin with a line that counts the points.
 
 Colours, unless told otherwise (``COLOUR_RANGES``): of a type of whole numbers, up to 255 they are 0..255, above that up
-to 65535 they are 16 bit (LAS); of a type with fractions, up to 1 they are 0..1, and 0..255 if the largest is at least 2.
-Other values are an error. So 16-bit colours none of which exceeds 255 are taken as 0..255: many writers of LAS store
-those.
+to 65535 they are 16 bit (LAS); of a type with fractions, up to 1 they are 0..1, and 0..255 if the largest is from 2 to
+255. Other values are an error. So 16-bit colours none of which exceeds 255 are taken as 0..255: many writers of LAS
+store those.
 
 Coordinates are returned as they are in the file. Units are never guessed.
 """
@@ -285,9 +285,9 @@ def _checked(path: Path, fields: Fields, colour: str) -> RawPoints:
 def _check_finite(path: Path, field: str, array: np.ndarray) -> None:
     finite = np.isfinite(array)
     if not finite.all():
-        bad = ~finite.reshape(len(array), -1).all(1)
+        rows = np.unique(np.nonzero(~finite)[0])
         raise DataError(
-            f"{path}: {field}: {int(bad.sum())} of {len(bad)} rows are not finite, the first is row {bad.argmax()}; "
+            f"{path}: {field}: {len(rows)} of {len(array)} rows are not finite, the first is row {rows[0]}; "
             "remove these points"
         )
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ponder3d.data.dataset import DataError
+from ponder3d.data.raw import las
 from ponder3d.data.raw.las import read_las, write_las
 from tests.data.fuzzing import NUMBER, QUICK, check_reader
 
@@ -29,14 +30,14 @@ def laspy_file(path, point_format=3, version="1.2", extra=True):
         header.add_extra_dim(laspy.ExtraBytesParams(name="pair", type="2int16"))
         header.add_extra_dim(laspy.ExtraBytesParams(name="instance", type="uint16"))
         header.add_extra_dim(laspy.ExtraBytesParams(name="NormalX", type="float32"))
-    las = laspy.LasData(header)
-    las.x, las.y, las.z = (XYZ + [500_000, 4_000_000, 0]).T
-    las.classification = LABELS
+    out = laspy.LasData(header)
+    out.x, out.y, out.z = (XYZ + [500_000, 4_000_000, 0]).T
+    out.classification = LABELS
     if extra:
-        las.instance, las.NormalX = LABELS * 100, XYZ[:, 0]
+        out.instance, out.NormalX = LABELS * 100, XYZ[:, 0]
     if point_format in (2, 3, 5, 7, 8, 10):
-        las.red, las.green, las.blue = RGB.T.astype(np.uint16) * 257
-    las.write(path)
+        out.red, out.green, out.blue = RGB.T.astype(np.uint16) * 257
+    out.write(path)
 
 
 def test_what_is_written_is_read_back(cloud):
@@ -122,20 +123,21 @@ def test_damaged_laz(tmp_path):
 
 def test_without_lazrs(tmp_path, monkeypatch):
     laspy_file(tmp_path / "a.laz")
-    monkeypatch.setitem(__import__("sys").modules, "lazrs", None)
+    monkeypatch.setattr(las.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(DataError, match=r"a.laz: .*pip install 'ponder3d\[lidar\]'"):
         read_las(tmp_path / "a.laz")
 
 
 @pytest.mark.parametrize("number", [QUICK, pytest.param(NUMBER, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("ending", ["las", "laz"])
-def test_mutated_files(tmp_path, cloud, number, ending, capfd):
+def test_mutated_files(tmp_path, cloud, number, ending):
     seeds = [cloud.read_bytes()] if ending == "las" else []
     for i, (point_format, version) in enumerate(((3, "1.2"), (7, "1.4"))):
         path = tmp_path / f"{i}.{ending}"
         laspy_file(path, point_format, version)
         seeds.append(path.read_bytes())
     target = tmp_path / f"m.{ending}"
+    number = number // 4 if (number, ending) == (QUICK, "laz") else number  # each starts a process
 
     def read(data):
         target.write_bytes(data)

@@ -323,3 +323,11 @@ def test_real_recordings(real_data, name, scenes, num_frames, units):
     if name == "aria":
         assert frames[0].instances is not None and frames[0].instances.max() > 255
         assert len(data.tables[0].labels) > 100
+
+
+def test_depth_of_a_shelf_is_rotated_by_three_bits(tmp_path):
+    """The format's own words: metres = ((raw << 13) | (raw >> 3)) as 16 bit, by 10,000."""
+    write_sequence(tmp_path, ExampleRoom(num_frames=1), "shelf")
+    raw = np.array(Image.open(tmp_path / "frame-000000.depth.png")).astype(int)
+    metres = (((raw << 13) | (raw >> 3)) & 0xFFFF) / 10_000
+    np.testing.assert_allclose(metres, ExampleRoom(num_frames=1).trace(0)[0], atol=6e-5)
