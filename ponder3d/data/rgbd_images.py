@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from ponder3d.data.dataset import DataError
@@ -121,6 +121,8 @@ def _opened(path: Path | str, modes: tuple[str, ...], content: bytes | None = No
                 yield image
     except DataError:
         raise
+    except UnidentifiedImageError as error:  # says the address of the object that it was given
+        raise DataError(f"{path}: cannot be read as an image (it begins like none that Pillow knows)") from error
     except Exception as error:  # Pillow's decoders raise almost anything on damaged files
         raise DataError(f"{path}: cannot be read as an image ({type(error).__name__}: {error})") from error
 

@@ -302,7 +302,7 @@ def fuzz_room(fuzz, root, number: int) -> None:
 
 
 def test_mutated_files_of_a_room(fuzz, root):
-    fuzz_room(fuzz, root, 60)
+    fuzz_room(fuzz, root, 30)
 
 
 @pytest.mark.slow
