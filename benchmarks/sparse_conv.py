@@ -237,7 +237,7 @@ def measure_dense(name: str, voxels: Voxels, channels: int, repeats: int) -> lis
     masks = [((at >= 0) & (at < CROP)).all(1) for at in insides]
     best = max(range(len(masks)), key=lambda i: int(masks[i].sum()))
     x, y, z = insides[best][masks[best]].unbind(1)
-    case = Case(Voxels(voxels.coords[masks[best]], voxels.keys[masks[best]], x, x), channels, "float32")
+    case = Case(Voxels(voxels.coords[masks[best]], voxels.keys[masks[best]], x, x, x), channels, "float32")
     volume = case.feats.new_zeros(1, channels, CROP, CROP, CROP)
     volume[0, :, x, y, z] = case.feats.detach().T
     weight = case.weight.detach().view(3, 3, 3, channels, channels).permute(4, 3, 0, 1, 2).contiguous()

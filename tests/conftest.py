@@ -53,11 +53,11 @@ def members() -> Callable[[type], list[type]]:
 @pytest.fixture
 def no_compiler(monkeypatch) -> Iterator[None]:
     """A machine without a C compiler; compiled libraries are looked for anew, in the test and after it."""
-    from ponder3d.geometry import compiled, compiled_trilinear  # noqa: PLC0415
+    from ponder3d.geometry import compiled, compiled_grid, compiled_trilinear  # noqa: PLC0415
     from ponder3d.render import compiled_softplus  # noqa: PLC0415
     from ponder3d.sparse import compiled as compiled_conv  # noqa: PLC0415
 
-    libraries = [module.LIBRARY for module in (compiled_conv, compiled_trilinear, compiled_softplus)]
+    libraries = [module.LIBRARY for module in (compiled_conv, compiled_grid, compiled_trilinear, compiled_softplus)]
     monkeypatch.setattr(compiled.shutil, "which", lambda name: None)
     for library in libraries:
         library.forget()

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from ponder3d.data.transforms import Transform
-from ponder3d.geometry.trilinear import corners, read_slopes, sample
+from ponder3d.geometry.trilinear import corners, read_slopes, sample, twin_of
 from ponder3d.types import Grid, Scene, Volume
 from ponder3d.types.scene import extent
 
@@ -46,7 +46,7 @@ class ElasticDistortion(Transform):
             field = smooth_noise(extent(xyz), spacing, magnitude, generator)
             at = corners(field.grid, xyz, torch.zeros(len(xyz), dtype=torch.int64))
             if normal is not None:
-                slopes = read_slopes(field.feats.flatten(0, 3), at.index, at.slope)
+                slopes = read_slopes(field.feats.flatten(0, 3), at.index, at.slope, twin_of(xyz))
                 normal = _turned(normal, slopes + torch.eye(3))
             xyz = xyz + sample(field, at)
         return replace(scene, xyz=xyz, normal=normal)

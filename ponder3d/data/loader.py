@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch.utils.data import Dataset
 
 from ponder3d.data.dataset import DataError, SceneDataset
+from ponder3d.data.mix import mix_pairs
 from ponder3d.data.prepared.storage import StorageError
 from ponder3d.data.transforms import SphereCrop, Transform, apply
 from ponder3d.geometry import keyed
@@ -32,16 +33,20 @@ class Collate:
     Args:
         inputs: point channels.
         max_points: of a batch, 0 for any number. The largest scenes are cropped to one size, so that all fit.
+        mix: probability with which a scene at an even place and the next are laid over each other (``data.mix``). They
+            are cropped before: the budget holds for what is mixed too.
     """
 
-    def __init__(self, inputs: Sequence[str], max_points: int = 0):
-        self.inputs, self.max_points = tuple(inputs), max_points
+    def __init__(self, inputs: Sequence[str], max_points: int = 0, mix: float = 0.0):
+        self.inputs, self.max_points, self.mix = tuple(inputs), max_points, mix
 
     def __call__(self, scenes: Sequence[Scene]) -> Batch:
         if self.max_points:
             most = _most_per_scene([len(scene.xyz) for scene in scenes], self.max_points)
             crop = SphereCrop(max_points=most)
             scenes = [crop(scene, keyed.generator(scene.key, 0xC0)) for scene in scenes]
+        if self.mix:
+            scenes = mix_pairs(scenes, self.mix)
         return Batch.of(scenes, self.inputs)
 
 

@@ -1,4 +1,5 @@
-"""Posed RGB-D frames as they lie on disk: ScanNet exports, 7-Scenes, HoloLens (deep-video-mvs), and their like.
+"""Posed RGB-D frames as they lie on disk: ScanNet exports, 7-Scenes, HoloLens (deep-video-mvs), the shelves of the
+Amazon Picking Challenge, and their like.
 
 A directory is searched for sequences. Every sequence is cut into windows of frames, and a window is a scene: its
 frames' depth is fused into a point cloud, its images supervise. Every n-th frame is held out: it neither makes points
@@ -16,10 +17,14 @@ HoloLens   ``images/*``, ``depth/*``                      ``K.txt``             
 ScanNet    ``color/*``, ``depth/*``, optional ``label/*`` ``intrinsic/``: per frame, or     ``pose/``: one 4x4 per frame
                                                           ``intrinsic_{color,depth}.txt``
                                                           (one of them is enough)
+shelf      ``frame-000010.{color,depth}.png``, optional   ``cam.info.txt``                  ``cam.info.txt``
+           ``segm/frame-000010.segm.png``
 ========== ============================================== ================================= ===========================
 
 Conventions of the files: poses take camera (OpenCV axes) to world, in metres; depth is plane depth in integers; label
-images belong to the colour camera unless only the depth image has their size.
+images belong to the colour camera unless only the depth image has their size. Depth of a shelf is in tenths of
+millimetres, rotated by three bits, whatever the options say. Classes are in ``label_map.json`` (ScanNet) or
+``segm_label_map.json`` (shelf).
 """
 
 import math
@@ -40,10 +45,10 @@ from ponder3d.data.rgbd_images import (
     fitted_size,
     intrinsics_at,
     read_colour,
-    read_depth,
+    read_frame_depth,
     read_labels,
 )
-from ponder3d.data.rgbd_layouts import Frame, Sequence, find_sequences, sequence_name
+from ponder3d.data.rgbd_layouts import Frame, Sequence, find_sequences
 from ponder3d.data.skip_list import skip_list_of
 from ponder3d.data.transforms import select_views
 from ponder3d.geometry.cameras import normals_from_depth, pixel_grid, unproject
@@ -150,7 +155,8 @@ class RGBDFolder(SceneDataset):
         root = Path(config.root)
         if not root.is_dir():
             raise DataError(f"{root}: no such directory")
-        sequences, skipped = find_sequences(root, config.intrinsics)
+        sequences, problems = find_sequences(root, config.intrinsics)
+        skipped = [problem.what for problem in problems]
         if not sequences:
             raise DataError(
                 f"{root}: no posed RGB-D frames found{_listed(skipped)}; see ponder3d.data.rgbd_folder for the layouts"
@@ -163,7 +169,7 @@ class RGBDFolder(SceneDataset):
                     "read them as a dataset of their own, or give both the same label_map.json"
                 )
         skip = skip_list_of(root, config.skip)
-        unknown = skip.strangers(sequence_name(s.folder, root) for s in sequences)
+        unknown = skip.strangers(s.name for s in sequences)
         skipped += [
             f"{skip.where}: it names {name}, which is not below {root} or has no usable frame" for name in unknown
         ]
@@ -172,7 +178,7 @@ class RGBDFolder(SceneDataset):
         for sequence in sequences:
             usable = []
             for frame in sequence.frames[:: config.every]:
-                reason = skip.frame(sequence_name(sequence.folder, root), frame.name)
+                reason = skip.frame(sequence.name, frame.name)
                 if reason is not None:
                     skipped.append(f"{frame.colour}: left out by {skip.where}: {reason}")
                     continue
@@ -231,7 +237,7 @@ class RGBDFolder(SceneDataset):
         size: tuple[int, int] | None = None
         for frame in frames:
             try:
-                raw_size, depth = read_depth(frame.depth, self.config)
+                raw_size, depth = read_frame_depth(frame, self.config)
                 size = size or fitted_size(raw_size, self.config.max_side)
                 colour_size, colour = read_colour(frame, raw_size, size)
                 label = None

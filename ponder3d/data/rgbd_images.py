@@ -46,19 +46,51 @@ class DepthUnits(Protocol):
         ...
 
 
+class FrameError(DataError):
+    """An image of a frame that cannot be used."""
+
+    def __init__(self, kind: str, what: str):
+        super().__init__(what)
+        self.kind = kind
+        """As of ``raw.dataset.Problem``: ``depth``, ``colour`` or ``label``."""
+
+
+@contextmanager
+def _reading(kind: str) -> Iterator[None]:
+    """Tells which image of a frame it is whose reading failed."""
+    try:
+        yield
+    except DataError as error:
+        raise FrameError(kind, str(error)) from error
+
+
 def check_headers(frame: Frame, with_label: bool) -> None:
     """See that the images of a frame are there and of the right kind, without decoding them.
 
     What this cannot see (a truncated file, a depth image without depth) comes out when the frame is read.
 
     Raises:
-        DataError: see ``read_image``.
+        FrameError: see ``read_image``.
     """
     label = frame.label if with_label else None
-    for path, modes in ((frame.depth, _DEPTH), (frame.colour, _COLOUR), (label, _LABEL)):
+    for kind, path, modes in (
+        ("depth", frame.depth, _DEPTH),
+        ("colour", frame.colour, _COLOUR),
+        ("label", label, _LABEL),
+    ):
         if path is not None:
-            with _opened(path, modes):
+            with _reading(kind), _opened(path, modes):
                 pass
+
+
+def depth_size(frame: Frame) -> tuple[int, int]:
+    """(height, width) of the depth image, from its header.
+
+    Raises:
+        FrameError: see ``read_image``.
+    """
+    with _reading("depth"), _opened(frame.depth, _DEPTH) as image:
+        return image.height, image.width
 
 
 def read_image(path: Path | str, modes: tuple[str, ...], content: bytes | None = None) -> np.ndarray:
@@ -93,17 +125,39 @@ def _opened(path: Path | str, modes: tuple[str, ...], content: bytes | None = No
         raise DataError(f"{path}: cannot be read as an image ({type(error).__name__}: {error})") from error
 
 
-def read_depth(path: Path, units: DepthUnits) -> tuple[tuple[int, int], Float[Tensor, "H W"]]:
+def read_frame_depth(frame: Frame, units: DepthUnits) -> tuple[tuple[int, int], Float[Tensor, "H W"]]:
+    """``read_depth`` of a frame, in the units that its layout has, if it has some.
+
+    Raises:
+        FrameError: see ``read_depth``.
+    """
+    with _reading("depth"):
+        return read_depth(frame.depth, units, frame.depth_units, frame.depth_turned)
+
+
+def read_depth(
+    path: Path, units: DepthUnits, scale: float | None = None, turned: int = 0
+) -> tuple[tuple[int, int], Float[Tensor, "H W"]]:
     """Size and plane depth in metres of a 16-bit depth image; 0 where there is none.
+
+    Args:
+        path: the image.
+        units: what its values mean.
+        scale: units per metre if they are known; else ``units.depth_scale``.
+        turned: bits by which the values were rotated to the right, within 16.
 
     Raises:
         DataError: see ``read_image``; or less than 1 % of the pixels have a depth.
     """
     raw = read_image(path, _DEPTH).astype(np.int64)
-    valid = ~np.isin(raw, units.invalid_depth) & (raw > 0) & (raw <= units.max_depth * units.depth_scale)
-    if valid.mean() < 0.01:
-        raise DataError(f"{path}: only {valid.mean():.2%} of the pixels have a depth up to {units.max_depth:g} m")
-    metres = np.where(valid, raw / units.depth_scale, 0).astype(np.float32)
+    if turned:
+        raw = ((raw << turned) | (raw >> (16 - turned))) & 0xFFFF
+    scale = scale or units.depth_scale
+    valid = ~np.isin(raw, units.invalid_depth) & (raw > 0) & (raw <= units.max_depth * scale)
+    if not valid.size or valid.mean() < 0.01:
+        share = valid.mean() if valid.size else 0
+        raise DataError(f"{path}: only {share:.2%} of the pixels have a depth up to {units.max_depth:g} m")
+    metres = np.where(valid, raw / scale, 0).astype(np.float32)
     return (raw.shape[0], raw.shape[1]), torch.from_numpy(metres)
 
 
@@ -113,9 +167,10 @@ def read_colour(
     """Size of the colour image in its file, and the image as the depth camera would see it, at ``size``.
 
     Raises:
-        DataError: see ``read_image``.
+        FrameError: see ``read_image``.
     """
-    pixels = read_rgb(frame.colour)
+    with _reading("colour"):
+        pixels = read_rgb(frame.colour)
     colour_size = (pixels.shape[0], pixels.shape[1])
     return colour_size, seen_colour(pixels, (frame.colour_intrinsics, frame.depth_intrinsics), depth_size, size)
 
@@ -128,6 +183,19 @@ def read_rgb(path: Path) -> np.ndarray:
     """
     pixels = read_image(path, _COLOUR)
     return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels[..., :3]
+
+
+def read_ids(path: Path) -> np.ndarray:
+    """[H W] int64 of an image of label or instance numbers.
+
+    Raises:
+        FrameError: see ``read_image``.
+    """
+    with _reading("label"):
+        ids = read_image(path, _LABEL).astype(np.int64)
+        if ids.size and not (ids.min() >= 0 and ids.max() <= 0xFFFF):
+            raise DataError(f"{path}: numbers from {ids.min()} to {ids.max()}; labels have 16 bits")
+        return ids
 
 
 def fitted_size(size: tuple[int, int], max_side: int) -> tuple[int, int]:
@@ -168,11 +236,11 @@ def read_labels(
     Values that are no class, and pixels that the labels do not reach, become -1.
 
     Raises:
-        DataError: see ``read_image``.
+        FrameError: see ``read_image``.
     """
     if frame.label is None:
         return None
-    raw = read_image(frame.label, _LABEL).astype(np.int64)
+    raw = read_ids(frame.label)
     top = max([*rows, int(raw.max())], default=0)
     table = np.full(top + 1, -1, dtype=np.int64)
     for value, row in rows.items():

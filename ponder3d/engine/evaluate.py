@@ -9,10 +9,12 @@ import torch
 
 from ponder3d.config import fingerprint, from_json
 from ponder3d.data.loader import Collate, KeyedScenes
+from ponder3d.engine.augmented import Looks
 from ponder3d.engine.checkpoint import CheckpointStore
 from ponder3d.engine.experiment import Experiment
 from ponder3d.engine.log import SKIPPED_FRAMES, Progress, SkippedFrames
 from ponder3d.engine.runner import device_type
+from ponder3d.metrics.segmentation import confusion
 from ponder3d.tasks.task import Picture, Task
 from ponder3d.types.scene import to_device
 
@@ -73,13 +75,20 @@ def load_task(run: Path | str, device: torch.device | str = "cpu") -> tuple[Task
     return task.to(device).eval(), experiment, loaded.step
 
 
-def evaluate(run: Path | str, quiet: bool = False) -> dict[str, float]:
+def evaluate(run: Path | str, quiet: bool = False, augment: str = "") -> dict[str, float]:
     """Evaluate a run on its validation scenes; also written to ``evaluation.json`` in the run.
+
+    Args:
+        run: directory of the run.
+        quiet: no progress line.
+        augment: set of ``data.augmentation_sets`` over which probabilities are summed, for segmentation; every point
+            of the dataset is scored then, and the file is ``evaluation-SET.json``.
 
     Raises:
         CheckpointError: the run has no checkpoint that verifies.
         ConfigError: it was written by another version, or with classes of a module that is not imported.
         DataError: the validation data are not there.
+        ValueError: there is no such set, the task does not tell classes of points, or a scene has no labels.
     """
     task, experiment, step = load_task(run)
     # A run trained on a GPU can be evaluated where there is none.
@@ -88,14 +97,33 @@ def evaluate(run: Path | str, quiet: bool = False) -> dict[str, float]:
     total = len(experiment.validation_data().build())
     progress = Progress(total, label="evaluate", quiet=quiet)
     skipped = SkippedFrames(Path(run) / SKIPPED_FRAMES)
-    state, _ = evaluate_scenes(task, experiment, device, skipped, progress=progress)
+    if augment:
+        state = _evaluate_augmented(Looks(task, experiment, augment, device), skipped, progress)
+    else:
+        state, _ = evaluate_scenes(task, experiment, device, skipped, progress=progress)
     progress.close()
     metric = task.metric()
     metric.state = state
     figures = metric.compute()
-    record = {"step": step, "scenes": total, "experiment": fingerprint(experiment), "figures": figures}
-    write_json(Path(run) / "evaluation.json", record)
+    record = {"step": step, "scenes": total, "experiment": fingerprint(experiment), "augment": augment}
+    name = f"evaluation-{augment}.json" if augment else "evaluation.json"
+    write_json(Path(run) / name, record | {"figures": figures})
     return figures
+
+
+def _evaluate_augmented(looks: Looks, skipped: SkippedFrames, progress: Progress) -> torch.Tensor:
+    """The confusion matrix of all points of the validation scenes."""
+    dataset = looks.experiment.validation_data().build()
+    num_classes = len(looks.task.labels)
+    state = torch.zeros(num_classes, num_classes, dtype=torch.float64)
+    for index in range(len(dataset)):
+        scene = dataset[index]
+        skipped.add(scene.skipped)
+        if scene.labels is None:
+            raise ValueError(f"evaluate: {scene.source} has no point labels")
+        state += confusion(looks.probabilities(scene, index).argmax(1), scene.labels.long(), num_classes)
+        progress.show(index + 1, {})
+    return state
 
 
 def write_json(path: Path, record: dict[str, Any]) -> None:

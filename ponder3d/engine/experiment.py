@@ -36,6 +36,10 @@ class Experiment(Config):
     """Points of a training pass of a rank at most, whatever scenes come together: the largest are cropped around a
     random point of theirs, to one size (but keep a point). Memory follows from it, and from the rays of ``PickRays``. 0
     for any number. A run that has such a budget cannot go on with other ``devices`` or ``accumulate``."""
+    mix: float = 0.0
+    """Probability with which two successive scenes of a batch are laid over each other and learnt as one (Nekrasov et
+    al. 2021, "Mix3D: Out-of-context data augmentation for 3D scenes": 0.8 in the paper's segmentation). For tasks on
+    points; every pass of every rank needs an even number of scenes, and it does not matter then how many there are."""
     seed: int = 0
     """Every random number of the run follows from it."""
     init: str = ""
@@ -81,6 +85,8 @@ class Experiment(Config):
         for name in ("workers", "validate_every", "validation_scenes", "max_points"):
             if getattr(self, name) < 0:
                 raise ValueError(f"Experiment.{name} must not be negative")
+        if not 0 <= self.mix <= 1:
+            raise ValueError(f"Experiment.mix must lie in [0, 1], it is {self.mix}")
         if self.precision not in ("32-true", "bf16-mixed"):
             raise ValueError(f"Experiment.precision must be 32-true or bf16-mixed, not {self.precision!r}")
         if self.accelerator not in ("auto", "cpu", "cuda"):
@@ -89,6 +95,19 @@ class Experiment(Config):
     def on_grid(self, transforms: tuple[Transform, ...]) -> tuple[Transform, ...]:
         """Transforms of this experiment with what they leave to the encoder filled in: its grid size."""
         return tuple(transform.on_grid(self.task.encoder.grid_size) for transform in transforms)
+
+    def check_pairs(self, ranks: int) -> None:
+        """Whether scenes that are mixed are always in one pass of one rank.
+
+        Raises:
+            ValueError: they are not.
+        """
+        passes = ranks * self.accumulate
+        if self.mix and self.batch_size % (2 * passes):
+            raise ValueError(
+                f"Experiment.mix takes pairs of scenes: batch_size must be a multiple of {2 * passes}, an even number "
+                f"for each pass ({ranks} ranks, accumulate {self.accumulate}), it is {self.batch_size}"
+            )
 
     def validation_data(self) -> DatasetConfig:
         """The configuration of the scenes to evaluate on."""

@@ -86,8 +86,8 @@ def train(
         report: told about the progress instead of the terminal.
 
     Raises:
-        ValueError: ``out`` holds a run and ``resume`` is off, data and task do not fit each other, or there is no file
-            ``Experiment.init``.
+        ValueError: ``out`` holds a run and ``resume`` is off, data and task do not fit each other, a batch cannot be
+            split as ``Experiment.mix`` needs it, or there is no file ``Experiment.init``.
         EncoderFileError: that file does not hold such an encoder.
         DataError: a scene cannot be used.
         NonFiniteError: more steps were not finite than ``Experiment.max_bad_steps`` and ``max_skipped_steps`` allow.
@@ -164,6 +164,7 @@ class _Run:
             raise ValueError(f"{out} already holds a run: continue it with --resume {out}, or choose another --out")
         self.runner = Runner(experiment.devices, experiment.precision, experiment.accelerator)
         self.leads = self.runner.rank == 0
+        experiment.check_pairs(self.runner.world)
         dataset = experiment.data.build()
         validation = experiment.validation_data().build()  # now, not after hours: there may be nothing to evaluate on
         self.num_validation = len(validation)
@@ -322,11 +323,11 @@ class _Run:
             self.runner.rank,
             self.runner.world,
             self.scenes.dataset.blocks,
-            self.scenes.dataset.mix,
+            self.scenes.dataset.mix_blocks,
         )
         over = multiprocessing.RawValue("b", 0)
         loader = DataLoader(
-            Batches(self.scenes, Collate(e.task.encoder.inputs, e.max_points)),
+            Batches(self.scenes, Collate(e.task.encoder.inputs, e.max_points, e.mix)),
             batch_size=None,  # the sampler yields the draws of a whole batch
             sampler=sampler,  # type: ignore[arg-type]
             num_workers=e.workers,

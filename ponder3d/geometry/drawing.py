@@ -66,11 +66,13 @@ def principal_colours(feats: Float[Tensor, "N C"]) -> UInt8[Tensor, "N 3"]:
     """The three strongest principal components of features as red, green and blue, each spread over its 2 to 98 %."""
     if len(feats) == 0:
         return torch.zeros(0, 3, dtype=torch.uint8)
-    centred = (feats - feats.mean(0)).double()
+    mean = feats.mean(0)
+    # A part of a large cloud says as much about the axes, and takes a part of the memory.
+    centred = (feats[:: max(1, len(feats) // 500_000)] - mean).double()
     axes = torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -3:].flip(1)
     # An eigenvector's sign is arbitrary; the largest entry positive makes the picture the same every time.
     axes = axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
-    scores = (centred @ axes).float()
+    scores = torch.cat([((part - mean).double() @ axes).float() for part in feats.split(500_000)])
     bounds = torch.quantile(scores[:: max(1, len(scores) // 100_000)], torch.tensor([0.02, 0.98]), dim=0)
     share = (scores - bounds[0]) / (bounds[1] - bounds[0]).clamp(min=1e-9)
     rgb = (share.clamp(0, 1) * 255).round().to(torch.uint8)

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ponder3d.geometry import compiled_grid
 from ponder3d.types import Grid
 
 AXIS_BITS = 17
@@ -32,6 +33,22 @@ class Voxels:
     """Row of ``coords`` in which each point lies."""
     counts: Int[Tensor, " M"]
     """Number of points in each voxel, at least 1."""
+    order: Int[Tensor, " N"]
+    """The points voxel by voxel, and within a voxel as they came."""
+
+
+@dataclass(frozen=True)
+class Unique:
+    """Keys, each once."""
+
+    keys: Int[Tensor, " M"]
+    """Sorted."""
+    row: Int[Tensor, " N"]
+    """Row of ``keys`` of each given key."""
+    counts: Int[Tensor, " M"]
+    """How often each was given."""
+    order: Int[Tensor, " N"]
+    """What sorts the given keys; equal ones stay as they came."""
 
 
 def pack_keys(coords: Int[Tensor, "M 4"]) -> Int[Tensor, " M"]:
@@ -46,6 +63,8 @@ def pack_keys(coords: Int[Tensor, "M 4"]) -> Int[Tensor, " M"]:
 
 def unpack_keys(keys: Int[Tensor, " M"]) -> Int[Tensor, "M 4"]:
     """The inverse of ``pack_keys``."""
+    if compiled_grid.LIBRARY.wanted(keys.device):
+        return compiled_grid.unpack(keys)
     half, mask = 1 << (AXIS_BITS - 1), (1 << AXIS_BITS) - 1
     axes = [((keys >> (AXIS_BITS * shift)) & mask) - half for shift in (2, 1, 0)]
     return torch.stack([keys >> (3 * AXIS_BITS), *axes], dim=1)
@@ -62,29 +81,32 @@ def voxelize(xyz: Float[Tensor, "N 3"], scene: Int[Tensor, " N"], size: float) -
     Raises:
         ValueError: a coordinate is not finite, or too far from the origin for the 17 bits of an axis.
     """
-    cells = torch.floor(xyz / size)
-    # NaN fails the comparison too.
-    fine = (cells.abs() <= MAX_COORDINATE).all() & (scene < MAX_SCENES).all()
-    keys = pack_keys(torch.cat([scene[:, None], cells.to(torch.int64)], dim=1))
-    unique, voxel, counts, read = unique_keys(keys, fine)
-    if not read:
+    if xyz.dtype == torch.float32 and compiled_grid.LIBRARY.wanted(xyz.device):
+        keys, fine = compiled_grid.pack_points(xyz, scene, size, MAX_COORDINATE, MAX_SCENES)
+        found = unique_keys(keys)[0] if fine else None
+    else:
+        cells = torch.floor(xyz / size)
+        # NaN fails the comparison too.
+        flag = (cells.abs() <= MAX_COORDINATE).all() & (scene < MAX_SCENES).all()
+        found, fine = unique_keys(pack_keys(torch.cat([scene[:, None], cells.to(torch.int64)], dim=1)), flag)
+    if found is None or not fine:
         if int(scene.max()) >= MAX_SCENES:
             raise ValueError(f"voxelize: more than {MAX_SCENES} scenes in a batch")
         raise ValueError(
             f"voxelize: a coordinate is not finite or beyond {MAX_COORDINATE * size:g} m from the origin, the reach of "
             f"voxels of {size:g} m; centre the scene or use larger voxels"
         )
-    return Voxels(coords=unpack_keys(unique), keys=unique, voxel=voxel, counts=counts)
+    return Voxels(unpack_keys(found.keys), found.keys, found.row, found.counts, found.order)
 
 
-def unique_keys(
-    keys: Int[Tensor, " N"], flag: Bool[Tensor, ""] | None = None
-) -> tuple[Int[Tensor, " M"], Int[Tensor, " N"], Int[Tensor, " M"], bool]:
+def unique_keys(keys: Int[Tensor, " N"], flag: Bool[Tensor, ""] | None = None) -> tuple[Unique, bool]:
     """``torch.unique`` that makes the host wait for a GPU once: for M and, along with it, for the value of a flag.
 
     Returns:
-        The keys, sorted; the row among them of each given key; how often each was given; the flag, True without one.
+        The keys; the flag, True without one.
     """
+    if compiled_grid.LIBRARY.wanted(keys.device):
+        return Unique(*compiled_grid.unique_keys(keys)), flag is None or bool(flag)
     ordered, order = torch.sort(keys, stable=True)
     new = torch.ones_like(ordered, dtype=torch.bool)
     new[1:] = ordered[1:] != ordered[:-1]
@@ -93,7 +115,29 @@ def unique_keys(
     row = new.cumsum(0) - 1
     unique = ordered.new_empty(num).scatter_(0, row, ordered)  # equal rows get equal keys
     counts = torch.zeros_like(unique).scatter_add_(0, row, torch.ones_like(row))
-    return unique, torch.empty_like(row).scatter_(0, order, row), counts, bool(all(given))
+    return Unique(unique, torch.empty_like(row).scatter_(0, order, row), counts, order), bool(all(given))
+
+
+def one_per_voxel(
+    voxels: Voxels, share: Float[Tensor, " M"], preferred: Bool[Tensor, " N"] | None = None
+) -> Int[Tensor, " M"]:
+    """A point of each voxel: number ``floor(share * n)`` of its n points, or of the preferred ones if it has any.
+
+    Args:
+        voxels: the voxels.
+        share: in [0, 1). Of a uniform share the number is uniform over 0 .. n - 1 for every n, unlike a common random
+            integer modulo n.
+        preferred: points that stand before the others of their voxel.
+    """
+    order, choices = voxels.order, voxels.counts
+    if share.dtype == torch.float32 and compiled_grid.LIBRARY.wanted(share.device):
+        return compiled_grid.one_per_voxel(order, choices, share, preferred)
+    if preferred is not None:
+        num = torch.zeros_like(choices).index_add_(0, voxels.voxel, preferred.to(torch.int64))
+        usable = preferred | (num == 0)[voxels.voxel]
+        order, choices = order[usable[order]], torch.where(num > 0, num, choices)
+    number = torch.minimum((share * choices).to(torch.int64), choices - 1)  # the product may round up to n
+    return order[choices.cumsum(0) - choices + number]
 
 
 def fragments(xyz: Float[Tensor, "N 3"], scene: Int[Tensor, " N"], size: float) -> Iterator[Int[Tensor, " P"]]:
@@ -105,10 +149,14 @@ def fragments(xyz: Float[Tensor, "N 3"], scene: Int[Tensor, " N"], size: float) 
         Rows of the points of a part, in ascending order.
     """
     voxels = voxelize(xyz, scene, size)
-    by_voxel = torch.argsort(voxels.voxel, stable=True)
-    first = voxels.counts.cumsum(0) - voxels.counts
-    for number in range(int(voxels.counts.max()) if len(first) else 0):
-        yield by_voxel[first + number % voxels.counts].sort().values
+    order, counts = voxels.order, voxels.counts
+    compiled = compiled_grid.LIBRARY.wanted(xyz.device)
+    first = counts.cumsum(0) - counts
+    for number in range(int(counts.max()) if len(counts) else 0):
+        if compiled:
+            yield compiled_grid.fragment(order, counts, number)
+        else:
+            yield order[first + number % counts].sort().values
 
 
 def find_keys(table: Int[Tensor, " M"], keys: Int[Tensor, "*N"]) -> Int[Tensor, "*N"]:

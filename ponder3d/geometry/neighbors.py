@@ -42,7 +42,6 @@ def knn(
     open_rows = torch.arange(len(query), device=query.device)
     while len(open_rows):
         voxels = voxelize(points - origin, point_scene, size)
-        by_voxel = torch.argsort(voxels.voxel, stable=True)
         covers_all = size >= extent
         pairs = _around(open_rows, query - origin, query_scene, voxels, size)[1].sum(1)
         if int(pairs.sum()) * _PAIR_COST >= len(open_rows) * len(points):
@@ -53,7 +52,7 @@ def knn(
         # No chunk has more candidate pairs than _PAIRS, unless one query alone has.
         chunk_sizes = torch.unique_consecutive(pairs.cumsum(0) // _PAIRS, return_counts=True)[1]
         for rows in open_rows.split(chunk_sizes.tolist()):
-            found, near = _search(rows, query, query_scene, points, by_voxel, voxels, origin, size, k)
+            found, near = _search(rows, query, query_scene, points, voxels, origin, size, k)
             done = (near[:, -1] <= size) | covers_all
             index[rows[done]], distance[rows[done]] = found[done], near[done]
             left.append(rows[~done])
@@ -94,7 +93,6 @@ def _search(
     query: Tensor,
     query_scene: Tensor,
     points: Tensor,
-    by_voxel: Tensor,
     voxels: Voxels,
     origin: Tensor,
     size: float,
@@ -106,7 +104,7 @@ def _search(
     flat_first, flat_counts = first.flatten(), counts.flatten()
     owner = torch.repeat_interleave(torch.arange(len(flat_counts), device=rows.device), flat_counts, output_size=total)
     within = torch.arange(total, device=rows.device) - (flat_counts.cumsum(0) - flat_counts)[owner]
-    candidate = by_voxel[flat_first[owner] + within]
+    candidate = voxels.order[flat_first[owner] + within]
     local = owner // 27
     gap = (points[candidate] - query[rows[local]]).norm(dim=1)
     # One sort by (query, distance): the bits of a non-negative float32 order like the number itself.

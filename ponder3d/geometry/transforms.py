@@ -69,12 +69,21 @@ def compose(second: Similarity, first: Similarity) -> Similarity:
 
 def transform_points(transform: Similarity, xyz: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
     """Points of the old world in the new one."""
-    return transform.scale * (xyz @ transform.rotation.T) + transform.translation
+    return transform.scale * _turned(transform.rotation, xyz) + transform.translation
 
 
 def transform_directions(transform: Similarity, directions: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
     """Unit vectors (ray directions, normals) of the old world in the new one; they stay unit vectors."""
-    return directions @ transform.rotation.T
+    return _turned(transform.rotation, directions)
+
+
+def _turned(rotation: Float[Tensor, "3 3"], vectors: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
+    """``vectors @ rotation.T``; where axes are at most mirrored, as exact in a fifth of the time."""
+    signs = rotation.diagonal()
+    # On a GPU looking at it would make the host wait.
+    if rotation.device.type == "cpu" and torch.equal(rotation, torch.diag(signs)):
+        return vectors * signs
+    return vectors @ rotation.T
 
 
 def transform_cameras(transform: Similarity, cameras: Cameras) -> Cameras:

@@ -110,9 +110,17 @@ def read(
 
 
 def read_slopes(
-    rows: Float[Tensor, "M C"], index: Int[Tensor, "N 8"], slope: Float[Tensor, "N 3 8"]
+    rows: Float[Tensor, "M C"],
+    index: Int[Tensor, "N 8"],
+    slope: Float[Tensor, "N 3 8"],
+    twin: ModuleType | None = None,
 ) -> Float[Tensor, "N 3 C"]:
     """Derivative of the features by x, y and z: a point's rows are summed three times, twice of them from the cache."""
+    if twin is not None:
+        out = rows.new_empty(len(index), 3, rows.shape[1])
+        for axis in range(3):
+            twin.read(rows, index, slope[:, axis], out[:, axis])
+        return out
     thrice = index[:, None].expand(-1, 3, -1).reshape(-1, 8)
     return read(rows, thrice, slope.reshape(-1, 8)).view(len(index), 3, rows.shape[1])
 

@@ -131,7 +131,8 @@ def strided_map(
         Output coordinates sorted by key, their keys, and the map. With ``kernel == stride`` every input has one output.
     """
     tap, in_row, out_key = _strided_pairs(coords, kernel, stride, padding)
-    out_keys, out_row, _, _ = unique_keys(out_key)
+    found, _ = unique_keys(out_key)
+    out_keys, out_row = found.keys, found.row
     forward = _table_from_pairs(tap, in_row, out_row, kernel**3, len(coords), len(out_keys))
     transpose = _table_from_pairs(tap, out_row, in_row, kernel**3, len(out_keys), len(coords))
     return unpack_keys(out_keys), out_keys, ConvMap(forward=forward, transpose=transpose, mirrored=False)

@@ -87,19 +87,26 @@ class SemSeg(Task):
         points = batch.points
         return self.head(sample_at(self.encoder(batch), points.xyz, points.scene))
 
-    @torch.no_grad()
     def predict(self, batch: Batch) -> Int[Tensor, " N"]:
-        """The class of every point, however many share a voxel of the encoder.
+        """The class of every point, however many share a voxel of the encoder: the likeliest of ``probabilities``."""
+        return self.probabilities(batch).argmax(1).to(batch.points.xyz.device)
+
+    @torch.no_grad()
+    def probabilities(self, batch: Batch) -> Float[Tensor, "N K"]:
+        """How likely each class is at every point, on the CPU: large clouds with many classes fill a GPU.
 
         The encoder sees one point per voxel at a time, as in training, in as many passes as the fullest voxel has
-        points (``geometry.grid.fragments``); the probabilities of a point that is in several are added. A batch that
-        has been through ``GridSample`` takes one pass.
+        points (``geometry.grid.fragments``); for a point that is in several of them it is the mean. A batch that has
+        been through ``GridSample`` takes one pass.
         """
         points = batch.points
-        total = points.xyz.new_zeros(len(points.xyz), len(self.labels))
+        total = torch.zeros(len(points.xyz), len(self.labels))
+        times = torch.zeros(len(points.xyz), 1)
         for rows in fragments(points.xyz, points.scene, self.config.encoder.grid_size):
-            total[rows] += self.logits(_part(batch, rows)).float().softmax(1)
-        return total.argmax(1)
+            seen = rows.cpu()
+            total[seen] += self.logits(_part(batch, rows)).float().softmax(1).cpu()
+            times[seen] += 1
+        return total.div_(times)
 
     def metric(self) -> SegmentationMetric:
         """mIoU and accuracies."""

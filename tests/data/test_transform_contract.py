@@ -126,6 +126,12 @@ def test_the_columns_of_a_point_stay_together(transform):
             assert column is None or alike(column, getattr(scene, name)[rows]), name
 
 
+def test_points_that_are_said_to_be_kept_are_kept(transform):
+    scene = scene_for(transform)
+    if transform.keeps_points:
+        assert all(torch.equal(run(transform, scene, key).instances, scene.instances) for key in DRAWS)
+
+
 def alike(a: Tensor, b: Tensor) -> bool:
     """Whether rows that are far apart in one are so in the other, however they were turned, stretched or shaken."""
     assert len(a) == len(b)
@@ -224,6 +230,12 @@ class _LosesTrack(Transform):
         return replace(select_points(scene, order), rgb=scene.rgb)
 
 
+@dataclass(frozen=True)
+class _Reverses(Transform):
+    def __call__(self, scene, generator):
+        return select_points(scene, torch.arange(len(scene.xyz)).flip(0))
+
+
 @pytest.mark.parametrize(
     ("careless", "test"),
     [
@@ -231,6 +243,7 @@ class _LosesTrack(Transform):
         (_OwnNumbers(), test_the_result_is_a_function_of_scene_and_generator),
         (_InPlace(), test_the_input_is_left_alone),
         (_LosesTrack(), test_the_columns_of_a_point_stay_together),
+        (_Reverses(), test_points_that_are_said_to_be_kept_are_kept),
     ],
     ids=lambda value: type(value).__name__,
 )

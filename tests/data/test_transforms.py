@@ -8,9 +8,21 @@ from ponder3d.data import transforms as tf
 from ponder3d.data.elastic import ElasticDistortion
 from ponder3d.geometry import keyed
 from ponder3d.geometry.cameras import project
-from ponder3d.types import Cameras, Scene, Views
+from ponder3d.geometry.grid import voxelize
+from ponder3d.geometry.kernels import kernels
+from ponder3d.geometry.transforms import Similarity, transform_directions, transform_points
+from ponder3d.types import Boxes, Cameras, Scene, Views
 
-GEOMETRIC = [tf.Centre(), tf.Rotate(probability=1.0), tf.Rotate("x", 0.05, 1.0), tf.Scale(), tf.Flip(1.0)]
+GEOMETRIC = [
+    tf.Centre(),
+    tf.Rotate(probability=1.0),
+    tf.Rotate("x", 0.05, 1.0),
+    tf.RotateTo(),
+    tf.Scale(),
+    tf.Shift(),
+    tf.Flip(1.0),
+    tf.Flip(1.0, "x"),
+]
 OTHERS = [
     tf.Jitter(),
     tf.AutoContrast(1.0),
@@ -25,6 +37,8 @@ OTHERS = [
     tf.GridSample(0.2),
     tf.LimitLabels(5),
     tf.KeepViews((0, -1)),
+    tf.PointRange((1.0, 2.0, 0.0), (3.0, 4.0, 2.0)),
+    tf.PointsOnly(),
     tf.PickRays(2, 16),
 ]
 
@@ -72,7 +86,9 @@ def test_same_key_same_scene_other_key_other_scene(transform):
 
     first, again = told(1), told(1)
     assert all((a is None and b is None) or torch.equal(a, b) for a, b in zip(first, again, strict=True))
-    deterministic = isinstance(transform, (tf.Centre, tf.Flip, tf.LimitLabels, tf.KeepViews))
+    deterministic = isinstance(
+        transform, (tf.Centre, tf.Flip, tf.LimitLabels, tf.KeepViews, tf.PointRange, tf.PointsOnly)
+    )
     others = [told(key) for key in range(2, 6)]
     changed = any(
         (a is None) != (b is None) or (a is not None and (a.shape != b.shape or not torch.equal(a, b)))
@@ -130,6 +146,55 @@ def test_centre():
     assert float(middle[:2].abs().max()) < 1e-5
 
 
+def test_centre_without_the_floor():
+    scene = a_scene()
+    out = run(tf.Centre(floor=False), scene)
+    assert torch.equal(out.xyz[:, 2], scene.xyz[:, 2])
+    middle = (out.xyz.amin(0) + out.xyz.amax(0)) / 2
+    assert float(middle[:2].abs().max()) < 1e-5
+
+
+def test_rotate_to_the_angles_of_a_list():
+    scene = Scene(torch.tensor([[2.0, 1.0, 5.0], [3.0, 0.0, -1.0]]), None, None, "two points")
+    quarter = run(tf.RotateTo("z", (math.pi / 2,)), scene)
+    # To the bit: points on the edges of voxels stay on them.
+    assert quarter.xyz.tolist() == [[-1, 2, 5], [0, 3, -1]]
+    assert run(tf.RotateTo("x", (math.pi / 2,)), scene).xyz.tolist() == [[2, -5, 1], [3, 1, 0]]
+    seen = {tuple(run(tf.RotateTo(), scene, key).xyz[0].tolist()) for key in range(40)}
+    assert seen == {(2, 1, 5), (-1, 2, 5), (-2, -1, 5), (1, -2, 5)}
+    with pytest.raises(ValueError, match=r"RotateTo\.turns is empty"):
+        tf.RotateTo("z", ())
+
+
+def test_shift_moves_the_scene_as_one():
+    scene = a_scene(50)
+    moves = torch.stack([(run(tf.Shift((0.5, 2.0, 0.0)), scene, k).xyz - scene.xyz).mean(0) for k in range(400)])
+    step = run(tf.Shift(), scene).xyz - scene.xyz
+    assert float((step - step[0]).abs().max()) < 1e-5
+    assert moves.std(0).tolist() == pytest.approx([0.5, 2.0, 0.0], rel=0.15, abs=1e-6)
+    assert float(moves.mean(0).abs().max()) < 0.4
+
+
+def test_point_range():
+    xyz = torch.tensor([[0.0, 0, 0], [0.9, 0.9, 0.9], [1, 0, 0], [-0.1, 0, 0], [0.5, 0.5, 2]])
+    boxes = Boxes(xyz.clone(), torch.ones(5, 3), torch.zeros(5), torch.arange(5), velocity=torch.rand(5, 2))
+    scene = Scene(xyz, None, None, "x", instances=torch.arange(5), boxes=boxes)
+    crop = tf.PointRange((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    out = run(crop, scene)
+    assert out.instances.tolist() == out.boxes.label.tolist() == [0, 1] and out.bounds is None
+    assert torch.equal(out.boxes.velocity, boxes.velocity[:2]) and out.boxes.score is None
+    whole = run(crop, replace(scene, bounds=torch.tensor([[-1.0, 0.2, 0.0], [2.0, 0.7, 3.0]])))
+    torch.testing.assert_close(whole.bounds, torch.tensor([[0.0, 0.2, 0.0], [1.0, 0.7, 1.0]]))
+    with pytest.raises(ValueError, match=r"PointRange: lower .* must be below upper \(1\.0, 0\.0, 1\.0\)"):
+        tf.PointRange((0.0, 0.0, 0.0), (1.0, 0.0, 1.0))
+
+
+def test_points_only():
+    rayed = replace(a_scene(), rays=run(tf.PickRays(1, 4), a_scene()).rays)
+    out = run(tf.PointsOnly(), rayed)
+    assert out.views is out.rays is out.targets is None and torch.equal(out.xyz, rayed.xyz)
+
+
 def test_rotate_leaves_z_alone_and_reaches_all_angles():
     scene = a_scene(1)
     angles = []
@@ -153,6 +218,16 @@ def test_flip_mirrors_normals_too():
     out = run(tf.Flip(1.0), scene)
     assert torch.equal(out.xyz[:, :2], -scene.xyz[:, :2]) and torch.equal(out.normal[:, :2], -scene.normal[:, :2])
     assert torch.equal(out.xyz[:, 2], scene.xyz[:, 2])
+
+
+def test_flip_of_one_axis():
+    scene = a_scene()
+    out = run(tf.Flip(1.0, "y"), scene)
+    assert torch.equal(out.xyz[:, 1], -scene.xyz[:, 1]) and torch.equal(out.xyz[:, ::2], scene.xyz[:, ::2])
+    flipped = sum(not torch.equal(run(tf.Flip(0.5, "x"), scene, k).xyz, scene.xyz) for k in range(200))
+    assert 70 < flipped < 130
+    with pytest.raises(ValueError, match=r"Flip\.axes must be x, y or xy, not 'z'"):
+        tf.Flip(axes="z")
 
 
 def test_jitter_is_clipped():
@@ -373,3 +448,41 @@ def test_apply_gives_each_step_its_own_numbers():
     # Leaving the last step out does not change the first.
     turned = tf.apply(steps[:1], scene, 1, 2)
     assert float((turned.xyz - both.xyz).abs().max()) <= 0.02 + 1e-6
+
+
+@pytest.mark.parametrize("which", ["auto", "torch"])
+@pytest.mark.parametrize("labels", [None, "some", "none"])
+def test_what_grid_sampling_draws_is_fixed(which, labels):
+    """Runs are repeated and published figures hold only while the same numbers choose the same points."""
+    scene = a_scene(5000)
+    given = {None: None, "some": torch.randint(-3, 2, (5000,)), "none": torch.full((5000,), -1)}[labels]
+    with kernels(which):
+        found = run(tf.GridSample(0.3), replace(scene, labels=given, instances=torch.arange(5000)))
+    voxels = voxelize(scene.xyz, torch.zeros(5000, dtype=torch.int64), 0.3)
+    share, rows = torch.rand(len(voxels.keys), generator=keyed.generator(1)), []
+    for voxel in range(len(voxels.keys)):
+        inside = (voxels.voxel == voxel).nonzero()[:, 0].tolist()
+        usable = [i for i in inside if given is not None and given[i] >= 0] or inside
+        rows.append(usable[min(int(share[voxel] * len(usable)), len(usable) - 1)])
+    assert found.instances.tolist() == rows
+    assert torch.equal(found.xyz, scene.xyz[rows]) and torch.equal(found.normal, scene.normal[rows])
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.2, 100.0])
+def test_sphere_crop_selects_what_a_sort_would(spread):
+    """Many points at one distance, too: of them the first."""
+    scene = a_scene(3000)
+    scene = replace(scene, xyz=(scene.xyz * spread).round(), instances=torch.arange(3000))
+    found = run(tf.SphereCrop(max_points=700), scene)
+    centre = scene.xyz[int(torch.randint(3000, (), generator=keyed.generator(1)))]
+    nearest = torch.argsort((scene.xyz - centre).square().sum(1), stable=True)[:700]
+    assert torch.equal(found.instances, nearest.sort().values)
+
+
+def test_shifts_and_mirrors_are_exact():
+    xyz = torch.randn(500, 3)
+    for signs in ([1.0, 1, 1], [-1.0, 1, 1], [-1.0, -1, 1]):
+        matrix = torch.diag(torch.tensor(signs))
+        assert torch.equal(transform_directions(Similarity(matrix, torch.zeros(3)), xyz), xyz @ matrix.T)
+        moved = transform_points(Similarity(matrix, torch.ones(3), 1.3), xyz)
+        assert torch.equal(moved, 1.3 * (xyz @ matrix.T) + torch.ones(3))

@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from ponder3d.geometry import compiled, compiled_trilinear
+from ponder3d.geometry import compiled, compiled_grid, compiled_trilinear
 from ponder3d.geometry.kernels import kernels
 from ponder3d.render import compiled_softplus
 from ponder3d.sparse import compiled as compiled_conv
@@ -16,6 +16,7 @@ CPU = torch.device("cpu")
 # Each with something in its source that, changed, makes it compute something else.
 LIBRARIES = [
     pytest.param(compiled_conv.LIBRARY, ("+= in[i][k]", "-= in[i][k]"), id="conv"),
+    pytest.param(compiled_grid.LIBRARY, ("MASK) - HALF", "MASK) + HALF"), id="grid"),
     pytest.param(compiled_trilinear.LIBRARY, ("sum += w[k]", "sum -= w[k]"), id="trilinear"),
     pytest.param(compiled_softplus.LIBRARY, ("2 * v *", "3 * v *"), id="softplus"),
 ]

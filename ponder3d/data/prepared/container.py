@@ -170,14 +170,46 @@ class SceneWriter:
         return self._position, Member(offset, len(data), hashlib.sha256(data).hexdigest())
 
     def _append(self, member: str, data: bytes) -> int:
-        header = tarfile.TarInfo(f"{self._name}.{member}")
-        header.size, header.mode = len(data), 0o644
-        self._file.write(header.tobuf(tarfile.USTAR_FORMAT))
+        self._file.write(_header(f"{self._name}.{member}", len(data)))
         self._file.write(data)
-        self._file.write(bytes(-len(data) % BLOCK))
+        self._file.write(_padding(len(data)))
         offset = self._position + BLOCK
-        self._position = offset + len(data) + -len(data) % BLOCK
+        self._position = offset + len(data) + len(_padding(len(data)))
         return offset
+
+
+def _header(name: str, size: int) -> bytes:
+    header = tarfile.TarInfo(name)
+    header.size, header.mode = size, 0o644
+    return header.tobuf(tarfile.USTAR_FORMAT)
+
+
+def _padding(size: int) -> bytes:
+    return bytes(-size % BLOCK)
+
+
+def verify(file: BinaryIO, index: SceneIndex, place: Member, where: str) -> None:
+    """See that every byte of a scene is what was written: members, and what is between them.
+
+    Args:
+        file: at the scene's first byte; it is left behind the scene.
+        index: of the scene.
+        place: of the index.
+        where: the file, for messages.
+
+    Raises:
+        DataError: naming the first member that is damaged.
+    """
+    position = 0
+    for name, member in [*index.members.items(), ("index.json", place)]:
+        head, data = file.read(BLOCK), file.read(member.size)
+        rest = file.read(len(_padding(member.size)))
+        expected = _header(f"{index.name}.{name}", member.size)
+        is_whole = (head, rest, position + BLOCK) == (expected, _padding(member.size), member.offset)
+        actual = hashlib.sha256(data).hexdigest()
+        if not is_whole or actual != member.sha256:
+            raise DataError(f"{where}: {index.name}.{name} is damaged: SHA-256 {actual}, expected {member.sha256}")
+        position = member.offset + len(data) + len(rest)
 
 
 def find_index(file: BinaryIO, where: str) -> tuple[int, Member, bytes]:

@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 
 from ponder3d.config import incidental
 from ponder3d.data.dataset import DataError, DatasetConfig, SceneDataset
+from ponder3d.data.limited import read_scene_list
 from ponder3d.data.prepared.cache import Cache
 from ponder3d.data.prepared.container import SceneIndex, read_array
 from ponder3d.data.prepared.images import read_colour, read_numbers
@@ -107,6 +108,7 @@ class PreparedScenes(SceneDataset):
         manifest = self._records.manifest()
         self._table = _chosen(manifest.tables, config)
         self.labels = None if self._table is None else self._table.labels
+        self.benchmark_ids = () if self._table is None else self._table.benchmark_ids
         self._rows = None if self._table is None else _Rows(self._table)
         self._skip = self._skip_list()
         entries, skipped = self._usable(manifest, self._listed(manifest))
@@ -117,7 +119,7 @@ class PreparedScenes(SceneDataset):
         self._entries, self.skipped = entries, tuple(skipped)
         blocks = _lengths([entry.file for entry in entries])
         if 0 < config.mix_shards < len(blocks) < len(entries):
-            self.blocks, self.mix = blocks, config.mix_shards
+            self.blocks, self.mix_blocks = blocks, config.mix_shards
         self._index = lru_cache(_INDICES)(self._records.index)
         self._kept: dict[str, _Points] = {}
 
@@ -159,7 +161,7 @@ class PreparedScenes(SceneDataset):
         if not config.scenes:
             return list(found.values())
         left_out = {problem.scene for problem in manifest.problems}
-        names = read_names(Path(config.scenes))
+        names = read_scene_list(Path(config.scenes))
         for name in names:
             if name not in found and name not in left_out:
                 raise DataError(f"{config.scenes}: {config.root} has no scene {name} in split {config.split!r}")
@@ -310,22 +312,6 @@ class _Rows:
     def of_image(self, ids: np.ndarray) -> np.ndarray:
         """[...] int16, of uint16."""
         return self.by_id[ids]
-
-
-def read_names(path: Path) -> list[str]:
-    """Names of scenes in a text file: the first word of each line; empty lines and those from ``#`` on say nothing.
-
-    Raises:
-        DataError: it cannot be read, or holds no name.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as a list of scenes ({error})") from error
-    names = [words[0] for line in lines if (words := line.partition("#")[0].split())]
-    if not names:
-        raise DataError(f"{path}: no names of scenes in it; write one a line")
-    return names
 
 
 def _chosen(tables: tuple[LabelTable, ...], config: PreparedConfig) -> LabelTable | None:

@@ -6,9 +6,11 @@ bytes of one that was not. ``manifest.json`` comes last.
 """
 
 import concurrent.futures
+import contextlib
 import fcntl
 import hashlib
 import importlib
+import inspect
 import multiprocessing
 import os
 import pkgutil
@@ -18,18 +20,16 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 
 import ponder3d.data.raw
 from ponder3d.config import Config, essence, fingerprint
 from ponder3d.data.dataset import DataError
-from ponder3d.data.prepared.container import SceneIndex, find_index, parse_index
+from ponder3d.data.prepared.container import END, SceneIndex, find_index, parse_index, verify
 from ponder3d.data.prepared.manifest import FILE_NAME, Manifest, SceneEntry
 from ponder3d.data.prepared.scene_file import PrepareOptions, encode_frame, write_scene
 from ponder3d.data.raw.dataset import Problem, RawDataset, RawDatasetConfig, RawFrame, RawScene
@@ -70,7 +70,8 @@ def raw_datasets() -> dict[str, type[RawDatasetConfig]]:
     for info in pkgutil.iter_modules(ponder3d.data.raw.__path__):
         module = importlib.import_module(f"{ponder3d.data.raw.__name__}.{info.name}")
         for value in vars(module).values():
-            if isinstance(value, type) and issubclass(value, RawDatasetConfig) and value.__module__ == module.__name__:
+            is_kind = isinstance(value, type) and issubclass(value, RawDatasetConfig) and not inspect.isabstract(value)
+            if is_kind and value.__module__ == module.__name__:
                 found[info.name] = value
     return found
 
@@ -87,7 +88,7 @@ def estimate(dataset: RawDataset, scenes: Sequence[RawScene], options: PrepareOp
         started = time.monotonic()
         try:
             points = scene.read_points()
-            size += 0 if points is None else _bytes(points)
+            size += 0 if points is None else points.nbytes
             taken += 1
             seconds += time.monotonic() - started
             started = time.monotonic()
@@ -109,10 +110,6 @@ def estimate(dataset: RawDataset, scenes: Sequence[RawScene], options: PrepareOp
         bytes=round(frame_size / max(read, 1) * frames + size / max(taken, 1) * len(scenes)),
         seconds=total / _processes(options, len(scenes)),
     )
-
-
-def _bytes(value: Any) -> int:
-    return sum(column.nbytes for column in vars(value).values() if column is not None)
 
 
 class Preparing:
@@ -192,6 +189,12 @@ class Preparing:
         done: dict[str, _Done | str] = {}
         frames = 0
         report(0, len(scenes), {})
+        if processes == 1:
+            for scene in scenes:
+                result = done[scene.name] = self._prepare(scene)
+                frames += 0 if isinstance(result, str) else len(result[1].frames)
+                report(len(done), len(scenes), {"frames": frames})
+            return done
         context = multiprocessing.get_context("spawn")
         arguments = (self.preparation, self.out, os.getpid())
         with concurrent.futures.ProcessPoolExecutor(processes, context, _start_worker, arguments) as pool:
@@ -209,6 +212,18 @@ class Preparing:
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
         return done
+
+    def _prepare(self, scene: RawScene) -> "_Done | str":
+        """Prepare one scene unless it is there already; where it is, or why it cannot be used."""
+        file = f"scenes/{scene.split}/{scene.name}.tar"
+        path = self.out / file
+        try:
+            with contextlib.suppress(FileNotFoundError, DataError):  # not there, or damaged since: made anew
+                return _finished(path, file, self.identity)
+            write_scene(path, scene, self.dataset, self.preparation.options, self.skip, self.identity)
+            return _finished(path, file, self.identity)
+        except DataError as error:
+            return str(error)
 
     def _refuse_other_contents(self) -> None:
         """See that what is in ``out`` belongs to the same preparation."""
@@ -264,7 +279,7 @@ def _processes(options: PrepareOptions, jobs: int) -> int:
     return max(1, min(options.workers or os.cpu_count() or 1, jobs))
 
 
-@contextmanager
+@contextlib.contextmanager
 def alone(out: Path):
     """Hold the directory's lock; the system lets go of it when the process ends, however it ends."""
     with (out / LOCK).open("w") as file:
@@ -299,19 +314,7 @@ def _leave_with(parent: int) -> None:
 def _prepare_one(name: str) -> _Done | str:
     assert _worker is not None
     preparing, scenes = _worker
-    scene = scenes[name]
-    file = f"scenes/{scene.split}/{name}.tar"
-    path = preparing.out / file
-    try:
-        try:
-            return _finished(path, file, preparing.identity)
-        except (FileNotFoundError, DataError):
-            pass  # not there, or damaged since: made anew
-        options = preparing.preparation.options
-        write_scene(path, scene, preparing.dataset, options, preparing.skip, preparing.identity)
-        return _finished(path, file, preparing.identity)
-    except DataError as error:
-        return str(error)
+    return preparing._prepare(scenes[name])
 
 
 def _finished(path: Path, file: str, identity: str) -> _Done:
@@ -321,10 +324,10 @@ def _finished(path: Path, file: str, identity: str) -> _Done:
         index = parse_index(data, str(path))
         if index.options != identity:
             raise DataError(f"{path}: prepared with other choices")
-        for name, member in index.members.items():
-            opened.seek(member.offset)
-            if hashlib.sha256(opened.read(member.size)).hexdigest() != member.sha256:
-                raise DataError(f"{path}: {name} is damaged")
+        opened.seek(0)
+        verify(opened, index, place, str(path))
+        if opened.tell() != size or opened.read() != END:
+            raise DataError(f"{path}: does not end as it should")
         opened.seek(0)
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
         length = opened.tell()

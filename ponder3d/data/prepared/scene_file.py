@@ -75,6 +75,7 @@ def _write(
     writer = SceneWriter(file, scene.name)
     cloud = CloudBuilder(options.cloud_spacing) if points is None else None
     views = _Views(writer, dataset, options)
+    views.problems += [] if points is None else points.problems
     if options.images or cloud is not None:
         skipped = [(frame, skip.frame(scene.name, frame)) for frame in scene.frames]
         views.problems += [Problem(scene.name, frame, "skipped", reason) for frame, reason in skipped if reason]

@@ -18,6 +18,7 @@ def aligned(
     labels: np.ndarray | None = None,
     instances: np.ndarray | None = None,
     no_label: int = 0,
+    size: tuple[int, int] | None = None,
 ) -> RawFrame:
     """A frame as its depth camera sees it.
 
@@ -31,10 +32,11 @@ def aligned(
         labels: [H W] raw ids, of the size of either image.
         instances: [H W], likewise.
         no_label: the raw id that means "none", for pixels that the labels do not reach.
+        size: (height, width) of the images, whatever ``max_side`` says.
     """
     depth_size = (depth.shape[0], depth.shape[1])
     colour_size = (rgb.shape[0], rgb.shape[1])
-    size = fitted_size(depth_size, max_side)
+    size = size or fitted_size(depth_size, max_side)
 
     def at_size(image: np.ndarray | None, nothing: int) -> np.ndarray | None:
         if image is None:

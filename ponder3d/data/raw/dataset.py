@@ -54,6 +54,12 @@ class RawPoints:
     problems: tuple[Problem, ...] = ()
     """What was repaired or left out while the cloud was read, such as a broken line; the rest is usable."""
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all columns."""
+        columns = (self.xyz, self.rgb, self.normal, self.labels, self.instances)
+        return sum(column.nbytes for column in columns if column is not None)
+
 
 @dataclass(frozen=True, eq=False)
 class RawFrame:
@@ -131,12 +137,13 @@ class RawDataset(ABC):
     """In the order of their names; listed, not read."""
 
 
+@dataclass(frozen=True)
 class RawDatasetConfig(Config, ABC):
     """Choices of how a dataset is read. A module of this package has one, and the module's name is the dataset's."""
 
-    root: str
+    root: str = ""
     """Directory of the dataset as it was downloaded."""
-    every: int
+    every: int = 1
     """Take every n-th frame."""
 
     @abstractmethod

@@ -65,10 +65,10 @@ def test_the_same_scenes_in_fewer_files(source, packed, tmp_path):
 def test_blocks_are_the_shards(source, packed, tmp_path):
     packed(source, tmp_path / "out")
     data = PreparedConfig(root=str(tmp_path / "out"), mix_shards=2).build()
-    assert (data.blocks, data.mix) == ((2, 2, 1), 2)
+    assert (data.blocks, data.mix_blocks) == ((2, 2, 1), 2)
     (tmp_path / "few.txt").write_text("room_0\nroom_2\nroom_3\n")
     few = PreparedConfig(root=str(tmp_path / "out"), mix_shards=1, scenes=str(tmp_path / "few.txt")).build()
-    assert (few.blocks, few.mix) == ((1, 2), 1)
+    assert (few.blocks, few.mix_blocks) == ((1, 2), 1)
     for mix in (0, 3, 16):  # all are mixed: in the order of a directory of one scene a file
         assert PreparedConfig(root=str(tmp_path / "out"), mix_shards=mix).build().blocks == ()
 

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import tyro
 
+from ponder3d.cli import data
 from ponder3d.data.dataset import DataError
 from ponder3d.engine.checkpoint import NoCheckpointError
 from ponder3d.engine.evaluate import evaluate
@@ -30,6 +31,7 @@ usage: ponder3d COMMAND [options]; COMMAND --help explains them
   evaluate   figures of a run on views and scenes it has never seen
   report     a page about a run or a demo, with pictures and curves
   recipes    list the recipes
+  prepare    a dataset as it was downloaded, ready to train on: ponder3d prepare scannet RAW OUT
 """
 
 
@@ -62,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "evaluate": _evaluate,
         "report": _report,
         "recipes": _recipes,
+        "prepare": data.prepare,
     }
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)

@@ -1,0 +1,7 @@
+"""``python -m ponder3d.cli``: the command line where the script is not on the path."""
+
+import sys
+
+from ponder3d.cli import main
+
+sys.exit(main())

@@ -1,0 +1,98 @@
+"""Commands about data: ``ponder3d prepare``."""
+
+import itertools
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ponder3d.data.prepared.manifest import Manifest
+from ponder3d.data.prepared.prepare import Estimate, Preparation, Preparing, free_bytes, raw_datasets
+from ponder3d.data.prepared.scene_file import PrepareOptions
+from ponder3d.data.raw.dataset import RawDatasetConfig
+from ponder3d.engine.log import Progress
+
+PREPARE_USAGE = """\
+usage: ponder3d prepare NAME RAW OUT [options]
+
+Reads a dataset as it was downloaded from RAW and keeps it in OUT, ready to train on. Stopped at whatever instant, the
+same command continues. prepare NAME --help lists the options. NAME is one of
+"""
+
+
+@dataclass(frozen=True)
+class _PrepareOptions:
+    dataset: Annotated[RawDatasetConfig, tyro.conf.arg(name="")]
+    options: Annotated[PrepareOptions, tyro.conf.arg(name="")]
+    estimate: bool = False
+    """Say what it would take, and stop there."""
+
+
+def prepare(arguments: list[str]) -> int:
+    """``ponder3d prepare``."""
+    kinds = raw_datasets()
+    if not arguments or arguments[0] in ("-h", "--help"):
+        width = max(len(name) for name in kinds)
+        lines = [f"  {name:<{width}}  {_first_line(kind)}" for name, kind in kinds.items()]
+        print(PREPARE_USAGE + "\n" + "\n".join(lines))
+        return 0
+    name, *rest = arguments
+    if name not in kinds:
+        raise ValueError(f"prepare: no kind of dataset {name!r}; known are {', '.join(kinds)}")
+    places = list(itertools.takewhile(lambda word: not word.startswith("-"), rest[:2]))
+    raw, out = (*places, "RAW", "OUT")[:2]
+    options = tyro.cli(
+        _PrepareOptions,
+        default=_PrepareOptions(replace(kinds[name](), root=raw), PrepareOptions()),
+        args=rest[len(places) :],
+        prog=f"ponder3d prepare {name} RAW OUT",
+        description=kinds[name].__doc__,
+    )
+    if len(places) < 2:
+        raise ValueError(f"usage: ponder3d prepare {name} RAW OUT [options]")
+    preparing = Preparing(Preparation(options.dataset, options.options), Path(out))
+    needed, free = preparing.estimate(), free_bytes(Path(out))
+    print(f"{name} in {raw}: {_told(needed, options.dataset.every)}; {_size(free)} are free at {out}")
+    if options.estimate:
+        return 0
+    if needed.bytes > free:
+        raise OSError(f"{out}: too little space; take every n-th frame with a larger --every, or --no-images")
+    progress = Progress(len(preparing.scenes), label="scenes")
+    try:
+        manifest = preparing.run(lambda done, total, figures: progress.show(done, figures))
+    finally:
+        progress.close()
+    _print_summary(manifest, Path(out))
+    return 0
+
+
+def _print_summary(manifest: Manifest, out: Path) -> None:
+    points, frames = (sum(getattr(scene, name) for scene in manifest.scenes) for name in ("points", "frames"))
+    splits = {split: sum(s.split == split for s in manifest.scenes) for split in ("train", "val", "test")}
+    counted = ", ".join(f"{number} {split}" for split, number in splits.items() if number)
+    size = sum(size for size, _ in manifest.files.values())
+    print(f"{len(manifest.scenes)} scenes ({counted}), {points:,} points, {frames:,} frames, {_size(size)} in {out}")
+    if manifest.problems:
+        whole = sum(not problem.frame for problem in manifest.problems)
+        print(
+            f"{len(manifest.problems)} problems ({whole} of them about whole scenes), all in {out / 'manifest.json'}:"
+        )
+        for problem in manifest.problems[:5]:
+            print(f"  {problem}")
+
+
+def _told(needed: Estimate, every: int) -> str:
+    which = f" (1 of {every})" if every > 1 else ""
+    frames = f", {needed.frames:,} frames{which}" if needed.frames else ""
+    minutes = needed.seconds / 60
+    time = f"{minutes / 60:.1f} h" if minutes > 90 else f"{minutes:.0f} min" if minutes > 1 else "a minute"
+    return f"{needed.scenes:,} scenes{frames}; about {_size(needed.bytes)} and {time}"
+
+
+def _size(number: int) -> str:
+    return f"{number / 1e9:.1f} GB" if number > 1e9 else f"{number / 1e6:.0f} MB"
+
+
+def _first_line(kind: type) -> str:
+    return (kind.__doc__ or "").strip().splitlines()[0]

@@ -1,0 +1,245 @@
+"""ScanNet's annotations: the table of categories, groups of segments, and label images in zip files."""
+
+import errno
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ponder3d.data.dataset import DataError
+from ponder3d.data.raw.dataset import Problem
+from ponder3d.data.rgbd_images import read_image
+
+_LABEL_MODES = ("L", "P", "I;16", "I;16B", "I")
+_MAX_IMAGE = 1 << 26
+"""Bytes of a label image in its file; official ones have 10 to 100 KB."""
+_MAX_ID = 1 << 16
+"""Raw ids are kept in 16 bits; the largest is 1357."""
+
+
+@dataclass(frozen=True)
+class Categories:
+    """ScanNet's table of categories: ``scannetv2-labels.combined.tsv``."""
+
+    path: Path
+    id_of: dict[str, int]
+    """Raw id (column ``id``) by name (column ``raw_category``)."""
+    nyu40_of: dict[int, int]
+    """NYU40 number (column ``nyu40id``) by raw id."""
+
+
+def read_categories(path: Path) -> Categories:
+    """Read the table of categories: text with tabs, whose first line names the columns.
+
+    Raises:
+        DataError: it is missing, lacks a column, or a number in it is none.
+    """
+    try:
+        lines = path.read_bytes().decode("utf-8").splitlines()
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise DataError(f"{path}: no such file") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: no text: {error}") from error
+    columns = lines[0].split("\t") if lines else []
+    for name in ("raw_category", "id", "nyu40id"):
+        if columns.count(name) != 1:
+            raise DataError(f"{path}: first line: no column {name}, or two; is it the official table?")
+    id_of: dict[str, int] = {}
+    nyu40_of: dict[int, int] = {}
+    for number, line in enumerate(lines[1:], start=2):
+        if not line.strip():
+            continue
+        cells = line.split("\t")
+        if len(cells) < len(columns):
+            raise DataError(f"{path}: line {number}: {len(cells)} cells for {len(columns)} columns")
+        row = dict(zip(columns, cells, strict=False))
+        raw_id = _whole(path, number, "id", row["id"], _MAX_ID)
+        id_of[row["raw_category"].strip()] = raw_id
+        # Several names share an id, and then the NYU40 number too.
+        nyu40_of.setdefault(raw_id, _whole(path, number, "nyu40id", row["nyu40id"], 41))
+    if not id_of:
+        raise DataError(f"{path}: no categories")
+    return Categories(path, id_of, nyu40_of)
+
+
+def _whole(path: Path, line: int, column: str, text: str, limit: int) -> int:
+    text = text.strip()
+    if not (text.isascii() and text.isdecimal()) or len(text) > 6 or int(text) >= limit:
+        raise DataError(f"{path}: line {line}: {column} is {text[:40]!r}, no whole number below {limit}")
+    return int(text)
+
+
+def read_segments(path: Path) -> np.ndarray:
+    """[N] int64: the segment of each vertex, from ``*.segs.json``.
+
+    Raises:
+        DataError: it cannot be read as such.
+    """
+    data = _read_json(path)
+    segments = data.get("segIndices") if isinstance(data, dict) else None
+    if not _are_whole(segments):
+        raise DataError(f"{path}: segIndices: expected a list of whole numbers, one for each vertex")
+    return np.array(segments, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Group:
+    """An annotated object."""
+
+    number: int
+    """``objectId``; the number of the instance."""
+    category: str
+    segments: tuple[int, ...]
+
+
+def read_groups(path: Path) -> list[Group]:
+    """The annotated objects, from ``*.aggregation.json``.
+
+    Raises:
+        DataError: it cannot be read as such.
+    """
+    data = _read_json(path)
+    entries = data.get("segGroups") if isinstance(data, dict) else None
+    if not isinstance(entries, list):
+        raise DataError(f"{path}: segGroups: expected a list of objects")
+    groups = []
+    for place, entry in enumerate(entries):
+        found = entry if isinstance(entry, dict) else {}
+        number = found.get("objectId", found.get("id"))
+        if not isinstance(number, int) or not _are_whole([number]) or number < 0:
+            raise DataError(f"{path}: segGroups[{place}].objectId: {str(number)[:40]} is no number of an object")
+        if not isinstance(found.get("label"), str):
+            raise DataError(f"{path}: segGroups[{place}].label: no name of a category")
+        if not _are_whole(found.get("segments")):
+            raise DataError(f"{path}: segGroups[{place}].segments: expected a list of whole numbers")
+        groups.append(Group(number, found["label"].strip(), tuple(found["segments"])))
+    return groups
+
+
+def label_points(
+    scene: str, segs: Path, aggregation: Path, categories: Categories, num: int
+) -> tuple[np.ndarray, np.ndarray, tuple[Problem, ...]]:
+    """[N] int32 raw ids (0: none) and [N] int32 instances (-1: none) of a scene's vertices, and what was left out.
+
+    An object of a category that the table lacks is left out: its points have no label and belong to no instance.
+
+    Args:
+        scene: its name, for problems.
+        segs: ``*.segs.json``.
+        aggregation: ``*.aggregation.json``.
+        categories: the table.
+        num: number of vertices.
+
+    Raises:
+        DataError: a file cannot be read, or they do not belong together.
+    """
+    segments, groups = read_segments(segs), read_groups(aggregation)
+    if len(segments) != num:
+        raise DataError(f"{segs}: segIndices: {len(segments)} entries for {num} vertices; are they of one scene?")
+    label_of: dict[int, int] = {}
+    instance_of: dict[int, int] = {}
+    problems = []
+    for group in groups:
+        raw_id = categories.id_of.get(group.category)
+        if raw_id is None:
+            what = (
+                f"{aggregation}: object {group.number} is a {group.category!r}, which {categories.path} does not have; "
+                "its points have no label"
+            )
+            problems.append(Problem(scene, "", "label", what))
+            continue
+        label_of |= dict.fromkeys(group.segments, raw_id)
+        instance_of |= dict.fromkeys(group.segments, group.number)
+    there, segment = np.unique(segments, return_inverse=True)
+    if label_of and label_of.keys().isdisjoint(there.tolist()):
+        raise DataError(f"{aggregation}: segGroups: none of its segments is in {segs}; are they of one scene?")
+    labels = np.array([label_of.get(s, 0) for s in there.tolist()], dtype=np.int32)
+    instances = np.array([instance_of.get(s, -1) for s in there.tolist()], dtype=np.int32)
+    return labels[segment], instances[segment], tuple(problems)
+
+
+class LabelImages:
+    """Label images of a scene: members ``KIND/N.png`` of the zip file ``SCENE_2d-KIND.zip``, or files of a folder
+    ``KIND`` beside it, where somebody has unpacked that.
+
+    Use it in a ``with`` statement. Images are read where they are; nothing is unpacked.
+    """
+
+    def __init__(self, scene: Path | None, kind: str):
+        """Look for the images of a kind, ``label-filt`` or ``instance-filt``; without a scene there are none.
+
+        Raises:
+            DataError: the zip file cannot be read, or a member's name leads out of it.
+        """
+        self._folder = Path(kind) if scene is None else scene / kind
+        self._path = Path() if scene is None else scene / f"{scene.name}_2d-{kind}.zip"
+        self._zip: zipfile.ZipFile | None = None
+        if self._path.is_file():
+            try:
+                self._zip = zipfile.ZipFile(self._path)
+                names = self._zip.namelist()
+            except Exception as error:
+                self.__exit__()
+                raise _damaged(self._path, error) from error
+            for name in names:
+                if name.startswith("/") or "\\" in name or ".." in name.split("/"):
+                    self.__exit__()
+                    raise DataError(f"{self._path}: a member named {name!r}, which leads out of it; it is not used")
+        self.present = self._zip is not None or (scene is not None and self._folder.is_dir())
+
+    def __enter__(self) -> "LabelImages":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._zip is not None:
+            self._zip.close()
+
+    def read(self, frame: str) -> np.ndarray | None:
+        """[H W] int32 of a frame; None if there are no images at all.
+
+        Raises:
+            DataError: this frame's is missing or damaged.
+        """
+        if not self.present:
+            return None
+        if self._zip is None:
+            return read_image(self._folder / f"{frame}.png", _LABEL_MODES).astype(np.int32)
+        member = f"{self._folder.name}/{frame}.png"
+        where = f"{self._path}: {member}"
+        try:
+            info = self._zip.getinfo(member)
+        except KeyError as error:
+            raise DataError(f"{where}: no such member") from error
+        if info.file_size > _MAX_IMAGE:
+            raise DataError(f"{where}: an image of {info.file_size} bytes; more than {_MAX_IMAGE} are not read")
+        try:
+            with self._zip.open(info) as file:
+                content = file.read(_MAX_IMAGE + 1)
+        except Exception as error:
+            raise _damaged(where, error) from error
+        return read_image(where, _LABEL_MODES, content).astype(np.int32)
+
+
+def _damaged(where: Path | str, error: Exception) -> Exception:
+    """What to raise for an error of ``zipfile``, which raises almost anything on damaged files; storage that fails has
+    an error number of its own."""
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+        return error
+    return DataError(f"{where}: cannot be read from the zip file ({type(error).__name__}: {error})")
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise DataError(f"{path}: no such file") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: cannot be read as JSON ({error})") from error
+
+
+def _are_whole(values: Any) -> bool:
+    """Whether it is a list of integers of 32 bits."""
+    return isinstance(values, list) and all(type(v) is int and -(1 << 31) <= v < 1 << 31 for v in values)

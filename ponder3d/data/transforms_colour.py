@@ -1,0 +1,97 @@
+"""Transforms of what a point carries: its colour, whether there is any, and its label."""
+
+import zlib
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Generator
+
+from ponder3d.data.transforms_base import Transform
+from ponder3d.geometry import keyed
+from ponder3d.types import Scene
+from ponder3d.types.scene import extent
+
+
+@dataclass(frozen=True)
+class AutoContrast(Transform):
+    """Stretch each colour channel of the points to [0, 1], blended with the original by a random share."""
+
+    probability: float = 0.2
+    """Probability that the colours of a scene are stretched."""
+
+    def __call__(self, scene: Scene, generator: Generator) -> Scene:
+        chance, blend = torch.rand(2, generator=generator).tolist()
+        if scene.rgb is None or len(scene.rgb) == 0 or chance >= self.probability:
+            return scene
+        lo, hi = extent(scene.rgb)
+        stretched = (scene.rgb - lo) / (hi - lo).clamp(min=1e-6)
+        return replace(scene, rgb=(1 - blend) * scene.rgb + blend * stretched)
+
+
+@dataclass(frozen=True)
+class ShiftColour(Transform):
+    """Shift the colour of all points by one random amount per channel."""
+
+    probability: float = 0.95
+    """Probability that the colours of a scene are shifted."""
+    ratio: float = 0.05
+    """Largest shift, as a share of the full range."""
+
+    def __call__(self, scene: Scene, generator: Generator) -> Scene:
+        chance, *shift = torch.rand(4, generator=generator).tolist()
+        if scene.rgb is None or chance >= self.probability:
+            return scene
+        return replace(scene, rgb=(scene.rgb + (torch.tensor(shift) * 2 - 1) * self.ratio).clamp(0, 1))
+
+
+@dataclass(frozen=True)
+class JitterColour(Transform):
+    """Add Gaussian noise to the colour of each point."""
+
+    probability: float = 0.95
+    """Probability that the colours of a scene get noise."""
+    std: float = 0.05
+    """Standard deviation of each channel, where 1 is full scale."""
+
+    def __call__(self, scene: Scene, generator: Generator) -> Scene:
+        if scene.rgb is None or float(torch.rand((), generator=generator)) >= self.probability:
+            return scene
+        noise = torch.randn(scene.rgb.shape, generator=generator) * self.std
+        return replace(scene, rgb=(scene.rgb + noise).clamp(0, 1))
+
+
+@dataclass(frozen=True)
+class DropModality(Transform):
+    """Forget the colour, or the normals, of the whole cloud, so that the encoder learns to live without either.
+
+    The images keep their colour: an encoder that sees bare geometry is still asked to render it.
+    """
+
+    colour: float = 0.2
+    """Probability of losing the colour."""
+    normal: float = 0.2
+    """Probability of losing the normals."""
+
+    def __call__(self, scene: Scene, generator: Generator) -> Scene:
+        colour, normal = (torch.rand(2, generator=generator) < torch.tensor([self.colour, self.normal])).tolist()
+        return replace(scene, rgb=None if colour else scene.rgb, normal=None if normal else scene.normal)
+
+
+@dataclass(frozen=True)
+class LimitLabels(Transform):
+    """Keep the labels of a few random points of each scene, always the same ones: limited annotations."""
+
+    points: int = 20
+    """Labelled points per scene."""
+    seed: int = 0
+    """Draws other points for other seeds."""
+
+    def __call__(self, scene: Scene, generator: Generator) -> Scene:
+        if scene.labels is None:
+            raise ValueError(f"LimitLabels: {scene.source} has no point labels")
+        labelled = (scene.labels >= 0).nonzero()[:, 0]
+        own = keyed.generator(self.seed, zlib.crc32(scene.source.encode()))
+        keep = labelled[torch.randperm(len(labelled), generator=own)[: self.points]]
+        labels = torch.full_like(scene.labels, -1)
+        labels[keep] = scene.labels[keep]
+        return replace(scene, labels=labels)

@@ -1,0 +1,135 @@
+"""Transforms of images: which are kept, and the rays that are made of them."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Generator, Tensor
+
+from ponder3d.data.transforms_base import Transform, select_views
+from ponder3d.geometry.cameras import pixel_rays, t_from_depth
+from ponder3d.types import Rays, RayTargets, Scene
+
+
+@dataclass(frozen=True)
+class PickRays(Transform):
+    """Choose pixels of some views and turn them into rays with targets; the images stay behind.
+
+    About 40 KB a scene travel from here to the task, not megabytes of images. Views are chosen at random, whether or
+    not their pixels made the cloud. A view without usable pixels gives no rays.
+    """
+
+    views: int = 5
+    """Views that rays are drawn from, at most."""
+    rays_per_view: int = 256
+    """Rays of each of these views."""
+    need_depth: bool = True
+    """Choose among pixels with depth only; otherwise among all, and those without depth train colour alone."""
+    edge_share: float = 0.0
+    """Share of the rays that is drawn near depth edges, where objects end, instead of over the whole image."""
+    by_area: bool = False
+    """Draw pixels in proportion to their squared depth, hence to the area of a surface facing the camera that they see,
+    instead of evenly: what stands close to the camera does not count for more. Goes with ``need_depth``."""
+    near: float = 0.05
+    """Metres in front of the camera that are taken to be free."""
+    far: float = 20.0
+    """Metres along a ray at which it ends, if the volume does not end before."""
+
+    def __post_init__(self):
+        if self.by_area and not self.need_depth:
+            raise ValueError("PickRays.by_area needs depth: set need_depth too")
+
+    def __call__(self, scene: Scene, generator: Generator) -> Scene:
+        views = scene.views
+        if views is None:
+            raise ValueError(f"PickRays: {scene.source} has no images")
+        num_views = len(views.cameras)
+        chosen = torch.randperm(num_views, generator=generator)[: self.views].tolist()
+        pixels, owners = [], []
+        for view in chosen:
+            picked = self._pick(None if views.depth is None else views.depth[view], views.cameras.size, generator)
+            pixels.append(picked)
+            owners.append(torch.full_like(picked, view))
+        pixel, view = torch.cat(pixels), torch.cat(owners)
+        width = views.cameras.size[1]
+        v, u = pixel // width, pixel % width
+        uv = torch.stack([u, v], dim=1).to(torch.float32)
+        origins, directions = pixel_rays(views.cameras, uv, view)
+        depth = None if views.depth is None else views.depth[view, v, u]
+        rays = Rays(
+            origins=origins,
+            directions=directions,
+            near=torch.full((len(uv),), self.near),
+            far=torch.full((len(uv),), self.far),
+            scene=torch.zeros(len(uv), dtype=torch.int64),
+        )
+        targets = RayTargets(
+            rgb=views.rgb[view, v, u].to(torch.float32) / 255,
+            t=None if depth is None else t_from_depth(views.cameras, uv, depth, view),
+            label=None if views.labels is None else views.labels[view, v, u].to(torch.int64),
+        )
+        return replace(scene, views=None, rays=rays, targets=targets)
+
+    def _pick(
+        self, depth: Float[Tensor, "H W"] | None, size: tuple[int, int], generator: Generator
+    ) -> Int[Tensor, " P"]:
+        if depth is None:
+            return torch.randint(size[0] * size[1], (self.rays_per_view,), generator=generator)
+        usable = (depth > 0) if self.need_depth else torch.ones_like(depth, dtype=torch.bool)
+        num_edge = round(self.rays_per_view * self.edge_share)
+        near_edge = usable & _near_depth_edge(depth) if num_edge else usable
+        groups = [(usable, self.rays_per_view - num_edge), (near_edge, num_edge)]
+        picked = []
+        for mask, num in groups:
+            candidates = mask.flatten().nonzero()[:, 0]
+            if len(candidates) and num:
+                picked.append(candidates[self._draw(depth.flatten()[candidates], num, generator)])
+        return torch.cat(picked) if picked else torch.zeros(0, dtype=torch.int64)
+
+    def _draw(self, depth: Float[Tensor, " P"], num: int, generator: Generator) -> Int[Tensor, " {num}"]:
+        if not self.by_area:
+            return torch.randint(len(depth), (num,), generator=generator)
+        until = depth.to(torch.float64).square().cumsum(0)
+        spot = torch.rand(num, generator=generator, dtype=torch.float64) * until[-1]
+        return torch.searchsorted(until, spot).clamp(max=len(depth) - 1)
+
+
+@dataclass(frozen=True)
+class KeepViews(Transform):
+    """Keep some of the views, by number; negative numbers count from the end. Numbers that a scene lacks are left out,
+    but one of them it must have."""
+
+    views: tuple[int, ...] = (0,)
+    """Numbers of the views that stay, from the end if negative; a scene that lacks one does without."""
+
+    def __post_init__(self):
+        if not self.views:
+            raise ValueError("KeepViews.views is empty; name at least one view")
+
+    def __call__(self, scene: Scene, generator: Generator) -> Scene:
+        if scene.views is None:
+            raise ValueError(f"KeepViews: {scene.source} has no images")
+        num = len(scene.views.cameras)
+        rows = [view % num for view in self.views if -num <= view < num]
+        if not rows:
+            raise ValueError(f"KeepViews.views: {scene.source} has {num} views, none of {self.views}; name others")
+        return replace(scene, views=select_views(scene.views, rows))
+
+
+@dataclass(frozen=True)
+class PointsOnly(Transform):
+    """Leave images, rays and their targets behind, for tasks on points: they are not sent to the task for nothing."""
+
+    def __call__(self, scene: Scene, generator: Generator) -> Scene:
+        return replace(scene, views=None, rays=None, targets=None)
+
+
+def _near_depth_edge(depth: Float[Tensor, "H W"], jump: float = 0.05, reach: int = 4) -> Bool[Tensor, "H W"]:
+    """Pixels within ``reach`` of a place where the depth changes by more than a share ``jump`` from pixel to pixel."""
+    edge = torch.zeros_like(depth)
+    for axis in (0, 1):
+        a, b = depth.narrow(axis, 0, depth.shape[axis] - 1), depth.narrow(axis, 1, depth.shape[axis] - 1)
+        jumped = ((a - b).abs() > jump * torch.minimum(a, b)) & (a > 0) & (b > 0)
+        edge.narrow(axis, 0, depth.shape[axis] - 1)[jumped] = 1
+    pooled = torch.nn.functional.max_pool2d(edge[None, None], 2 * reach + 1, stride=1, padding=reach)
+    return pooled[0, 0] > 0

@@ -1,0 +1,210 @@
+"""Predicted classes for every point of every scene of a dataset, as files."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ponder3d.config import essence, fingerprint
+from ponder3d.data.dataset import DataError, DatasetConfig
+from ponder3d.data.predictions import (
+    ScenePrediction,
+    list_predictions,
+    read_prediction,
+    scene_name,
+    write_coloured,
+    write_prediction,
+)
+from ponder3d.data.submission import read_submission, write_ids, zip_scenes
+from ponder3d.engine.augmented import Looks
+from ponder3d.engine.evaluate import load_task, read_json, write_json
+from ponder3d.engine.log import SKIPPED_FRAMES, Progress, SkippedFrames
+from ponder3d.engine.runner import device_type
+from ponder3d.files import sweep
+from ponder3d.metrics.segmentation import SegmentationMetric, confusion
+from ponder3d.types import LabelSet, Scene
+
+FORMATS = ("npz", "ply", "scannet")
+RECORD = "predictions.json"
+"""In a directory of predictions: what they are of."""
+_DONE = "scenes.txt"
+"""One line for each scene that is done: its number in the dataset and its name."""
+
+
+def predict(
+    run: Path | str,
+    data: DatasetConfig | None = None,
+    augment: str = "",
+    out: Path | str | None = None,
+    formats: Sequence[str] = ("npz", "ply"),
+    probabilities: bool = False,
+    quiet: bool = False,
+) -> dict[str, float]:
+    """Predict the class of every point of every scene of a dataset, and write it to files.
+
+    The points are the dataset's own, all of them, in their order (see ``engine.augmented``). Scenes that are done are
+    kept when the same is asked for again; files that hold anything else are never mixed with them.
+
+    Args:
+        run: directory of a run of a segmentation task.
+        data: scenes; by default the run's validation data. Need not have labels.
+        augment: set of ``data.augmentation_sets`` to sum over: ``scannet``, ``scannet200``, ``s3dis``; empty for none.
+        out: directory for the files; by default ``predictions`` in the run, with the set's name after it.
+        formats: ``npz`` (``data.predictions``; always written, the others are made from it), ``ply`` (points in the
+            colours of their classes), ``scannet`` (the benchmark's files in ``scannet/``, and ``scannet.zip``).
+        probabilities: keep those of all classes in the npz files.
+        quiet: no progress line.
+
+    Returns:
+        Numbers of ``scenes`` and ``points``; where there are labels, the figures of ``metrics.segmentation`` over all
+        points. Also written to ``figures.json``.
+
+    Raises:
+        ValueError: an unknown format or set, a task or a dataset that this does not go with, or ``out`` holds other
+            predictions.
+        CheckpointError: the run has no checkpoint that verifies.
+        DataError: the data cannot be read.
+        OSError: storage failed.
+    """
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown:
+        raise ValueError(f"predict: no format {unknown[0]!r}; there are {', '.join(FORMATS)}")
+    task, experiment, step = load_task(run)
+    device = torch.device(device_type("cpu" if experiment.accelerator == "cpu" else "auto"))
+    looks = Looks(task.to(device), experiment, augment, device)
+    data = experiment.validation_data() if data is None else data
+    dataset = data.build()
+    labels = looks.task.labels
+    if dataset.labels is not None and dataset.labels.names != labels.names:
+        raise ValueError(
+            f"predict: the data have {len(dataset.labels)} classes and the run was trained on {len(labels)} others; "
+            "choose the same classes for both"
+        )
+    if "scannet" in formats and not dataset.benchmark_ids:
+        raise ValueError("predict: these data have no benchmark with numbers for their classes; leave out scannet")
+    folder = Path(out) if out is not None else Path(run) / ("predictions" + (f"-{augment}" if augment else ""))
+    record = {
+        "experiment": fingerprint(experiment),
+        "step": step,
+        "augment": augment,
+        "left_out": list(looks.left_out),
+        "probabilities": probabilities,
+        "data": essence(data),
+    }
+    files = _Files(folder, record, formats, labels, dataset.benchmark_ids)
+    skipped = SkippedFrames(Path(run) / SKIPPED_FRAMES)
+    skipped.add(dataset.skipped)
+    metric = SegmentationMetric(labels)
+    sizes: dict[str, int] = {}
+    progress = Progress(len(dataset), label="predict", quiet=quiet)
+    for index in range(len(dataset)):
+        made = files.kept(index)
+        if made is None:
+            scene = dataset[index]
+            skipped.add(scene.skipped)
+            name = scene_name(scene.source)
+            if name in sizes:
+                raise DataError(f"{scene.source}: an earlier scene is named {name} too; their files would be one")
+            made = _prediction(name, looks.probabilities(scene, index), scene, labels, dataset.benchmark_ids)
+            files.write(index, made, probabilities)
+        files.complete(made)
+        sizes[made.name] = len(made.xyz)
+        if made.truth is not None:
+            truth, predicted = torch.from_numpy(made.truth), torch.from_numpy(made.prediction)
+            metric.state += confusion(predicted.long(), truth.long(), len(labels))
+        progress.show(index + 1, {"miou": metric.compute()["miou"]} if bool(metric.state.any()) else {})
+    progress.close()
+    if "scannet" in formats:
+        files.pack(sizes)
+    figures = {"scenes": float(len(sizes)), "points": float(sum(sizes.values()))}
+    figures |= metric.compute() if bool(metric.state.any()) else {}
+    write_json(folder / "figures.json", figures)
+    return figures
+
+
+def _prediction(
+    name: str, probabilities: torch.Tensor, scene: Scene, labels: LabelSet, benchmark_ids: tuple[int, ...]
+) -> ScenePrediction:
+    return ScenePrediction(
+        name=name,
+        xyz=scene.xyz.numpy(),
+        prediction=probabilities.argmax(1).to(torch.int32).numpy(),
+        labels=labels,
+        truth=None if scene.labels is None else scene.labels.clamp(min=-1).to(torch.int32).numpy(),
+        probabilities=probabilities.to(torch.float16).numpy(),
+        benchmark_ids=benchmark_ids,
+    )
+
+
+class _Files:
+    """A directory of predictions: what is there already, and what is added."""
+
+    def __init__(
+        self,
+        folder: Path,
+        record: dict[str, Any],
+        formats: Sequence[str],
+        labels: LabelSet,
+        benchmark_ids: tuple[int, ...],
+    ):
+        self.folder, self.formats, self.labels, self.benchmark_ids = folder, formats, labels, benchmark_ids
+        self._names: dict[int, str] = {}
+        """Of the scenes that are done, by their number."""
+        earlier = read_json(folder / RECORD)
+        if earlier is None and list_predictions(folder):
+            raise ValueError(f"{folder} holds predictions and no {RECORD} that says of what; choose another --out")
+        if earlier is not None and earlier != record:
+            differs = next(name for name in (*record, *earlier) if earlier.get(name) != record.get(name))
+            raise ValueError(
+                f"{folder} holds other predictions ({differs} differs); choose another --out, or remove the directory"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        sweep(folder)
+        if earlier is None:
+            write_json(folder / RECORD, record)
+            (folder / _DONE).unlink(missing_ok=True)
+        elif (folder / _DONE).is_file():
+            # A kill may have cut the last line short; cut off here, it cannot run into the next one.
+            text = (folder / _DONE).read_text()
+            whole = text[: text.rfind("\n") + 1]
+            (folder / _DONE).write_text(whole)
+            self._names = {int(number): name for number, name in (line.split(" ") for line in whole.splitlines())}
+
+    def kept(self, index: int) -> ScenePrediction | None:
+        """What an earlier call has predicted for a scene; None if it has not, or its file is gone or damaged."""
+        path = self._path(self._names[index], "npz") if index in self._names else None
+        try:
+            return None if path is None or not path.is_file() else read_prediction(path, probabilities=False)
+        except DataError:
+            return None
+
+    def write(self, index: int, made: ScenePrediction, probabilities: bool) -> None:
+        """Write what is predicted for a scene; files that were made from an earlier one go."""
+        for kind in FORMATS:
+            self._path(made.name, kind).unlink(missing_ok=True)
+        kept = made if probabilities else replace(made, probabilities=None)
+        write_prediction(self._path(made.name, "npz"), kept)
+        if index not in self._names:
+            with (self.folder / _DONE).open("a") as file:
+                file.write(f"{index} {made.name}\n")
+            self._names[index] = made.name
+
+    def complete(self, made: ScenePrediction) -> None:
+        """Write what is missing of the other formats."""
+        if "ply" in self.formats and not self._path(made.name, "ply").is_file():
+            write_coloured(self._path(made.name, "ply"), made)
+        if "scannet" in self.formats and not self._path(made.name, "scannet").is_file():
+            write_ids(self._path(made.name, "scannet"), made.prediction, self.benchmark_ids)
+
+    def pack(self, sizes: dict[str, int]) -> None:
+        """Write the zip file of a benchmark, and read it back."""
+        path = self.folder / "scannet.zip"
+        zip_scenes(self.folder / "scannet", list(sizes), path)
+        for name, rows in read_submission(path, sizes, self.benchmark_ids):
+            assert np.array_equal(rows, read_prediction(self._path(name, "npz"), probabilities=False).prediction)
+
+    def _path(self, name: str, kind: str) -> Path:
+        return self.folder / "scannet" / f"{name}.txt" if kind == "scannet" else self.folder / f"{name}.{kind}"

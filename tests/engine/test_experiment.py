@@ -1,0 +1,49 @@
+import pytest
+from segmenting import semseg_run
+from tiny_runs import final_state, plain_run
+
+from ponder3d.data import loader
+from ponder3d.data.mix import mix_pairs
+from ponder3d.engine.evaluate import load_task
+from ponder3d.engine.experiment import first_difference
+from ponder3d.engine.loop import train
+
+
+def test_the_probability_of_mixing():
+    for wrong in (-0.1, 1.1):
+        with pytest.raises(ValueError, match=rf"Experiment\.mix must lie in \[0, 1\], it is {wrong}"):
+            plain_run(mix=wrong)
+
+
+@pytest.mark.parametrize(("batch_size", "accumulate", "ranks"), [(2, 1, 1), (4, 2, 1), (8, 2, 2), (12, 1, 3)])
+def test_pairs_that_stay_together(batch_size, accumulate, ranks):
+    plain_run(batch_size=batch_size, accumulate=accumulate, mix=0.5).check_pairs(ranks)
+    plain_run(batch_size=batch_size + ranks * accumulate, accumulate=accumulate).check_pairs(ranks)
+    with pytest.raises(ValueError, match=rf"must be a multiple of {2 * accumulate * ranks}, an even number"):
+        plain_run(batch_size=batch_size + ranks * accumulate, accumulate=accumulate, mix=0.5).check_pairs(ranks)
+
+
+def test_pairs_that_do_not_are_refused_before_anything_is_done(tmp_path):
+    with pytest.raises(ValueError, match=r"Experiment\.mix takes pairs of scenes: batch_size must be a multiple of 4"):
+        train(semseg_run(batch_size=2, accumulate=2, mix=0.8), tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_mixes(tmp_path, monkeypatch):
+    mixed, plain = semseg_run(mix=1.0, steps=2), semseg_run(steps=2)
+    assert first_difference(mixed, plain) == "mix"
+    met = []
+
+    def noted(scenes, probability):
+        met.append((len(scenes), probability))
+        return mix_pairs(scenes, probability)
+
+    monkeypatch.setattr(loader, "mix_pairs", noted)
+    train(plain, tmp_path / "plain", quiet=True)
+    assert not met
+    train(mixed, tmp_path / "mixed", quiet=True)
+    assert met == [(2, 1.0)] * 2, "the steps, and not the evaluation"
+    one, other = (final_state(tmp_path / name)["model"]["head.weight"] for name in ("mixed", "plain"))
+    # The class of a point is told from its colour, and the loss is a mean over points: all is as it was.
+    assert float((one - other).abs().max()) < 1e-5
+    assert load_task(tmp_path / "mixed")[1] == mixed

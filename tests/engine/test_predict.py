@@ -1,0 +1,172 @@
+"""Predictions as files: what is in them, what is kept, and what is refused."""
+
+import json
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from segmenting import Boards, BoardsConfig, semseg_run
+
+from ponder3d.data.dataset import DataError
+from ponder3d.data.predictions import read_prediction
+from ponder3d.engine.augmented import Looks
+from ponder3d.engine.evaluate import evaluate, load_task
+from ponder3d.engine.loop import train
+from ponder3d.engine.predict import predict
+from ponder3d.engine.score import score
+
+VALIDATION = BoardsConfig().held_out()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("segmentation") / "run"
+    train(semseg_run(), out, quiet=True)
+    return out
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
+
+
+def expected(run, index: int, augment: str = "") -> torch.Tensor:
+    task, experiment, _ = load_task(run)
+    return Looks(task, experiment, augment, torch.device("cpu")).probabilities(Boards(VALIDATION)[index], index)
+
+
+def test_every_point_of_every_scene(run, out):
+    figures = predict(run, out=out, probabilities=True, quiet=True)
+    assert sorted(path.name for path in out.iterdir()) == [
+        "figures.json",
+        "predictions.json",
+        "scene0700_00.npz",
+        "scene0700_00.ply",
+        "scene0701_00.npz",
+        "scene0701_00.ply",
+        "scenes.txt",
+    ]
+    right = total = 0
+    for index, name in enumerate(VALIDATION.names):
+        scene, made = Boards(VALIDATION)[index], read_prediction(out / f"{name}.npz")
+        assert np.array_equal(made.xyz, scene.xyz.numpy()) and np.array_equal(made.truth, scene.labels.numpy())
+        probabilities = expected(run, index)
+        assert np.array_equal(made.prediction, probabilities.argmax(1).numpy())
+        assert np.array_equal(made.probabilities, probabilities.half().numpy())
+        assert made.labels.names == ("floor", "wall", "chair") and made.benchmark_ids == (2, 1, 5)
+        known = made.truth >= 0
+        right, total = right + (made.prediction == made.truth)[known].sum(), total + known.sum()
+    assert (figures["scenes"], figures["points"]) == (2, 90 + 97)
+    assert figures["allacc"] == pytest.approx(right / total) and figures["allacc"] > 0.5
+    assert json.loads((out / "figures.json").read_text()) == figures
+    record = json.loads((out / "predictions.json").read_text())
+    assert (record["step"], record["augment"], record["left_out"]) == (4, "", ["GridSample", "Shuffle"])
+    again = score([out])
+    assert {name: again[name] for name in ("miou", "macc", "allacc")} == pytest.approx(
+        {name: figures[name] for name in ("miou", "macc", "allacc")}
+    )
+
+
+def test_where_they_go_by_default_and_over_a_set(run):
+    predict(run, augment="scannet200", formats=("npz",), quiet=True)
+    made = read_prediction(run / "predictions-scannet200" / "scene0701_00.npz")
+    assert np.array_equal(made.prediction, expected(run, 1, "scannet200").argmax(1).numpy())
+    assert made.probabilities is None
+    figures = evaluate(run, quiet=True, augment="scannet200")
+    saved = json.loads((run / "evaluation-scannet200.json").read_text())
+    assert saved["figures"] == figures and saved["augment"] == "scannet200"
+    scored = score([run / "predictions-scannet200"])
+    assert {name: scored[name] for name in figures} == pytest.approx(figures)
+    # All points are scored, where the evaluation without a set takes what its transforms leave.
+    plain = evaluate(run, quiet=True)
+    assert plain != figures and json.loads((run / "evaluation.json").read_text())["figures"] == plain
+
+
+def test_what_is_done_is_kept(run, out, monkeypatch):
+    def once(**changes):
+        Boards.reads.clear()
+        return predict(run, out=out, quiet=True, **changes)
+
+    figures = once(formats=("npz",))
+    before = (out / "scene0700_00.npz").stat().st_mtime_ns
+    assert Boards.reads == ["scene0700_00", "scene0701_00"]
+    # Other formats are made from what is there.
+    assert once(formats=("ply", "scannet")) == figures and Boards.reads == []
+    assert (out / "scene0700_00.ply").is_file() and (out / "scannet.zip").is_file()
+    assert (out / "scene0700_00.npz").stat().st_mtime_ns == before
+    # A scene whose file is damaged is done again, with all that was made from it.
+    (out / "scene0701_00.npz").write_bytes(b"broken")
+    (out / "scene0701_00.ply").write_bytes(b"old")
+    assert once() == figures and Boards.reads == ["scene0701_00"]
+    assert (out / "scene0701_00.ply").read_bytes().startswith(b"ply")
+
+
+def test_a_kill_between_scenes(run, out, monkeypatch):
+    clean = out.with_name("clean")
+    predict(run, out=clean, quiet=True)
+    original = Boards.__getitem__
+
+    def fails(self, index):
+        if index == 1:
+            raise KeyboardInterrupt
+        return original(self, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Boards, "__getitem__", fails)
+        with pytest.raises(KeyboardInterrupt):
+            predict(run, out=out, quiet=True)
+    with (out / "scenes.txt").open("a") as file:
+        file.write("1 scene07")  # cut short
+    (out / ".tmp-scene0701_00.npz-1").write_bytes(b"left")
+    Boards.reads.clear()
+    predict(run, out=out, quiet=True)
+    assert Boards.reads == ["scene0701_00"]
+    names = sorted(path.name for path in clean.iterdir())
+    assert sorted(path.name for path in out.iterdir()) == names
+    assert all((out / name).read_bytes() == (clean / name).read_bytes() for name in names)
+
+
+def test_other_predictions_are_never_mixed_in(run, out):
+    predict(run, out=out, quiet=True)
+    for changes, differs in (
+        ({"augment": "scannet200"}, "augment"),
+        ({"probabilities": True}, "probabilities"),
+        ({"data": BoardsConfig()}, "data"),
+    ):
+        with pytest.raises(ValueError, match=rf"holds other predictions \({differs} differs\); choose another --out"):
+            predict(run, out=out, quiet=True, **changes)
+    (out / "predictions.json").unlink()
+    with pytest.raises(ValueError, match=r"holds predictions and no predictions\.json"):
+        predict(run, out=out, quiet=True)
+
+
+def test_the_files_of_a_benchmark(run, out):
+    predict(run, out=out, formats=("scannet",), quiet=True)
+    with zipfile.ZipFile(out / "scannet.zip") as file:
+        assert file.namelist() == ["scene0700_00.txt", "scene0701_00.txt"]
+        lines = file.read("scene0701_00.txt").split()
+    made = read_prediction(out / "scene0701_00.npz")
+    assert [int(line) for line in lines] == [(2, 1, 5)[row] for row in made.prediction]
+    scored = score([out / "scannet.zip"], truth=out)
+    assert scored == score([out / "scannet"], truth=out) == score([out])
+    with pytest.raises(ValueError, match="these data have no benchmark"):
+        predict(run, BoardsConfig(benchmark=False), out=out, formats=("scannet",))
+
+
+def test_data_without_labels(run, out):
+    figures = predict(run, replace(VALIDATION, labelled=False), out=out, quiet=True)
+    assert figures == {"scenes": 2, "points": 187}
+    assert read_prediction(out / "scene0700_00.npz").truth is None
+
+
+def test_errors(run, out):
+    with pytest.raises(ValueError, match="no format 'las'; there are npz, ply, scannet"):
+        predict(run, formats=("las",))
+    with pytest.raises(ValueError, match="no set of augmentations 'x'"):
+        predict(run, augment="x", out=out)
+    with pytest.raises(ValueError, match="the run was trained on 3 others"):
+        predict(run, BoardsConfig(classes=("floor", "wall", "sofa")), out=out)
+    with pytest.raises(DataError, match="an earlier scene is named a too"):
+        predict(run, BoardsConfig(names=("x/a", "y/a")), out=out, quiet=True)
