@@ -1,6 +1,6 @@
 """How fast prepared scenes are read: MB/s and scenes/s with every member verified, and what share that takes.
 
-Scenes of example rooms with 640x480 images, written to a temporary directory first, or prepared scenes of ``--data DIR``.
+Scenes of example rooms with 640x480 images, written to a temporary directory, or prepared scenes of ``--data DIR``.
 Files come from the page cache, times are of one core and of this process alone; a disk can only be slower.
 """
 
