@@ -5,13 +5,13 @@ begin with ``#`` say nothing. Lines of words, ``scene frame`` or ``scene``, are 
 ``skip.lst`` of PonderV2.
 """
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ponder3d.data.dataset import DataError
 from ponder3d.data.raw.dataset import SCENE_NAME, Problem
+from ponder3d.files import write_whole
 
 FILE_NAME = "skip.tsv"
 """Read where it lies in the directory of a dataset."""
@@ -116,10 +116,7 @@ def write_skip_list(path: Path, problems: Iterable[Problem], keep: SkipList | No
     lines = [
         f"{scene}\t{frame}\t{' '.join('; '.join(why).split())}\n" for (scene, frame), why in sorted(reasons.items())
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
-    temporary.write_text(_HEADER + "".join(lines), encoding="utf-8")
-    os.replace(temporary, path)
+    write_whole(path, (_HEADER + "".join(lines)).encode())
 
 
 def _plain(frame: str) -> str:

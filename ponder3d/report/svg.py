@@ -1,4 +1,4 @@
-"""Line charts as SVG."""
+"""Line and bar charts as SVG."""
 
 import html
 import math
@@ -19,6 +19,36 @@ class Series:
     """(x, y) in the order of x; values that are not finite are left out."""
     markers: bool = False
     """Whether to mark every point, for lines of few points."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar of a chart."""
+
+    name: str
+    share: float
+    """Its length, in [0, 1]."""
+
+
+def bar_chart(title: str, bars: Sequence[Bar]) -> str:
+    """Shares as horizontal bars from top to bottom, the longest as wide as there is room; empty without any."""
+    longest = max((bar.share for bar in bars), default=0.0)
+    if longest <= 0:
+        return ""
+    left, row = 150, 17
+    room = _WIDTH - left - _RIGHT - 44
+    height = _TOP + row * len(bars) + 8
+    parts = [
+        f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{html.escape(title)}">',
+        f'<text x="{_RIGHT}" y="16" class="title">{html.escape(title)}</text>',
+    ]
+    for number, bar in enumerate(bars):
+        y, width = _TOP + row * number, room * bar.share / longest
+        name = bar.name if len(bar.name) <= 24 else bar.name[:23] + "."
+        parts.append(f'<text x="{left - 6}" y="{y + 11}" text-anchor="end">{html.escape(name)}</text>')
+        parts.append(f'<rect x="{left}" y="{y + 2}" width="{width:.1f}" height="{row - 5}" fill="{_COLOURS[0]}"/>')
+        parts.append(f'<text x="{left + width + 5:.1f}" y="{y + 11}">{bar.share:.1%}</text>')
+    return "\n".join([*parts, "</svg>"])
 
 
 def line_chart(title: str, series: Sequence[Series], x_label: str, y_label: str) -> str:

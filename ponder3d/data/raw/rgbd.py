@@ -346,7 +346,7 @@ def write_sequence(folder: Path, room: ExampleRoom, layout: str) -> None:
         depth, surface = room.trace(i)
         packed = np.round(depth * (10_000 if layout == "shelf" else 1000)).astype(np.uint16)
         if layout == "shelf":
-            packed = (packed >> 3) | (packed << 13)
+            packed = (packed << 3) | (packed >> 13)
         images = {"color": room.colour(i), "depth": packed}
         if layout in ("scannet", "shelf"):
             images["label"] = ids[surface].astype(np.uint8)

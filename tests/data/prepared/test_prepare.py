@@ -178,7 +178,7 @@ def test_a_damaged_scene_is_made_again(prepared, tmp_path, place):
 
 
 def test_only_one_process_prepares(tmp_path):
-    with prepare._alone(tmp_path), pytest.raises(ValueError, match="another process is preparing"):
+    with prepare.alone(tmp_path), pytest.raises(ValueError, match="another process is preparing"):
         Preparing(preparation(), tmp_path).run()
 
 
