@@ -104,7 +104,8 @@ def test_scenes_that_are_stored_together_are_drawn_together():
         assert [len(group) for group in seen] == [2, 2, 1]
         groups.add(seen[0])
     assert len(groups) >= 6  # of ten pairs
-    firsts = [tuple(index for _, index in blocked(blocks, 5, 15, range(20))[15 * e : 15 * e + 3]) for e in range(20)]
+    order = [index for _, index in blocked(blocks, 5, 15, range(20))]
+    firsts = [tuple(order[15 * epoch : 15 * epoch + 3]) for epoch in range(20)]
     assert len(set(firsts)) > 15  # scenes of a group are shuffled too
 
 

@@ -26,6 +26,7 @@ from ponder3d.types import Cameras, Scene, Views
 
 _COLUMNS = {"xyz": ("f", (3,)), "rgb": ("u", (3,)), "normal": ("f", (3,)), "labels": ("i", ()), "instances": ("i", ())}
 """Kind of number and width of what is known of each point."""
+_FAR = 1e9
 _INDICES = 64
 """Indices that a process keeps: one of 300 frames takes about 0.4 MB."""
 
@@ -241,7 +242,7 @@ class PreparedScenes(SceneDataset):
         for name in self._columns(index):
             kind, width = _COLUMNS[name]
             where = f"{self._where(entry)}.{name}.npy"
-            arrays[name] = read_array(members[f"{name}.npy"], where, (index.points, *width), kind)
+            arrays[name] = _bounded(read_array(members[f"{name}.npy"], where, (index.points, *width), kind), where)
         xyz, rgb, normal, labels, instances = arrays.values()
         assert xyz is not None
         return _Points(
@@ -260,7 +261,8 @@ class PreparedScenes(SceneDataset):
 
         def matrices(name: str, side: int) -> np.ndarray:
             shape = (len(index.frames), side, side)
-            return read_array(members[name], f"{where}.{name}", shape, "f")[rows].astype(np.float64)
+            array = _bounded(read_array(members[name], f"{where}.{name}", shape, "f"), f"{where}.{name}")
+            return array[rows].astype(np.float64)
 
         def numbers(kind: str) -> np.ndarray | None:
             if kind not in self._kinds(index):
@@ -337,6 +339,14 @@ def _lengths(files: list[str]) -> tuple[int, ...]:
         else:
             lengths.append(1)
     return tuple(lengths)
+
+
+def _bounded(array: np.ndarray, where: str) -> np.ndarray:
+    """The array, if its numbers are ones of a scene: finite, and far from where float32 ends."""
+    with np.errstate(invalid="ignore"):
+        if array.dtype.kind == "f" and array.size and not (-_FAR < array.min() and array.max() < _FAR):
+            raise DataError(f"{where}: a number that is not finite, or beyond {_FAR:g}; prepare the scene again")
+    return array
 
 
 def _float(array: np.ndarray) -> Tensor:

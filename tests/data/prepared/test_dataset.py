@@ -1,6 +1,7 @@
 """Prepared scenes as a dataset: what is in them, what is chosen, what is left out, from disk and from a bad server."""
 
 import functools
+import io
 import pickle
 import shutil
 from dataclasses import fields, is_dataclass, replace
@@ -268,6 +269,26 @@ def test_points_are_kept_in_memory(root, prepared_scenes):
 def test_a_directory_of_one_scene_per_file_has_no_blocks(root):
     data = PreparedConfig(root=str(root), mix_shards=1).build()
     assert data.blocks == ()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1e30])
+@pytest.mark.parametrize("member", ["xyz.npy", "normal.npy", "world_from_cam.npy", "intrinsics.npy"])
+def test_numbers_that_are_none(root, member, value):
+    """The checksum is right: such a file was made so."""
+    data = PreparedConfig(root=str(root)).build()
+    read = data._records.members
+
+    def spoilt(entry, index, names):
+        members = read(entry, index, names)
+        array = np.load(io.BytesIO(members[member]))
+        array.reshape(-1)[5] = value
+        buffer = io.BytesIO()
+        np.save(buffer, array)
+        return {**members, member: buffer.getvalue()}
+
+    data._records.members = spoilt  # type: ignore[method-assign]
+    with pytest.raises(DataError, match=rf"room_0.tar: room_0.{member}: a number that is not finite, or beyond 1e\+09"):
+        data[0]
 
 
 def test_a_scene_that_is_damaged_on_disk(root):
