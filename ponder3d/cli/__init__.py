@@ -1,4 +1,4 @@
-"""The command line: ``ponder3d demo | train | evaluate | report | recipes``, on the functions of the Python API.
+"""The command line, on the functions of the Python API: see ``USAGE``.
 
 Exit codes: 0 done, 143 preempted (saved, can be resumed), 2 usage, 3 bad data, 4 too many non-finite steps, 5 storage,
 1 anything else, such as a loader process that was killed; 130 interrupted at once.
@@ -11,7 +11,8 @@ from typing import Annotated
 
 import tyro
 
-from ponder3d.cli import data
+from ponder3d.cli import data, results
+from ponder3d.cli.results import import_all, print_figures
 from ponder3d.data.dataset import DataError
 from ponder3d.engine.checkpoint import NoCheckpointError
 from ponder3d.engine.evaluate import evaluate
@@ -19,7 +20,7 @@ from ponder3d.engine.experiment import Experiment
 from ponder3d.engine.loop import LoaderError, NonFiniteError, PreemptedError, resume_experiment, train
 from ponder3d.engine.memory import keep_freed_memory
 from ponder3d.recipes import demo as demo_recipe
-from ponder3d.recipes.catalogue import find_recipe, import_own, list_recipes
+from ponder3d.recipes.catalogue import find_recipe, list_recipes
 from ponder3d.report.demo_page import write_demo_page
 from ponder3d.report.run_page import write_run_page
 
@@ -27,11 +28,19 @@ USAGE = """\
 usage: ponder3d COMMAND [options]; COMMAND --help explains them
 
   demo       generate rooms, pre-train by rendering, and measure what it is good for: 10 minutes on two CPU cores
+
+  doctor     look a dataset or your own recordings over: a table, a page with pictures, a list of what to leave out
+  prepare    read a dataset as it was downloaded, once, and keep it ready to train on: prepare scannet RAW OUT
+  shard      put prepared scenes together in large files, to be streamed from object storage
+
   train      run a recipe: ponder3d train pretrain_rgbd.folder --data.root DIR --out RUN, or continue one: --resume RUN
+  recipes    list the recipes
   evaluate   figures of a run on views and scenes it has never seen
   report     a page about a run or a demo, with pictures and curves
-  recipes    list the recipes
-  prepare    a dataset as it was downloaded, ready to train on: ponder3d prepare scannet RAW OUT
+
+  encode     features of point clouds, as numbers and as a picture: encode RUN/encoder.safetensors CLOUD.ply
+  predict    the class of every point of a run's validation scenes, as files, also those of the ScanNet benchmark
+  score      figures of saved predictions
 """
 
 
@@ -55,6 +64,15 @@ class RunOptions:
     """Module of your own with a dataset, an encoder or a task that the run uses; may be given several times."""
 
 
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """Figures of a run on its validation scenes."""
+
+    run: Annotated[RunOptions, tyro.conf.arg(name="")]
+    augment: str = ""
+    """For segmentation: sum over a set of augmentations, scannet, scannet200 or s3dis, and score every point."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code and prints errors in one line."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -65,6 +83,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "report": _report,
         "recipes": _recipes,
         "prepare": data.prepare,
+        "doctor": data.doctor,
+        "shard": data.shard,
+        "encode": results.encode,
+        "predict": results.predict,
+        "score": results.score,
     }
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
@@ -111,13 +134,15 @@ def _train(arguments: list[str]) -> int:
             description=recipe.__doc__,
         )
         result = train(options.experiment, options.out)
-    _print_figures(result.figures)
+    print_figures(result.figures)
     print(f"\nrun: {result.out}   encoder: {result.out / 'encoder.safetensors'}")
     return 0
 
 
 def _evaluate(arguments: list[str]) -> int:
-    _print_figures(evaluate(_run(arguments, "evaluate", "Figures of a run.")))
+    options = tyro.cli(EvaluateOptions, args=arguments, prog="ponder3d evaluate")
+    import_all(options.run.modules)
+    print_figures(evaluate(options.run.run, augment=options.augment))
     return 0
 
 
@@ -151,16 +176,8 @@ def _recipes(arguments: list[str]) -> int:
 def _run(arguments: list[str], command: str, description: str) -> str:
     """The run that a command is about; imports what it is said to need, as reading a run never does by itself."""
     options = tyro.cli(RunOptions, args=arguments, prog=f"ponder3d {command}", description=description)
-    for name in options.modules:
-        if import_own(name) is None:
-            raise ValueError(f"--import {name}: no such module in this directory or on Python's path")
+    import_all(options.modules)
     return options.run
-
-
-def _print_figures(figures: dict[str, float]) -> None:
-    width = max((len(name) for name in figures), default=0)
-    for name, value in figures.items():
-        print(f"{name:<{width}}  {value:.4g}")
 
 
 def _fail(error: object, code: int) -> int:

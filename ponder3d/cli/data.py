@@ -1,4 +1,4 @@
-"""Commands about data: ``ponder3d prepare``."""
+"""Commands about data: ``ponder3d prepare | doctor | shard``."""
 
 import itertools
 from dataclasses import dataclass, replace
@@ -10,8 +10,11 @@ import tyro
 from ponder3d.data.prepared.manifest import Manifest
 from ponder3d.data.prepared.prepare import Estimate, Preparation, Preparing, free_bytes, raw_datasets
 from ponder3d.data.prepared.scene_file import PrepareOptions
+from ponder3d.data.prepared.shard import pack
 from ponder3d.data.raw.dataset import RawDatasetConfig
 from ponder3d.engine.log import Progress
+from ponder3d.report.doctor_page import doctor as examine
+from ponder3d.report.doctor_page import summary_table
 
 PREPARE_USAGE = """\
 usage: ponder3d prepare NAME RAW OUT [options]
@@ -64,6 +67,80 @@ def prepare(arguments: list[str]) -> int:
     finally:
         progress.close()
     _print_summary(manifest, Path(out))
+    return 0
+
+
+@dataclass(frozen=True)
+class _DoctorOptions:
+    """Look a dataset over, as it was downloaded or prepared: poses, depth, colours, labels, points, copies, damage.
+
+    Prints a table and writes a page with pictures, OUT/index.html, and OUT/skip.tsv, a list of what is not usable: give
+    it to --options.skip, --data.skip or --skip, or have it written where readers look with --apply. Exits with 3 if
+    something is not usable.
+    """
+
+    data: Annotated[str, tyro.conf.Positional]
+    """Directory of the dataset, or the URL of a prepared one."""
+    out: str = ""
+    """Directory of the page; empty: runs/doctor/ and the name of the dataset's directory."""
+    kind: str = ""
+    """Kind of dataset, as prepare takes it; empty: found out from its files."""
+    frames: int = 60
+    """Frames of a scene that are looked at, evenly over time; 0 takes all."""
+    apply: bool = False
+    """Also write the list of what is not usable to DATA/skip.tsv."""
+
+
+def doctor(arguments: list[str]) -> int:
+    """``ponder3d doctor``."""
+    options = tyro.cli(_DoctorOptions, args=arguments, prog="ponder3d doctor")
+    out = options.out or f"runs/doctor/{options.data.rstrip('/').rpartition('/')[2] or 'data'}"
+    shown: list[Progress] = []
+
+    def report(scene: str, number: int, total: int) -> None:
+        if not shown:
+            shown.append(Progress(total, label="scenes"))
+        shown[0].show(number, {})
+
+    try:
+        examination, page = examine(options.data, options.kind, out, options.frames, options.apply, report)
+    finally:
+        for progress in shown:
+            progress.close()
+    print(summary_table(examination))
+    print(f"\npage: {page}   skip list: {Path(out) / 'skip.tsv'}")
+    return 3 if examination.unusable else 0
+
+
+@dataclass(frozen=True)
+class _ShardOptions:
+    """Put prepared scenes together in files of a size that storage likes; each is a WebDataset shard."""
+
+    data: Annotated[str, tyro.conf.Positional]
+    """What ponder3d prepare has written, or the URL of it."""
+    out: Annotated[str, tyro.conf.Positional]
+    """Directory for the shards and their manifest."""
+    shard_mb: int = 256
+    """Millions of bytes of a shard at most; a larger scene has one to itself."""
+
+
+def shard(arguments: list[str]) -> int:
+    """``ponder3d shard``."""
+    options = tyro.cli(_ShardOptions, args=arguments, prog="ponder3d shard")
+    shown: list[Progress] = []
+
+    def report(done: int, total: int, figures: dict[str, float]) -> None:
+        if not shown:
+            shown.append(Progress(total, label="scenes"))
+        shown[0].show(done, figures)
+
+    try:
+        manifest = pack(options.data, Path(options.out), options.shard_mb, report)
+    finally:
+        for progress in shown:
+            progress.close()
+    size = sum(size for size, _ in manifest.files.values())
+    print(f"{len(manifest.scenes)} scenes in {len(manifest.files)} shards, {_size(size)} in {options.out}")
     return 0
 
 

@@ -1,7 +1,7 @@
 """Predicted classes for every point of every scene of a dataset, as files."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ def predict(
     formats: Sequence[str] = ("npz", "ply"),
     probabilities: bool = False,
     quiet: bool = False,
+    split: str = "",
 ) -> dict[str, float]:
     """Predict the class of every point of every scene of a dataset, and write it to files.
 
@@ -57,6 +58,7 @@ def predict(
             colours of their classes), ``scannet`` (the benchmark's files in ``scannet/``, and ``scannet.zip``).
         probabilities: keep those of all classes in the npz files.
         quiet: no progress line.
+        split: another split of ``data``, whose configuration has a field of that name; empty: its own.
 
     Returns:
         Numbers of ``scenes`` and ``points``; where there are labels, the figures of ``metrics.segmentation`` over all
@@ -76,6 +78,7 @@ def predict(
     device = torch.device(device_type("cpu" if experiment.accelerator == "cpu" else "auto"))
     looks = Looks(task.to(device), experiment, augment, device)
     data = experiment.validation_data() if data is None else data
+    data = _other_split(data, split) if split else data
     dataset = data.build()
     labels = looks.task.labels
     if dataset.labels is not None and dataset.labels.names != labels.names:
@@ -137,6 +140,12 @@ def _prediction(
         probabilities=probabilities.to(torch.float16).numpy(),
         benchmark_ids=benchmark_ids,
     )
+
+
+def _other_split(data: DatasetConfig, split: str) -> DatasetConfig:
+    if not is_dataclass(data) or "split" not in {field.name for field in fields(data)}:
+        raise ValueError(f"predict: {type(data).__name__} has no splits to choose from")
+    return replace(data, split=split)
 
 
 class _Files:

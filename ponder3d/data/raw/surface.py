@@ -98,10 +98,9 @@ class Surface:
 
 def _level(xyz: torch.Tensor, size: float) -> _Level:
     steps = torch.tensor([key_offset(x, y, z) for x in (-1, 0, 1) for y in (-1, 0, 1) for z in (-1, 0, 1)])
-    keys, row, counts, _ = unique_keys((_keys(xyz, size)[:, None] + steps).flatten())
-    by_cell = torch.argsort(row, stable=True)
-    first = np.concatenate([[0], counts.cumsum(0).numpy()])
-    return _Level(size, keys, first, (by_cell // len(steps)).numpy())
+    found, _ = unique_keys((_keys(xyz, size)[:, None] + steps).flatten())
+    first = np.concatenate([[0], found.counts.cumsum(0).numpy()])
+    return _Level(size, found.keys, first, (found.order // len(steps)).numpy())
 
 
 def _keys(xyz: torch.Tensor, size: float) -> torch.Tensor:
