@@ -272,22 +272,22 @@ def test_a_directory_of_one_scene_per_file_has_no_blocks(root):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -1e30])
-@pytest.mark.parametrize("member", ["xyz.npy", "normal.npy", "world_from_cam.npy", "intrinsics.npy"])
-def test_numbers_that_are_none(root, member, value):
+@pytest.mark.parametrize("part", ["xyz.npy", "normal.npy", "world_from_cam.npy", "intrinsics.npy"])
+def test_numbers_that_are_none(root, part, value):
     """The checksum is right: such a file was made so."""
     data = PreparedConfig(root=str(root)).build()
     read = data._records.members
 
     def spoilt(entry, index, names):
         members = read(entry, index, names)
-        array = np.load(io.BytesIO(members[member]))
+        array = np.load(io.BytesIO(members[part]))
         array.reshape(-1)[5] = value
         buffer = io.BytesIO()
         np.save(buffer, array)
-        return {**members, member: buffer.getvalue()}
+        return {**members, part: buffer.getvalue()}
 
     data._records.members = spoilt  # type: ignore[method-assign]
-    with pytest.raises(DataError, match=rf"room_0.tar: room_0.{member}: a number that is not finite, or beyond 1e\+09"):
+    with pytest.raises(DataError, match=rf"room_0.tar: room_0.{part}: a number that is not finite, or beyond 1e\+09"):
         data[0]
 
 
