@@ -29,8 +29,8 @@ class SceneDataset(ABC):
     """What was found unusable when the dataset was opened: one line each, with the file and what is wrong with it."""
     blocks: tuple[int, ...] = ()
     """Numbers of successive scenes that are stored together, for sets that are read from afar: an epoch visits scenes
-    of ``mix`` blocks at a time. They sum to the number of scenes; empty: any order is as good as another."""
-    mix: int = 1
+    of ``mix_blocks`` blocks at a time. They sum to the number of scenes; empty: any order is as good as another."""
+    mix_blocks: int = 1
     """How many blocks are mixed with each other."""
 
     @abstractmethod

@@ -323,7 +323,7 @@ class _Run:
             self.runner.rank,
             self.runner.world,
             self.scenes.dataset.blocks,
-            self.scenes.dataset.mix,
+            self.scenes.dataset.mix_blocks,
         )
         over = multiprocessing.RawValue("b", 0)
         loader = DataLoader(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ponder3d.data.prepared import shard
 from ponder3d.data.prepared.container import END, SceneIndex, SceneWriter
 from ponder3d.data.prepared.manifest import FILE_NAME, Manifest, SceneEntry
 from ponder3d.data.prepared.scene_file import encode_frame
@@ -62,6 +63,16 @@ def write_prepared(
     return manifest
 
 
+def pack_small(source: Path | str, out: Path, limit: int) -> Manifest:
+    """``shard.pack`` with shards of at most ``limit`` bytes."""
+    planned = shard._planned
+    shard._planned = lambda manifest, _: planned(manifest, limit)
+    try:
+        return shard.pack(str(source), out)
+    finally:
+        shard._planned = planned
+
+
 def _write_scene(writer: SceneWriter, room: ExampleRoom, name: str, split: str, spacing: float, labels: bool):
     frames = tuple(f"{10 * i:06d}" for i in range(room.num_frames))
     for i, frame_name in enumerate(frames):
@@ -101,14 +112,22 @@ class BadServer:
         share: of the requests that go wrong, chosen by what is asked for and how often it was before.
         most: tries in a row that may go wrong for one range.
         stall: seconds that a stalled answer takes.
+        ranges_only: files that are asked for as a whole are served well.
     """
 
     FAULTS = ("500", "503", "stall", "truncated", "short", "long", "flipped", "dropped", "garbage")
 
     def __init__(
-        self, root: Path, faults: Sequence[str] = (), share: float = 1.0, most: int = 10**9, stall: float = 1.0
+        self,
+        root: Path,
+        faults: Sequence[str] = (),
+        share: float = 1.0,
+        most: int = 10**9,
+        stall: float = 1.0,
+        ranges_only: bool = False,
     ):
         self.root, self.faults, self.share, self.most, self.stall = root, tuple(faults), share, most, stall
+        self.ranges_only = ranges_only
         self.asked: Counter[tuple[str, str]] = Counter()
         self.committed: Counter[str] = Counter()
         self._lock = threading.Lock()
@@ -137,7 +156,7 @@ class BadServer:
             tries = self.asked[path, part]
             self.asked[path, part] += 1
             draw = random.Random(zlib.crc32(f"{path} {part} {tries}".encode()))
-            if not self.faults or tries >= self.most or draw.random() >= self.share:
+            if not self.faults or tries >= self.most or draw.random() >= self.share or (self.ranges_only and not part):
                 return None
             fault = draw.choice(self.faults)
             self.committed[fault] += 1

@@ -1,5 +1,6 @@
 """Which scenes make up which step."""
 
+import time
 from collections import Counter
 from dataclasses import replace
 
@@ -84,3 +85,70 @@ def test_loader_processes_do_not_change_a_bit_of_the_batches(launch, tmp_path):
     assert not tiny_runs.differences(recorded[0], recorded[1])
     assert not tiny_runs.differences(recorded[0], recorded[2])
     assert tiny_runs.differences(recorded[0][0], recorded[0][1])  # the comparison can fail
+
+
+def blocked(blocks: tuple[int, ...], mix: int, batch_size: int, steps: range, seed: int = 0, **split: int):
+    sampler = StepSampler(sum(blocks), batch_size, seed, steps, blocks=blocks, mix=mix, **split)
+    return [draw for batch in sampler for draw in batch]
+
+
+def test_scenes_that_are_stored_together_are_drawn_together():
+    blocks, mix = (3, 1, 4, 2, 5), 2
+    block_of = [number for number, size in enumerate(blocks) for _ in range(size)]
+    groups = set()
+    for epoch in range(20):
+        flat = blocked(blocks, mix, 15, range(epoch, epoch + 1))
+        order = [index for _, index in flat]
+        assert sorted(order) == list(range(15)) and {e for e, _ in flat} == {epoch}
+        seen = [frozenset(block_of[i] for i in part) for part in cut(order, block_of, blocks, mix)]
+        assert [len(group) for group in seen] == [2, 2, 1]
+        groups.add(seen[0])
+    assert len(groups) >= 6  # of ten pairs
+    order = [index for _, index in blocked(blocks, 5, 15, range(20))]
+    firsts = [tuple(order[15 * epoch : 15 * epoch + 3]) for epoch in range(20)]
+    assert len(set(firsts)) > 15  # scenes of a group are shuffled too
+
+
+def cut(order: list[int], block_of: list[int], blocks: tuple[int, ...], mix: int) -> list[list[int]]:
+    """An epoch in parts, each of all scenes of some blocks; fails where the blocks of a part are not all there."""
+    parts: list[list[int]] = []
+    left = list(order)
+    while left:
+        part: list[int] = []
+        while left and (len(met := {block_of[i] for i in part}) < mix or sum(blocks[b] for b in met) > len(part)):
+            part.append(left.pop(0))
+        assert sum(blocks[b] for b in {block_of[i] for i in part}) == len(part)
+        parts.append(part)
+    return parts
+
+
+def test_one_group_of_all_blocks_mixes_everything():
+    seen = Counter(index for _, index in blocked((2, 2), 9, 4, range(100))[::4])
+    assert len(seen) == 4 and all(10 < number < 45 for number in seen.values())
+
+
+def test_blocks_change_nothing_else():
+    blocks = (3, 1, 4, 2, 5)
+    whole = blocked(blocks, 2, 4, range(20))
+    assert whole == blocked(blocks, 2, 4, range(20)) != blocked(blocks, 2, 4, range(20), seed=1)
+    for start in (3, 4, 11):
+        assert blocked(blocks, 2, 4, range(start, 20)) == whole[4 * start :]
+    for world, accumulate in ((2, 1), (1, 2), (2, 2), (4, 1)):
+        ranks = [list(StepSampler(15, 4, 0, range(20), accumulate, rank, world, blocks, 2)) for rank in range(world)]
+        parts = [rank[passed] for passed in range(20 * accumulate) for rank in ranks]
+        assert [draw for part in parts for draw in part] == whole
+    assert draws(15, 4, range(20)) == [list(batch) for batch in StepSampler(15, 4, 0, range(20), blocks=())]
+
+
+@pytest.mark.parametrize(("blocks", "mix"), [((3, 3), 1), ((5, 0), 1), ((5,), 0)])
+def test_blocks_that_do_not_fit_are_refused(blocks, mix):
+    with pytest.raises(ValueError, match=f"mixed {mix} at a time, for a dataset of 5"):
+        StepSampler(5, 5, 0, range(1), blocks=blocks, mix=mix)
+
+
+def test_a_million_scenes():
+    sampler = StepSampler(1_000_000, 8, 0, range(3), blocks=(1000,) * 1000, mix=16)
+    start = time.monotonic()
+    flat = [index for batch in sampler for _, index in batch]
+    assert time.monotonic() - start < 5  # 0.3 s on an idle core
+    assert len({index // 1000 for index in flat}) <= 16 and len(set(flat)) == 24

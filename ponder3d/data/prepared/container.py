@@ -144,7 +144,7 @@ class SceneWriter:
         name: of the scene.
     """
 
-    def __init__(self, file: BinaryIO, name: str):
+    def __init__(self, file: BinaryIO | io.BytesIO, name: str):
         self._file, self._name = file, name
         self._position = 0
         self.members: dict[str, Member] = {}

@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 
 from ponder3d.config import incidental
 from ponder3d.data.dataset import DataError, DatasetConfig, SceneDataset
+from ponder3d.data.limited import read_scene_list
 from ponder3d.data.prepared.cache import Cache
 from ponder3d.data.prepared.container import SceneIndex, read_array
 from ponder3d.data.prepared.images import read_colour, read_numbers
@@ -25,6 +26,7 @@ from ponder3d.types import Cameras, Scene, Views
 
 _COLUMNS = {"xyz": ("f", (3,)), "rgb": ("u", (3,)), "normal": ("f", (3,)), "labels": ("i", ()), "instances": ("i", ())}
 """Kind of number and width of what is known of each point."""
+_FAR = 1e9
 _INDICES = 64
 """Indices that a process keeps: one of 300 frames takes about 0.4 MB."""
 
@@ -118,7 +120,7 @@ class PreparedScenes(SceneDataset):
         self._entries, self.skipped = entries, tuple(skipped)
         blocks = _lengths([entry.file for entry in entries])
         if 0 < config.mix_shards < len(blocks) < len(entries):
-            self.blocks, self.mix = blocks, config.mix_shards
+            self.blocks, self.mix_blocks = blocks, config.mix_shards
         self._index = lru_cache(_INDICES)(self._records.index)
         self._kept: dict[str, _Points] = {}
 
@@ -160,7 +162,7 @@ class PreparedScenes(SceneDataset):
         if not config.scenes:
             return list(found.values())
         left_out = {problem.scene for problem in manifest.problems}
-        names = read_names(Path(config.scenes))
+        names = read_scene_list(Path(config.scenes))
         for name in names:
             if name not in found and name not in left_out:
                 raise DataError(f"{config.scenes}: {config.root} has no scene {name} in split {config.split!r}")
@@ -240,7 +242,7 @@ class PreparedScenes(SceneDataset):
         for name in self._columns(index):
             kind, width = _COLUMNS[name]
             where = f"{self._where(entry)}.{name}.npy"
-            arrays[name] = read_array(members[f"{name}.npy"], where, (index.points, *width), kind)
+            arrays[name] = _bounded(read_array(members[f"{name}.npy"], where, (index.points, *width), kind), where)
         xyz, rgb, normal, labels, instances = arrays.values()
         assert xyz is not None
         return _Points(
@@ -259,7 +261,8 @@ class PreparedScenes(SceneDataset):
 
         def matrices(name: str, side: int) -> np.ndarray:
             shape = (len(index.frames), side, side)
-            return read_array(members[name], f"{where}.{name}", shape, "f")[rows].astype(np.float64)
+            array = _bounded(read_array(members[name], f"{where}.{name}", shape, "f"), f"{where}.{name}")
+            return array[rows].astype(np.float64)
 
         def numbers(kind: str) -> np.ndarray | None:
             if kind not in self._kinds(index):
@@ -313,22 +316,6 @@ class _Rows:
         return self.by_id[ids]
 
 
-def read_names(path: Path) -> list[str]:
-    """Names of scenes in a text file: the first word of each line; empty lines and those from ``#`` on say nothing.
-
-    Raises:
-        DataError: it cannot be read, or holds no name.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as a list of scenes ({error})") from error
-    names = [words[0] for line in lines if (words := line.partition("#")[0].split())]
-    if not names:
-        raise DataError(f"{path}: no names of scenes in it; write one a line")
-    return names
-
-
 def _chosen(tables: tuple[LabelTable, ...], config: PreparedConfig) -> LabelTable | None:
     if not config.classes:
         return tables[0] if tables else None
@@ -352,6 +339,14 @@ def _lengths(files: list[str]) -> tuple[int, ...]:
         else:
             lengths.append(1)
     return tuple(lengths)
+
+
+def _bounded(array: np.ndarray, where: str) -> np.ndarray:
+    """The array, if its numbers are ones of a scene: finite, and far from where float32 ends."""
+    with np.errstate(invalid="ignore"):
+        if array.dtype.kind == "f" and array.size and not (-_FAR < array.min() and array.max() < _FAR):
+            raise DataError(f"{where}: a number that is not finite, or beyond {_FAR:g}; prepare the scene again")
+    return array
 
 
 def _float(array: np.ndarray) -> Tensor:

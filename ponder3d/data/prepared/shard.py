@@ -89,19 +89,32 @@ def damages(root: str) -> Iterator[str]:
     for scene in manifest.scenes:
         scenes.setdefault(scene.file, []).append(scene)
     for file, (size, sha256) in manifest.files.items():
-        try:
-            digest = hashlib.sha256()
-            for start in range(0, size, _CHUNK):
-                digest.update(storage.read(file, start, min(_CHUNK, size - start)))
-            if digest.hexdigest() == sha256:
-                continue
-            found = f"its SHA-256 is {digest.hexdigest()} instead of {sha256}"
-        except (DataError, StorageError) as error:
-            found = str(error)
+        found = _file_damage(storage, file, size, sha256)
+        if found is None:
+            continue
         lines = [line for entry in scenes.get(file, []) if (line := _damage(records, entry))]
         yield from lines
         if not lines:
             yield f"{storage.where(file)}: {found}; not in a member of a scene, but between them"
+
+
+def _file_damage(storage: Storage, file: str, size: int, sha256: str) -> str | None:
+    actual = ""
+    for _ in range(storage.retries.tries if storage.remote else 1):
+        try:
+            actual = _sha256(storage, file, size)
+        except (DataError, StorageError) as error:
+            return str(error)
+        if actual == sha256:
+            return None
+    return f"its SHA-256 is {actual} instead of {sha256}"
+
+
+def _sha256(storage: Storage, file: str, size: int) -> str:
+    digest = hashlib.sha256()
+    for start in range(0, size, _CHUNK):
+        digest.update(storage.read(file, start, min(_CHUNK, size - start)))
+    return digest.hexdigest()
 
 
 def _damage(records: Records, entry: SceneEntry) -> str | None:

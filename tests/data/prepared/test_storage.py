@@ -62,10 +62,7 @@ def test_ranges_that_are_close_are_read_together(root, prepared_scenes):
         Storage(server.url).read_pieces("sub/a.bin", PIECES)
         assert sorted(part for _, part in server.asked) == ["bytes=0-199", "bytes=90000-99999"]
     runs = module._runs([Piece(0, 10 << 20), Piece(10 << 20, 10 << 20), Piece(1 << 20, 1 << 20)])
-    assert [(run.start, run.length) for run in runs] == [
-        (0, 10 << 20),
-        (10 << 20, 10 << 20),
-    ]  # none of more than 16 MiB
+    assert [(run.start >> 20, run.length >> 20) for run in runs] == [(0, 10), (10, 10)]  # none of more than 16 MiB
     assert len(module._runs([Piece(0, 40 << 20), Piece(5, 10)])) == 1  # unless one piece is larger
 
 
@@ -98,9 +95,8 @@ def test_what_never_comes_right_is_an_error_in_bounded_time(root, prepared_scene
         with pytest.raises(StorageError, match=says) as caught:
             storage.read("sub/a.bin", 90_000, 10_000)
         assert time.monotonic() - start < 3
-        assert f"{server.url}/sub/a.bin: bytes 90000-99999 cannot be read in 6 tries; the last error: " in str(
-            caught.value
-        )
+        message = f"{server.url}/sub/a.bin: bytes 90000-99999 cannot be read in 6 tries; the last error: "
+        assert str(caught.value).startswith(message)
         assert sum(server.committed.values()) >= 6
         assert isinstance(caught.value, OSError) and not isinstance(caught.value, NotStoredError)
 
@@ -156,9 +152,7 @@ def test_another_checksum(root, prepared_scenes):
 
 def test_a_file_that_ends_before(root):
     for start in (99_990, 200_000):
-        with pytest.raises(
-            DataError, match=rf"a.bin: \d+ bytes instead of bytes {start}-{start + 99}; the file is dam"
-        ):
+        with pytest.raises(DataError, match=rf"a.bin: \d+ bytes instead of bytes {start}-{start + 99}; the file"):
             Storage(str(root)).read("sub/a.bin", start, 100)
     with pytest.raises(DataError, match="10 bytes instead of"):  # does not ask for the memory
         Storage(str(root)).read("sub/a.bin", 99_990, 1 << 50)
