@@ -1,6 +1,5 @@
 """Contract of every recipe: it is found, it survives JSON, its task builds, and a smoke size of it runs."""
 
-
 import pytest
 import torch
 
