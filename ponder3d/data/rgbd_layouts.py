@@ -211,7 +211,7 @@ def _shelf(folder: Path, intrinsics: tuple[float, ...]) -> Iterator[Frame]:
             None,
             label if label.is_file() else None,
             depth_units=_SHELF_UNITS,
-            depth_turned=13,
+            depth_turned=3,
         )
 
 

@@ -193,7 +193,7 @@ class Preparing:
             for scene in scenes:
                 result = done[scene.name] = self._prepare(scene)
                 frames += 0 if isinstance(result, str) else len(result[1].frames)
-                report(len(done), len(scenes), {"frames": frames})
+                report(len(done), len(scenes), {"frames": float(frames)})
             return done
         context = multiprocessing.get_context("spawn")
         arguments = (self.preparation, self.out, os.getpid())
@@ -203,7 +203,7 @@ class Preparing:
                 for future in concurrent.futures.as_completed(futures):
                     result = done[futures[future]] = future.result()
                     frames += 0 if isinstance(result, str) else len(result[1].frames)
-                    report(len(done), len(scenes), {"frames": frames})
+                    report(len(done), len(scenes), {"frames": float(frames)})
             except BrokenProcessPool as error:
                 raise ChildProcessError(
                     f"a process that prepared scenes was killed, perhaps for its memory; {len(done)} of {len(scenes)} "

@@ -61,7 +61,7 @@ def pack(source: str, out: Path, shard_mb: int = 256, report: Report = lambda do
                 with replacing(path) as file:
                     files[shard.file] = _written(records, shard.sources, file)
             done += len(shard.placed)
-            report(done, len(before.scenes), {"shards": len(files)})
+            report(done, len(before.scenes), {"shards": float(len(files))})
         placed = {entry.name: entry for shard in shards for entry in shard.placed}
         after = replace(before, scenes=tuple(placed[scene.name] for scene in before.scenes), files=files)
         try:
