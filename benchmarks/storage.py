@@ -1,5 +1,7 @@
 """How fast prepared scenes are read: MB/s and scenes/s with every member verified, and what share that takes.
 
+    python benchmarks/storage.py [--data DIR] [--repeats 3] [--quick] [--save]
+
 Scenes of example rooms with 640x480 images, written to a temporary directory, or prepared scenes of ``--data DIR``.
 Files come from the page cache, times are of one core and of this process alone; a disk can only be slower.
 """
@@ -23,13 +25,13 @@ from ponder3d.files import write_whole
 from ponder3d.geometry import keyed
 
 
-def write(root: Path, scenes: int, frames: int, points: int) -> None:
+def write(root: Path, scenes: int, frames: int, points: int, size: tuple[int, int] = (480, 640)) -> None:
     """Scenes with noise on the images, which is what recordings have: without it they would be a tenth of the size."""
-    room, random = ExampleRoom(num_frames=frames, size=(480, 640)), np.random.default_rng(0)
+    room, random = ExampleRoom(num_frames=frames, size=size), np.random.default_rng(0)
     images = []
     for i in range(frames):
         depth, surface = room.trace(i)
-        rgb = np.clip(COLOURS[surface] + random.normal(0, 4, (480, 640, 3)), 0, 255).astype(np.uint8)
+        rgb = np.clip(COLOURS[surface] + random.normal(0, 4, (*size, 3)), 0, 255).astype(np.uint8)
         noisy = depth + random.normal(0, 0.005, depth.shape)
         frame = RawFrame(str(i), room.intrinsics, room.pose(i), rgb, noisy.astype(np.float32))
         images.append(encode_frame(frame, 1000, 92))
@@ -49,11 +51,11 @@ def write(root: Path, scenes: int, frames: int, points: int) -> None:
             writer.add_array("intrinsics.npy", np.stack([room.intrinsics] * frames))
             writer.add_array("world_from_cam.npy", np.stack([room.pose(i) for i in range(frames)]))
             names = tuple(map(str, range(frames)))
-            index = SceneIndex(name, "train", "", names, (480, 640), 1000, points, dict(writer.members), (), "")
-            size, place = writer.finish(index)
+            index = SceneIndex(name, "train", "", names, size, 1000, points, dict(writer.members), (), "")
+            total, place = writer.finish(index)
             opened.write(END)
         data = (root / file).read_bytes()
-        entries.append(SceneEntry(name, "train", file, 0, size, place, points, frames))
+        entries.append(SceneEntry(name, "train", file, 0, total, place, points, frames))
         files[file] = len(data), hashlib.sha256(data).hexdigest()
     write_whole(root / FILE_NAME, Manifest("", "", {}, (), None, tuple(entries), files, ()).to_bytes())
 
@@ -89,7 +91,9 @@ def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--data", default="", help="prepared scenes, instead of generated ones")
     arguments.add_argument("--repeats", type=int, default=3)
+    arguments.add_argument("--quick", action="store_true", help="one round")
     args = arguments.parse_args()
+    args.repeats = 1 if args.quick else args.repeats
     torch.set_num_threads(1)
     with saved(args.save), tempfile.TemporaryDirectory() as folder:
         root = args.data
