@@ -1,17 +1,20 @@
 """Commands about data: ``ponder3d prepare | doctor | shard``."""
 
-import itertools
+import inspect
 from dataclasses import dataclass, replace
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from ponder3d.data.doctor.opening import PREPARED, config_of, kind_of
 from ponder3d.data.prepared.manifest import Manifest
 from ponder3d.data.prepared.prepare import Estimate, Preparation, Preparing, free_bytes, raw_datasets
 from ponder3d.data.prepared.scene_file import PrepareOptions
 from ponder3d.data.prepared.shard import pack
 from ponder3d.data.raw.dataset import RawDatasetConfig
+from ponder3d.data.raw.rgbd import RGBDConfig
 from ponder3d.engine.log import Progress
 from ponder3d.report.doctor_page import doctor as examine
 from ponder3d.report.doctor_page import summary_table
@@ -43,14 +46,14 @@ def prepare(arguments: list[str]) -> int:
     name, *rest = arguments
     if name not in kinds:
         raise ValueError(f"prepare: no kind of dataset {name!r}; known are {', '.join(kinds)}")
-    places = list(itertools.takewhile(lambda word: not word.startswith("-"), rest[:2]))
+    places = list(takewhile(lambda word: not word.startswith("-"), rest[:2]))
     raw, out = (*places, "RAW", "OUT")[:2]
     options = tyro.cli(
         _PrepareOptions,
         default=_PrepareOptions(replace(kinds[name](), root=raw), PrepareOptions()),
         args=rest[len(places) :],
         prog=f"ponder3d prepare {name} RAW OUT",
-        description=kinds[name].__doc__,
+        description=inspect.getdoc(kinds[name]),
     )
     if len(places) < 2:
         raise ValueError(f"usage: ponder3d prepare {name} RAW OUT [options]")
@@ -75,12 +78,10 @@ class _DoctorOptions:
     """Look a dataset over, as it was downloaded or prepared: poses, depth, colours, labels, points, copies, damage.
 
     Prints a table and writes a page with pictures, OUT/index.html, and OUT/skip.tsv, a list of what is not usable: give
-    it to --options.skip, --data.skip or --skip, or have it written where readers look with --apply. Exits with 3 if
-    something is not usable.
+    it to prepare with --skip or to train with --data.skip, or have it written where readers look with --apply. Exits
+    with 3 if something is not usable.
     """
 
-    data: Annotated[str, tyro.conf.Positional]
-    """Directory of the dataset, or the URL of a prepared one."""
     out: str = ""
     """Directory of the page; empty: runs/doctor/ and the name of the dataset's directory."""
     kind: str = ""
@@ -91,10 +92,25 @@ class _DoctorOptions:
     """Also write the list of what is not usable to DATA/skip.tsv."""
 
 
+@dataclass(frozen=True)
+class _RawDoctorOptions(_DoctorOptions):
+    __doc__ = _DoctorOptions.__doc__
+
+    dataset: Annotated[RawDatasetConfig, tyro.conf.arg(name="")] = RGBDConfig()
+
+
 def doctor(arguments: list[str]) -> int:
     """``ponder3d doctor``."""
-    options = tyro.cli(_DoctorOptions, args=arguments, prog="ponder3d doctor")
-    out = options.out or f"runs/doctor/{options.data.rstrip('/').rpartition('/')[2] or 'data'}"
+    about = inspect.getdoc(_DoctorOptions)
+    if not arguments or arguments[0].startswith("-"):
+        tyro.cli(_DoctorOptions, args=["--help"], prog="ponder3d doctor DATA", description=about)
+    data, *rest = arguments
+    asked = next((value for flag, value in pairwise(rest) if flag == "--kind"), "")
+    kind = kind_of(data, asked)
+    default = _DoctorOptions() if kind == PREPARED else _RawDoctorOptions(dataset=config_of(data, kind))
+    options = tyro.cli(type(default), default=default, args=rest, prog=f"ponder3d doctor {data}", description=about)
+    config = options.dataset if isinstance(options, _RawDoctorOptions) else None
+    out = options.out or f"runs/doctor/{data.rstrip('/').rpartition('/')[2] or 'data'}"
     shown: list[Progress] = []
 
     def report(scene: str, number: int, total: int) -> None:
@@ -103,7 +119,7 @@ def doctor(arguments: list[str]) -> int:
         shown[0].show(number, {})
 
     try:
-        examination, page = examine(options.data, options.kind, out, options.frames, options.apply, report)
+        examination, page = examine(data, kind, out, options.frames, options.apply, config, report)
     finally:
         for progress in shown:
             progress.close()

@@ -1,5 +1,6 @@
 """Reading the images of posed RGB-D frames. Whatever is wrong with a file comes out as one DataError that names it."""
 
+import functools
 import io
 import warnings
 from collections.abc import Iterator
@@ -308,6 +309,19 @@ def _colour_grid(
     colour, depth = matrices
     if colour is None or depth is None:
         return None
+    return _looked_up(tuple(colour.flatten()), tuple(depth.flatten()), colour_size, depth_size, size)
+
+
+@functools.lru_cache(maxsize=2)
+def _looked_up(
+    colour_matrix: tuple[float, ...],
+    depth_matrix: tuple[float, ...],
+    colour_size: tuple[int, int],
+    depth_size: tuple[int, int],
+    size: tuple[int, int],
+) -> Float[Tensor, "1 H W 2"]:
+    """The grid of ``_colour_grid``; the frames of a scene have one, and it takes longer to make than to use."""
+    colour, depth = (np.array(values).reshape(3, 3) for values in (colour_matrix, depth_matrix))
     v, u = np.meshgrid(
         *[(np.arange(n) + 0.5) * o / n - 0.5 for n, o in zip(size, depth_size, strict=True)], indexing="ij"
     )

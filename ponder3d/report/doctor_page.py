@@ -10,6 +10,7 @@ from ponder3d.data.dataset import DataError
 from ponder3d.data.doctor.examine import examine
 from ponder3d.data.doctor.findings import Examination, Finding, Picture, SceneReport
 from ponder3d.data.doctor.opening import open_data
+from ponder3d.data.raw.dataset import RawDatasetConfig
 from ponder3d.data.skip_list import FILE_NAME, SkipList, read_skip_list, write_skip_list
 from ponder3d.report.html import Page, chart, cloud, picture
 from ponder3d.report.svg import Bar, bar_chart
@@ -30,6 +31,7 @@ def doctor(
     out: str = "doctor",
     frames: int = 60,
     apply: bool = False,
+    config: RawDatasetConfig | None = None,
     progress: Callable[[str, int, int], None] = lambda scene, number, total: None,
 ) -> tuple[Examination, Path]:
     """Examine a dataset and write the page and the skip list.
@@ -40,6 +42,7 @@ def doctor(
         out: directory of the page.
         frames: of each scene that are looked at; 0: all.
         apply: also write the skip list where readers of the dataset look for it; entries that are there stay.
+        config: how a raw dataset is read; None: as ``config_of`` says.
         progress: see ``examine``.
 
     Returns:
@@ -55,7 +58,8 @@ def doctor(
         raise DataError(f"{data}: no directory to write {FILE_NAME} into; copy that of the page there yourself")
     present = Path(data) / FILE_NAME
     keep = read_skip_list(present) if apply and present.is_file() else SkipList()
-    examination = examine(open_data(data, kind), frames, source=data, progress=progress)
+    dataset = open_data(data, kind) if config is None else config.build()
+    examination = examine(dataset, frames, source=data, progress=progress)
     page = write_doctor_page(examination, Path(out))
     if apply:
         write_skip_list(present, examination.unusable, keep)
