@@ -71,7 +71,7 @@ class RawRoom(RawScene):
     def __init__(self, config: RawRoomsConfig, number: int):
         self.config, self.number = config, number
         self.room = ExampleRoom(half_width=2.0 + 0.1 * number, num_frames=config.frames)
-        self.name, self.source = f"room_{number:02d}", f"rooms/room {number}"
+        self.name, self.source = f"room_{number:02d}", f"{config.root or 'rooms'}/room {number}"
         self.split = "val" if number % 3 == 2 else "train"
         self.frames = tuple(f"{10 * i}" for i in range(config.frames))[:: config.every]
 

@@ -7,6 +7,7 @@ bytes of one that was not. ``manifest.json`` comes last.
 
 import concurrent.futures
 import contextlib
+import errno
 import fcntl
 import hashlib
 import importlib
@@ -20,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -29,11 +30,13 @@ import torch
 import ponder3d.data.raw
 from ponder3d.config import Config, essence, fingerprint
 from ponder3d.data.dataset import DataError
-from ponder3d.data.prepared.container import END, SceneIndex, find_index, parse_index, verify
+from ponder3d.data.limited import read_scene_list
+from ponder3d.data.prepared.container import END, find_index, parse_index, verify
+from ponder3d.data.prepared.fusing import CloudBuilder
 from ponder3d.data.prepared.manifest import FILE_NAME, Manifest, SceneEntry
-from ponder3d.data.prepared.scene_file import PrepareOptions, encode_frame, write_scene
+from ponder3d.data.prepared.scene_file import PrepareOptions, encode_frame, without_root, write_scene
 from ponder3d.data.raw.dataset import Problem, RawDataset, RawDatasetConfig, RawFrame, RawScene
-from ponder3d.data.skip_list import SkipList, read_skip_list
+from ponder3d.data.skip_list import skip_list_of
 from ponder3d.files import sweep, write_whole
 
 Report = Callable[[int, int, dict[str, float]], None]
@@ -79,30 +82,41 @@ def raw_datasets() -> dict[str, type[RawDatasetConfig]]:
 def estimate(dataset: RawDataset, scenes: Sequence[RawScene], options: PrepareOptions, sample: int = 3) -> Estimate:
     """Read and encode a few frames of a few scenes, and conclude from them to all.
 
-    What cannot be read counts for nothing.
+    What cannot be read counts for nothing. How large a cloud becomes that is fused from frames shows only when it is
+    done; it is taken to grow with the square root of their number, as views overlap.
     """
     seconds = size = frame_seconds = frame_size = 0.0
     read = taken = 0
+    looks_at_frames = options.images
     for number in range(min(sample, len(scenes))):
         scene = scenes[number * len(scenes) // min(sample, len(scenes))]
         started = time.monotonic()
         try:
             points = scene.read_points()
             size += 0 if points is None else points.nbytes
-            taken += 1
             seconds += time.monotonic() - started
+            taken += 1
+            if not options.images and points is not None:
+                continue
+            looks_at_frames = True
             started = time.monotonic()
+            cloud = CloudBuilder(options.cloud_spacing) if points is None else None
             names = scene.frames[:: max(1, len(scene.frames) // sample)][:sample]
-            for frame in scene.read_frames(names) if options.images else ():
-                if isinstance(frame, RawFrame):
+            used = [frame for frame in scene.read_frames(names) if isinstance(frame, RawFrame)]
+            for frame in used:
+                if options.images:
                     files = encode_frame(frame, dataset.depth_units, options.jpeg_quality)
                     # A tar header and half a block of padding for each file.
                     frame_size += sum(len(data) + 768 for data in files.values())
-                    read += 1
+                if cloud is not None:
+                    cloud.add(frame)
+            if cloud is not None and used:
+                size += cloud.points(scene.source).nbytes * (len(scene.frames) / len(used)) ** 0.5
+            read += len(used)
             frame_seconds += time.monotonic() - started
-        except DataError:
+        except (DataError, OSError):
             continue
-    frames = sum(len(scene.frames) for scene in scenes) if options.images else 0
+    frames = sum(len(scene.frames) for scene in scenes) if looks_at_frames else 0
     total = frame_seconds / max(read, 1) * frames + seconds / max(taken, 1) * len(scenes)
     return Estimate(
         scenes=len(scenes),
@@ -121,26 +135,42 @@ class Preparing:
 
     def __init__(self, preparation: Preparation, out: Path):
         self.preparation, self.out = preparation, out
-        options = preparation.options
         self.dataset = preparation.dataset.build()
-        self.skip = read_skip_list(Path(options.skip)) if options.skip else SkipList()
-        # What a scene becomes does not depend on which others are taken, and on a skip list by what it says.
-        self.identity = fingerprint(replace(preparation, options=replace(options, scenes="", skip=_digest(self.skip))))
-        self.scenes = _chosen(self.dataset, preparation.options)
+        self.skip = skip_list_of(Path(preparation.dataset.root), preparation.options.skip)
+        # What a scene becomes depends neither on where things are nor on which other scenes are taken.
+        self.choices = _without_places(preparation)
+        self._fingerprint = fingerprint(self.choices)
+        chosen = _chosen(self.dataset, preparation.options)
+        self.scenes = tuple(s for s in self.dataset.scenes if s.name in chosen or (out / self.file(s)).exists())
+        """The scenes that were asked for, and those that are there from before."""
         self._refuse_other_contents()
 
+    @staticmethod
+    def file(scene: RawScene) -> str:
+        """Where a scene is kept, relative to ``out``."""
+        return f"scenes/{scene.split}/{scene.name}.tar"
+
+    def identity(self, scene: str) -> str:
+        """Fingerprint of all choices that a scene depends on."""
+        entries = sorted(item for item in self.skip.entries.items() if item[0][0] == scene)
+        digest = hashlib.sha256(repr(entries).encode()).hexdigest()[:12]
+        return f"{self._fingerprint}-{digest}" if entries else self._fingerprint
+
     def estimate(self) -> Estimate:
-        """What it will take, all scenes included."""
-        return estimate(self.dataset, self.scenes, self.preparation.options)
+        """What it will take for the scenes that are not there yet."""
+        missing = [scene for scene in self.scenes if not (self.out / self.file(scene)).exists()]
+        return estimate(self.dataset, missing, self.preparation.options)
 
     def run(self, report: Report = lambda done, total, figures: None) -> Manifest:
         """Prepare every scene that is not there yet, and write the manifest.
 
-        A scene that cannot be used is left out and listed in the manifest.
+        A scene that cannot be used is left out and listed in the manifest. Scenes with a ``file`` problem are read
+        again: somebody may have fetched the file anew.
 
         Raises:
             DataError: not a single scene could be used.
-            OSError: the disk is full, or the like; what is done stays, and the same call continues.
+            OSError: the disk is full, or a scene's files cannot be reached; what is done stays, and the same call
+                continues.
             ValueError: another process prepares into the same directory.
         """
         self.out.mkdir(parents=True, exist_ok=True)
@@ -149,7 +179,7 @@ class Preparing:
                 sweep(self.out / "scenes" / split)
             sweep(self.out)
             problems = [*self.dataset.problems]
-            waiting, entries, files = [], [], {}
+            waiting: list[RawScene] = []
             for scene in self.scenes:
                 reason = self.skip.scene(scene.name)
                 if reason:
@@ -157,15 +187,16 @@ class Preparing:
                 else:
                     waiting.append(scene)
             done = self._run_all(waiting, report)
+            entries, files = [], {}
             for scene in waiting:
                 result = done[scene.name]
-                if isinstance(result, str):
-                    problems.append(Problem(scene.name, "", "file", result))
+                if isinstance(result, _Failed):
+                    problems.append(Problem(scene.name, "", "file", result.why))
                     continue
-                entry, index, digest = result
-                entries.append(entry)
-                files[entry.file] = digest
-                problems += index.problems
+                entries.append(result.entry)
+                files[result.entry.file] = result.digest
+                problems += result.problems
+            _raise_unreached([result for result in done.values() if isinstance(result, _Failed) and result.again])
             if not entries:
                 raise DataError(
                     f"{self.preparation.dataset.root}: none of {len(self.scenes)} scenes can be used; {problems[0]}"
@@ -173,27 +204,35 @@ class Preparing:
             manifest = Manifest(
                 dataset=type(self.preparation.dataset).__module__.rpartition(".")[2],
                 written_by=f"ponder3d {version('ponder3d')}",
-                options=essence(self.preparation),
+                options=essence(self.choices),
                 tables=self.dataset.tables,
                 known_ids=self.dataset.known_ids,
                 scenes=tuple(entries),
                 files=files,
-                problems=tuple(sorted(problems)),
+                problems=tuple(sorted(self._placeless(problem) for problem in problems)),
             )
             write_whole(self.out / FILE_NAME, manifest.to_bytes())
             return manifest
 
-    def _run_all(self, scenes: Sequence[RawScene], report: Report) -> dict[str, "_Done | str"]:
-        """What came of each scene: where it is, or why it cannot be used."""
+    def _placeless(self, problem: Problem) -> Problem:
+        return replace(problem, what=without_root(problem.what, self.preparation.dataset.root))
+
+    def _run_all(self, scenes: Sequence[RawScene], report: Report) -> "dict[str, _Done | _Failed]":
+        """What came of each scene."""
         processes = _processes(self.preparation.options, len(scenes))
-        done: dict[str, _Done | str] = {}
+        done: dict[str, _Done | _Failed] = {}
         frames = 0
+
+        def note(name: str, result: _Done | _Failed) -> None:
+            nonlocal frames
+            done[name] = result
+            frames += 0 if isinstance(result, _Failed) else result.entry.frames
+            report(len(done), len(scenes), {"frames": float(frames)})
+
         report(0, len(scenes), {})
         if processes == 1:
             for scene in scenes:
-                result = done[scene.name] = self._prepare(scene)
-                frames += 0 if isinstance(result, str) else len(result[1].frames)
-                report(len(done), len(scenes), {"frames": float(frames)})
+                note(scene.name, self._prepare(scene))
             return done
         context = multiprocessing.get_context("spawn")
         arguments = (self.preparation, self.out, os.getpid())
@@ -201,29 +240,36 @@ class Preparing:
             futures = {pool.submit(_prepare_one, scene.name): scene.name for scene in scenes}
             try:
                 for future in concurrent.futures.as_completed(futures):
-                    result = done[futures[future]] = future.result()
-                    frames += 0 if isinstance(result, str) else len(result[1].frames)
-                    report(len(done), len(scenes), {"frames": float(frames)})
+                    note(futures[future], future.result())
             except BrokenProcessPool as error:
                 raise ChildProcessError(
-                    f"a process that prepared scenes was killed, perhaps for its memory; {len(done)} of {len(scenes)} "
-                    "scenes are done, and the same command continues"
+                    f"a process that prepared scenes was killed, perhaps for its memory, or could not start; "
+                    f"{len(done)} of {len(scenes)} scenes are done, and the same command continues"
                 ) from error
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
         return done
 
-    def _prepare(self, scene: RawScene) -> "_Done | str":
-        """Prepare one scene unless it is there already; where it is, or why it cannot be used."""
-        file = f"scenes/{scene.split}/{scene.name}.tar"
-        path = self.out / file
+    def _prepare(self, scene: RawScene) -> "_Done | _Failed":
+        """Prepare one scene unless it is there already."""
+        file = self.file(scene)
+        path, identity = self.out / file, self.identity(scene.name)
+        root = self.preparation.dataset.root
         try:
             with contextlib.suppress(FileNotFoundError, DataError):  # not there, or damaged since: made anew
-                return _finished(path, file, self.identity)
-            write_scene(path, scene, self.dataset, self.preparation.options, self.skip, self.identity)
-            return _finished(path, file, self.identity)
+                done = _finished(path, file, identity)
+                if not any(problem.kind == "file" for problem in done.problems):
+                    return done
+            write_scene(path, scene, self.dataset, self.preparation.options, self.skip, identity, root)
+            return _finished(path, file, identity)
         except DataError as error:
-            return str(error)
+            return _Failed(str(error), again=False)
+        except MemoryError:
+            return _Failed(f"{scene.source}: not enough memory", again=True)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                raise  # no other scene would fare better
+            return _Failed(f"{scene.source}: {error}", again=True)
 
     def _refuse_other_contents(self) -> None:
         """See that what is in ``out`` belongs to the same preparation."""
@@ -231,8 +277,8 @@ class Preparing:
             return
         if not self.out.is_dir():
             raise DataError(f"{self.out}: not a directory; choose another place")
-        own = ("scenes", FILE_NAME, LOCK, "skip.tsv")
-        strangers = [p.name for p in self.out.iterdir() if p.name not in own and not p.name.startswith(".tmp-")]
+        own = ("scenes", FILE_NAME, "skip.tsv", "lost+found")
+        strangers = [p.name for p in self.out.iterdir() if p.name not in own and not p.name.startswith(".")]
         if strangers:
             raise DataError(f"{self.out}: holds {strangers[0]}, which is not of a prepared dataset; choose another")
         for path in sorted(self.out.glob("scenes/*/*.tar")):
@@ -241,42 +287,69 @@ class Preparing:
                     index = parse_index(find_index(file, str(path))[2], str(path))
             except DataError:
                 continue  # damaged: it will be made anew
-            if index.options != self.identity:
+            before = index.options.partition("-")[0]
+            if before != self._fingerprint:
                 raise DataError(
-                    f"{path}: prepared with other choices (fingerprint {index.options}, now {self.identity}); choose "
-                    "an empty directory, or the options of before"
+                    f"{path}: prepared with other choices (fingerprint {before}, now {self._fingerprint}); choose an "
+                    "empty directory, or the options of before"
                 )
             return  # one stands for all: the others are looked at when their turn comes
 
 
-_Done = tuple[SceneEntry, SceneIndex, tuple[int, str]]
-"""Where a scene is, its index, and bytes and SHA-256 of its file."""
+@dataclass(frozen=True)
+class _Done:
+    """A scene that is there and whole."""
+
+    entry: SceneEntry
+    problems: tuple[Problem, ...]
+    digest: tuple[int, str]
+    """Bytes and SHA-256 of its file."""
 
 
-def _chosen(dataset: RawDataset, options: PrepareOptions) -> tuple[RawScene, ...]:
-    """The scenes that the options name.
+@dataclass(frozen=True)
+class _Failed:
+    """A scene that is not there."""
+
+    why: str
+    again: bool
+    """Whether it may well work the next time: its files could not be reached."""
+
+
+def _raise_unreached(failed: Sequence[_Failed]) -> None:
+    if failed:
+        raise OSError(
+            f"{len(failed)} scenes could not be read, the first: {failed[0].why}; the others are done, and the same "
+            "command tries these again"
+        )
+
+
+def _chosen(dataset: RawDataset, options: PrepareOptions) -> frozenset[str]:
+    """Names of the scenes that the options ask for.
 
     Raises:
         DataError: the list cannot be read, or names a scene that is not there.
     """
+    there = frozenset(scene.name for scene in dataset.scenes)
     if not options.scenes:
-        return dataset.scenes
-    try:
-        names = {line.strip() for line in Path(options.scenes).read_text().splitlines() if line.strip()}
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{options.scenes}: cannot be read as a list of scenes ({error})") from error
-    missing = sorted(names - {scene.name for scene in dataset.scenes})
+        return there
+    names = frozenset(read_scene_list(Path(options.scenes)))
+    missing = sorted(names - there)
     if missing:
         raise DataError(f"{options.scenes}: {missing[0]} and {len(missing) - 1} more scenes are not in the dataset")
-    return tuple(scene for scene in dataset.scenes if scene.name in names)
+    return names
 
 
-def _digest(skip: SkipList) -> str:
-    return hashlib.sha256(repr(sorted(skip.entries.items())).encode()).hexdigest() if skip.entries else ""
+def _without_places(preparation: Preparation) -> Preparation:
+    """The same choices wherever files lie: of directories it only matters whether they are given."""
+    roots = [field.name for field in fields(preparation.dataset) if field.name.endswith("root")]  # type: ignore[arg-type]
+    given = {name: "given" if getattr(preparation.dataset, name) else "" for name in roots}
+    options = replace(preparation.options, scenes="", skip="")
+    return Preparation(replace(preparation.dataset, **given), options)
 
 
 def _processes(options: PrepareOptions, jobs: int) -> int:
-    return max(1, min(options.workers or os.cpu_count() or 1, jobs))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(options.workers or cores, jobs))
 
 
 @contextlib.contextmanager
@@ -287,8 +360,7 @@ def alone(out: Path):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ValueError(f"{out}: another process is writing a dataset there") from error
-        yield
-    (out / LOCK).unlink(missing_ok=True)
+        yield  # the file stays: removed, it could be locked by one process and made anew by another
 
 
 _worker: tuple[Preparing, dict[str, RawScene]] | None = None
@@ -311,7 +383,7 @@ def _leave_with(parent: int) -> None:
     os._exit(1)
 
 
-def _prepare_one(name: str) -> _Done | str:
+def _prepare_one(name: str) -> _Done | _Failed:
     assert _worker is not None
     preparing, scenes = _worker
     return preparing._prepare(scenes[name])
@@ -332,7 +404,7 @@ def _finished(path: Path, file: str, identity: str) -> _Done:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
         length = opened.tell()
     entry = SceneEntry(index.name, index.split, file, 0, size, place, index.points, len(index.frames))
-    return entry, index, (length, digest)
+    return _Done(entry, index.problems, (length, digest))
 
 
 def free_bytes(out: Path) -> int:

@@ -1,7 +1,7 @@
 """From a scene in its publisher's layout to a prepared one. Frames pass through one at a time."""
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,9 +29,9 @@ class PrepareOptions(Config):
     cloud_spacing: float = 0.02
     """Metres; where a dataset has only images, their depth makes a cloud of one point per voxel of this size."""
     skip: str = ""
-    """Skip list of scenes and frames to leave out, such as the doctor's."""
+    """Skip list of scenes and frames to leave out, such as the doctor's; empty: RAW/skip.tsv, if there is one."""
     scenes: str = ""
-    """Text file with the names of the scenes to take, one a line; empty takes all."""
+    """Text file with the names of the scenes to take, one a line; empty takes all. Those of before stay."""
     workers: int = incidental(0)
     """Processes; 0 takes one per core."""
 
@@ -45,7 +45,13 @@ class PrepareOptions(Config):
 
 
 def write_scene(
-    path: Path, scene: RawScene, dataset: RawDataset, options: PrepareOptions, skip: SkipList, identity: str
+    path: Path,
+    scene: RawScene,
+    dataset: RawDataset,
+    options: PrepareOptions,
+    skip: SkipList,
+    identity: str,
+    root: str = "",
 ) -> None:
     """Prepare one scene as a tar file of its own, whole or not at all.
 
@@ -56,18 +62,25 @@ def write_scene(
         options: how to keep it.
         skip: frames to leave out.
         identity: fingerprint of all choices, kept in the index.
+        root: directory that what is said about the scene's files is relative to.
 
     Raises:
         DataError: the scene cannot be used.
         OSError: the file cannot be written.
     """
     with replacing(path) as file:
-        _write(file, scene, dataset, options, skip, identity)
+        _write(file, scene, dataset, options, skip, identity, root)
         file.write(END)
 
 
 def _write(
-    file: BinaryIO, scene: RawScene, dataset: RawDataset, options: PrepareOptions, skip: SkipList, identity: str
+    file: BinaryIO,
+    scene: RawScene,
+    dataset: RawDataset,
+    options: PrepareOptions,
+    skip: SkipList,
+    identity: str,
+    root: str,
 ) -> None:
     points = scene.read_points()
     if points is not None and (wrong := points_problem(points, dataset.known_ids)):
@@ -94,16 +107,21 @@ def _write(
         SceneIndex(
             name=scene.name,
             split=scene.split,
-            source=scene.source,
+            source=without_root(scene.source, root),
             frames=tuple(views.names),
             size=views.size if views.names else None,
             depth_units=dataset.depth_units,
             points=len(points.xyz),
             members=writer.members,
-            problems=tuple(views.problems),
+            problems=tuple(replace(p, what=without_root(p.what, root)) for p in views.problems),
             options=identity,
         )
     )
+
+
+def without_root(text: str, root: str) -> str:
+    """A message without the directory that all files lie in: what is kept does not depend on where it was made."""
+    return text.replace(f"{Path(root)}/", "") if root else text
 
 
 class _Views:
@@ -133,7 +151,12 @@ class _Views:
             return None
         self.size = size
         if self.options.images:
-            for name, data in encode_frame(frame, self.dataset.depth_units, self.options.jpeg_quality).items():
+            try:
+                files = encode_frame(frame, self.dataset.depth_units, self.options.jpeg_quality)
+            except DataError as error:
+                self.problems.append(Problem(scene, frame.name, "label", str(error)))
+                return None
+            for name, data in files.items():
                 self.writer.add(f"f{len(self.names):06d}.{name}", data)
             self.names.append(frame.name)
             self.intrinsics.append(frame.intrinsics.astype(np.float64))

@@ -17,8 +17,8 @@ from ponder3d.config import Config
 from ponder3d.data.dataset import DataError
 from ponder3d.types import LabelSet
 
-SCENE_NAME = re.compile(r"[A-Za-z0-9_-]+$")
-"""Scenes become keys of tar members, where a dot ends the key."""
+SCENE_NAME = re.compile(r"[A-Za-z0-9_-]{1,70}$")
+"""Scenes become keys of tar members, where a dot ends the key and a name has 100 characters."""
 
 
 @dataclass(frozen=True, order=True)
@@ -181,5 +181,7 @@ def checked_scenes(scenes: Sequence[RawScene], root: str) -> tuple[RawScene, ...
             raise DataError(f"{two.source}: a scene named {two.name} is also in {one.source}; rename one of them")
     for scene in ordered:
         if not SCENE_NAME.match(scene.name):
-            raise DataError(f"{scene.source}: {scene.name!r} is no name for a scene; use letters, digits, _ and -")
+            raise DataError(
+                f"{scene.source}: {scene.name!r} is no name for a scene; use at most 70 letters, digits, _ and -"
+            )
     return ordered

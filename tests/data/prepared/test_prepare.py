@@ -1,5 +1,6 @@
 """Preparing: what is kept is what was read; stopped and continued, it ends with the same bytes."""
 
+import errno
 import io
 import multiprocessing
 import os
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from raw_rooms import RAW_IDS, RawRoomsConfig
+from raw_rooms import RAW_IDS, RawRoom, RawRoomsConfig
 
 from ponder3d.data.dataset import DataError
 from ponder3d.data.prepared import prepare
@@ -41,7 +42,8 @@ def contents(path: Path) -> tuple[SceneIndex, dict[str, bytes]]:
 
 
 def tree(out: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(out)): p.read_bytes() for p in sorted(out.rglob("*")) if p.is_file()}
+    files = [path for path in sorted(out.rglob("*")) if path.is_file() and path.name != prepare.LOCK]
+    return {str(path.relative_to(out)): path.read_bytes() for path in files}
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +63,7 @@ def test_the_manifest(prepared):
     assert manifest.dataset == "raw_rooms" and manifest.known_ids == {0, 10, 20, 30, 400}
     assert [table.name for table in manifest.tables] == ["all", "things"]
     assert manifest.problems == tuple(
-        Problem(f"room_0{i}", "30", "pose", f"rooms/room {i}, frame 30: pose is not finite") for i in range(3)
+        Problem(f"room_0{i}", "30", "pose", f"room {i}, frame 30: pose is not finite") for i in range(3)
     )
     assert (manifest.to_bytes(), sorted(manifest.files)) == (
         (prepared / FILE_NAME).read_bytes(),
@@ -125,7 +127,7 @@ def test_without_images(tmp_path):
 def test_scenes_that_cannot_be_read_are_listed(tmp_path):
     manifest = Preparing(preparation(broken=(1,)), tmp_path / "out").run()
     assert [scene.name for scene in manifest.scenes] == ["room_00", "room_02"]
-    assert Problem("room_01", "", "file", "rooms/room 1: the file is cut short") in manifest.problems
+    assert Problem("room_01", "", "file", "room 1: the file is cut short") in manifest.problems
     with pytest.raises(DataError, match=r"rooms: none of 1 scenes can be used; room_00: file: .* cut short"):
         Preparing(preparation(broken=(0,), num=1), tmp_path / "none").run()
     assert not (tmp_path / "none" / FILE_NAME).exists()
@@ -148,12 +150,73 @@ def test_a_skip_list_and_a_list_of_scenes(tmp_path, prepared):
 
 
 def test_more_scenes_can_be_added(tmp_path, prepared):
-    (tmp_path / "some.txt").write_text("room_02\n")
-    Preparing(preparation(scenes=str(tmp_path / "some.txt")), tmp_path / "out").run()
+    for name in ("room_02", "room_00"):
+        (tmp_path / "some.txt").write_text(f"{name}\n")
+        Preparing(preparation(scenes=str(tmp_path / "some.txt")), tmp_path / "out").run()
+    manifest = parse_manifest((tmp_path / "out" / FILE_NAME).read_bytes(), "m")
+    assert [scene.name for scene in manifest.scenes] == ["room_00", "room_02"], "those of before stay"
     first = (tmp_path / "out/scenes/val/room_02.tar").stat().st_ino
-    Preparing(preparation(), tmp_path / "out").run()
+    rest = Preparing(preparation(), tmp_path / "out")
+    assert rest.estimate().scenes == 1
+    rest.run()
     assert tree(tmp_path / "out") == tree(prepared)
     assert (tmp_path / "out/scenes/val/room_02.tar").stat().st_ino == first, "not made again"
+
+
+def test_a_new_entry_of_the_skip_list_concerns_its_scene_alone(tmp_path, prepared):
+    shutil.copytree(prepared, tmp_path / "out")
+    paths = [tmp_path / "out/scenes/train" / f"room_0{i}.tar" for i in (0, 1)]
+    before = [path.stat().st_ino for path in paths]
+    (tmp_path / "skip.tsv").write_text("room_01\t20\tcolour: black\n")
+    manifest = Preparing(preparation(skip=str(tmp_path / "skip.tsv")), tmp_path / "out").run()
+    assert [scene.frames for scene in manifest.scenes] == [7, 6, 7]
+    assert [path.stat().st_ino == inode for path, inode in zip(paths, before, strict=True)] == [True, False]
+
+
+def test_the_skip_list_beside_the_data_is_taken(tmp_path):
+    (tmp_path / "skip.tsv").write_text("room_01\t\tpose: all wrong\n")
+    one = preparation()
+    one = replace(one, dataset=replace(one.dataset, root=str(tmp_path)))
+    assert [scene.name for scene in Preparing(one, tmp_path / "out").run().scenes] == ["room_00", "room_02"]
+
+
+def test_bytes_do_not_depend_on_where_the_data_are(tmp_path, prepared):
+    one = preparation()
+    moved = Preparing(replace(one, dataset=replace(one.dataset, root="/elsewhere/rooms")), tmp_path / "out")
+    moved.run()
+    assert tree(tmp_path / "out") == tree(prepared) and b"elsewhere" not in b"".join(tree(tmp_path / "out").values())
+
+
+def test_files_that_come_later(tmp_path, prepared, monkeypatch):
+    """A scene that lacked a file is read again, one whose disk failed is an error at the end."""
+    whole, fault = RawRoom.read_frames, [lambda: Problem("room_01", "20", "file", "20.jpg: no such file")]
+
+    def read(self, names):
+        for name, frame in zip(names, whole(self, names), strict=True):
+            yield fault[0]() if (self.number, name) == (1, "20") else frame
+
+    def broken_disk():
+        raise OSError(errno.EIO, "Input/output error", "20.jpg")
+
+    monkeypatch.setattr(RawRoom, "read_frames", read)
+    assert [s.frames for s in Preparing(preparation(), tmp_path / "out").run().scenes] == [7, 6, 7]
+    fault[0] = broken_disk
+    with pytest.raises(OSError, match=r"1 scenes could not be read, the first: .*20\.jpg.*tries these again"):
+        Preparing(preparation(), tmp_path / "new").run()
+    assert (tmp_path / "new/scenes/val/room_02.tar").exists() and not (tmp_path / "new" / FILE_NAME).exists()
+    monkeypatch.undo()
+    for name in ("out", "new"):
+        Preparing(preparation(), tmp_path / name).run()
+        assert tree(tmp_path / name) == tree(prepared)
+
+
+def test_a_full_disk_stops_at_once(tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(prepare, "write_scene", full)
+    with pytest.raises(OSError, match="No space left"):
+        Preparing(preparation(), tmp_path / "out").run()
 
 
 def test_other_choices_need_another_directory(prepared, tmp_path):
@@ -178,12 +241,12 @@ def test_a_damaged_scene_is_made_again(prepared, tmp_path, place):
 
 
 def test_only_one_process_prepares(tmp_path):
-    with prepare.alone(tmp_path), pytest.raises(ValueError, match="another process is preparing"):
+    with prepare.alone(tmp_path), pytest.raises(ValueError, match="another process is writing a dataset there"):
         Preparing(preparation(), tmp_path).run()
 
 
-def test_the_estimate_is_about_right(prepared):
-    found = Preparing(preparation(), prepared).estimate()
+def test_the_estimate_is_about_right(prepared, tmp_path):
+    found = Preparing(preparation(), tmp_path).estimate()
     size = sum(path.stat().st_size for path in prepared.rglob("*.tar"))
     assert (found.scenes, found.frames) == (3, 24) and 0.7 < found.bytes / size < 1.3 and found.seconds > 0
 
@@ -229,8 +292,7 @@ def test_killed_twenty_times_it_ends_with_the_same_bytes(tmp_path):
     check_kills(tmp_path, 20, preparation(seconds=0.02, num=40, workers=2), seconds=12)
 
 
-def test_replaced_options(prepared):
+def test_how_many_processes_share_the_work_is_no_choice(prepared):
     one = preparation()
-    assert Preparing(replace(one, options=replace(one.options, workers=7)), prepared).identity == (
-        Preparing(one, prepared).identity
-    ), "how many processes share the work is not a choice of what comes out"
+    other = replace(one, options=replace(one.options, workers=7))
+    assert Preparing(other, prepared).identity("room_00") == Preparing(one, prepared).identity("room_00")
