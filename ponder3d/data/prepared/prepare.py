@@ -29,6 +29,7 @@ import torch
 import ponder3d.data.raw
 from ponder3d.config import Config, essence, fingerprint
 from ponder3d.data.dataset import DataError
+from ponder3d.data.faults import raise_if_of_machine
 from ponder3d.data.prepared.container import END, SceneIndex, find_index, parse_index, verify
 from ponder3d.data.prepared.manifest import FILE_NAME, Manifest, SceneEntry
 from ponder3d.data.prepared.scene_file import PrepareOptions, encode_frame, write_scene
@@ -264,6 +265,7 @@ def _chosen(dataset: RawDataset, options: PrepareOptions) -> tuple[RawScene, ...
     try:
         names = {line.strip() for line in Path(options.scenes).read_text().splitlines() if line.strip()}
     except (OSError, UnicodeDecodeError) as error:
+        raise_if_of_machine(error, options.scenes)
         raise DataError(f"{options.scenes}: cannot be read as a list of scenes ({error})") from error
     missing = sorted(names - {scene.name for scene in dataset.scenes})
     if missing:
