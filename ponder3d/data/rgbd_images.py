@@ -117,9 +117,8 @@ def _opened(path: Path | str, modes: tuple[str, ...], content: bytes | None = No
         with warnings.catch_warnings():
             # A decompression bomb is a warning up to twice Pillow's limit; here it is an error.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            file = (
-                open(path, "rb") if content is None else io.BytesIO(content)
-            )  # Pillow leaves open what it cannot read
+            # Pillow leaves files open that it fails to read.
+            file = open(path, "rb") if content is None else io.BytesIO(content)
             with file, Image.open(file) as image:
                 if image.mode not in modes:
                     raise DataError(f"{path}: an image of kind {image.mode}; expected {' or '.join(modes)}")
