@@ -5,6 +5,7 @@ import zipfile
 from pathlib import Path
 
 from ponder3d.data.dataset import DataError
+from ponder3d.data.faults import raise_if_of_machine
 
 _MOST_DEFLATED = 1032
 """Bytes that a byte of deflated data can become at most; a member that claims more is damaged."""
@@ -16,19 +17,21 @@ class Archive:
 
     Args:
         path: is read into memory as it is, compressed.
+        content: the file, if it was read already.
 
     Raises:
         DataError: it is no zip file, or a member's name is absolute, leads out of it, or occurs twice.
         OSError: it cannot be read.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, content: bytes | None = None):
         self.path = path
-        data = io.BytesIO(path.read_bytes())
+        data = io.BytesIO(path.read_bytes() if content is None else content)
         try:
             self._zip = zipfile.ZipFile(data)
             members = self._zip.infolist()
         except Exception as error:  # zipfile parses what it finds and raises what comes of it
+            raise_if_of_machine(error, path)
             raise DataError(f"{path}: no zip file, or a damaged one ({type(error).__name__}: {error})") from error
         self._members: dict[str, zipfile.ZipInfo] = {}
         for member in members:
@@ -64,6 +67,7 @@ class Archive:
         try:
             data = self._zip.read(member)
         except Exception as error:
+            raise_if_of_machine(error, self.path)
             raise DataError(f"{self.path}: member {name!r} is damaged ({type(error).__name__}: {error})") from error
         if len(data) != member.file_size:
             raise DataError(f"{self.path}: member {name!r} is cut short")

@@ -1,5 +1,6 @@
 """The contract of a dataset, and the configuration that builds one."""
 
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -11,6 +12,19 @@ from ponder3d.types import LabelSet, Scene
 
 class DataError(ValueError):
     """Data that cannot be used. The message names the file, the field and what to do about it."""
+
+
+def scene_name(source: str) -> str:
+    """The name of a scene, as lists of scenes have it and files of it are named: what ``Scene.source`` has after its
+    last ``/`` or ``:``; other characters than letters, digits, ``_``, ``-`` and ``.`` are replaced by ``_``.
+
+    Raises:
+        DataError: nothing is left of it.
+    """
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", re.split(r"[/:\\]", source)[-1]).lstrip(".")
+    if not name:
+        raise DataError(f"{source!r}: the source of a scene must end with a name, to name it by")
+    return name
 
 
 class SceneDataset(ABC):

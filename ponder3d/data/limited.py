@@ -15,7 +15,10 @@ import numpy as np
 import torch
 from torch import Generator
 
-from ponder3d.data.dataset import DataError
+from ponder3d.data.archive import Archive
+from ponder3d.data.dataset import DataError, scene_name
+from ponder3d.data.faults import raise_if_of_machine
+from ponder3d.data.npy import npy_array
 from ponder3d.data.transforms import Transform
 from ponder3d.types import Scene
 
@@ -71,7 +74,7 @@ class AnnotatedPoints(Transform):
     """Keep the labels of the points that a file lists for the scene: limited annotations, as benchmarks publish them.
 
     The numbers are those of the points in the publisher's files, so it comes before anything that drops or reorders
-    points. The scene's name is the last part of ``Scene.source``.
+    points. The scene's name is ``scene_name`` of its source.
     """
 
     file: str = ""
@@ -82,13 +85,13 @@ class AnnotatedPoints(Transform):
 
         Raises:
             ValueError: it has no labels, or the file lists other points than it has.
-            DataError: the file cannot be read.
+            DataError: the file cannot be read, or the source of the scene ends with no name.
         """
         if not self.file:
             return scene
         if scene.labels is None:
             raise ValueError(f"AnnotatedPoints: {scene.source} has no point labels")
-        name = scene.source.rstrip("/").rpartition("/")[2]
+        name = scene_name(scene.source)
         listed = _cached(self.file)
         if name not in listed:
             raise ValueError(f"AnnotatedPoints: {self.file} lists no points of {name} (of {scene.source})")
@@ -112,7 +115,8 @@ def _content(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             content = file.read(_MAX_BYTES + 1)
-    except (FileNotFoundError, IsADirectoryError) as error:
+    except OSError as error:
+        raise_if_of_machine(error, path)
         raise DataError(f"{path}: no such file") from error
     if len(content) > _MAX_BYTES:
         raise DataError(f"{path}: a list of more than {_MAX_BYTES} bytes is none")
@@ -127,25 +131,25 @@ def _from_json(path: Path) -> object:
 
 
 def _from_npz(path: Path) -> object:
-    content = io.BytesIO(_content(path))  # numpy leaves files open that it cannot read
-    try:
-        with np.load(content, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except Exception as error:  # zipfile and numpy raise almost anything on damaged files
-        raise DataError(f"{path}: cannot be read as npz ({type(error).__name__}: {error})") from error
+    archive = Archive(path, _content(path))
+    return {
+        name.removesuffix(".npy"): npy_array(archive.read(name, _MAX_BYTES), f"{path}: {name}")
+        for name in archive.names
+    }
 
 
 def _from_torch(path: Path) -> object:
-    _content(path)
+    content = io.BytesIO(_content(path))
     try:
         with torch.serialization.safe_globals(_numpy_parts()):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(content, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise DataError(
             f"{path}: holds more than numbers, or is damaged; only dictionaries of lists, tensors and numpy arrays are "
             f"read ({str(error).splitlines()[0]})"
         ) from error
     except Exception as error:  # torch's readers raise almost anything on damaged files
+        raise_if_of_machine(error, path)
         raise DataError(f"{path}: cannot be read as a file of torch.save ({type(error).__name__}: {error})") from error
 
 
@@ -175,6 +179,7 @@ def _numbers(path: Path, key: object, value: object) -> np.ndarray:
     try:
         numbers = np.asarray(value)
     except Exception as error:
+        raise_if_of_machine(error, path)
         raise DataError(f"{path}: {key}: no numbers of points ({error})") from error
     if numbers.size == 0:
         return np.zeros(0, np.int64)

@@ -64,19 +64,6 @@ class ScenePrediction:
     """Of each class; empty where there is no benchmark."""
 
 
-def scene_name(source: str) -> str:
-    """The name of a scene for files: what ``Scene.source`` has after its last ``/`` or ``:``, other characters than
-    letters, digits, ``_``, ``-`` and ``.`` replaced by ``_``.
-
-    Raises:
-        DataError: nothing is left of it.
-    """
-    name = re.sub(r"[^A-Za-z0-9_.-]", "_", re.split(r"[/:\\]", source)[-1]).lstrip(".")
-    if not name:
-        raise DataError(f"{source!r}: the source of a scene must end with a name, to name its predictions by")
-    return name
-
-
 def write_prediction(path: Path, prediction: ScenePrediction) -> None:
     """Write a npz file, whole or not at all.
 

@@ -16,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from ponder3d.data.dataset import DataError
+from ponder3d.data.faults import raise_if_of_machine
 from ponder3d.data.rgbd_layouts import Frame
 
 # Kinds of images, in Pillow's words.
@@ -111,12 +112,14 @@ def read_image(path: Path | str, modes: tuple[str, ...], content: bytes | None =
 
 @contextmanager
 def _opened(path: Path | str, modes: tuple[str, ...], content: bytes | None = None) -> Iterator[Image.Image]:
-    """An image whose header has been read; whatever goes wrong with it in this context becomes a DataError."""
+    """An image whose header has been read; whatever is wrong with it becomes a DataError."""
     try:
         with warnings.catch_warnings():
             # A decompression bomb is a warning up to twice Pillow's limit; here it is an error.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path if content is None else io.BytesIO(content)) as image:
+            # Pillow leaves files open that it fails to read.
+            file = open(path, "rb") if content is None else io.BytesIO(content)
+            with file, Image.open(file) as image:
                 if image.mode not in modes:
                     raise DataError(f"{path}: an image of kind {image.mode}; expected {' or '.join(modes)}")
                 yield image
@@ -125,6 +128,7 @@ def _opened(path: Path | str, modes: tuple[str, ...], content: bytes | None = No
     except UnidentifiedImageError as error:  # says the address of the object that it was given
         raise DataError(f"{path}: cannot be read as an image (it begins like none that Pillow knows)") from error
     except Exception as error:  # Pillow's decoders raise almost anything on damaged files
+        raise_if_of_machine(error, path)
         raise DataError(f"{path}: cannot be read as an image ({type(error).__name__}: {error})") from error
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ponder3d.data.dataset import DataError
+from ponder3d.data.faults import raise_if_of_machine
 from ponder3d.data.raw.dataset import Problem
 from ponder3d.types import LabelSet
 
@@ -226,6 +227,7 @@ def _titled_matrices(path: Path) -> dict[str, np.ndarray]:
             else:
                 found.setdefault(title, []).extend(float(word) for word in line.split())
     except (OSError, ValueError) as error:
+        raise_if_of_machine(error, path)
         raise DataError(f"{path}: cannot be read as matrices below titles ({error})") from error
     return {title: np.array(values) for title, values in found.items()}
 
@@ -262,11 +264,13 @@ def read_matrix(path: Path, shape: tuple[int, int] | None = (4, 4)) -> np.ndarra
     """Numbers of a text file as float64; an empty array if a matrix of ``shape`` is not there or not legible.
 
     Raises:
-        DataError: ``shape`` is None and the file cannot be read as numbers.
+        DataError: ``shape`` is None and the file is not there or cannot be read as numbers.
+        OSError: the machine cannot read it.
     """
     try:
         values = np.array([float(word) for word in path.read_text().replace(",", " ").split()])
     except (OSError, ValueError) as error:
+        raise_if_of_machine(error, path)
         if shape is None:
             raise DataError(f"{path}: cannot be read as numbers ({error})") from error
         return np.zeros((0, 0))
@@ -331,6 +335,7 @@ def _read_label_map(folder: Path) -> tuple[LabelSet | None, dict[int, int]]:
         entries = record["label_id_to_category"] if path != shelf else record
         names = {int(k): str(v) for k, v in entries.items() if not k.startswith("_")}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise_if_of_machine(error, path)
         wanted = "{id: name}" if path == shelf else "{'label_id_to_category': {id: name}}"
         raise DataError(f"{path}: expected {wanted} ({error!r})") from error
     if len(set(names.values())) != len(names):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ponder3d.data.dataset import DataError
+from ponder3d.data.faults import raise_if_of_machine
 from ponder3d.data.raw.dataset import SCENE_NAME, Problem
 from ponder3d.files import write_whole
 
@@ -57,6 +58,7 @@ def read_skip_list(path: Path) -> SkipList:
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not a text in UTF-8 ({error})") from error
     except OSError as error:
+        raise_if_of_machine(error, path)
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     return parse_skip_list(text, str(path))
 

@@ -9,12 +9,11 @@ import numpy as np
 import torch
 
 from ponder3d.config import essence, fingerprint
-from ponder3d.data.dataset import DataError, DatasetConfig
+from ponder3d.data.dataset import DataError, DatasetConfig, scene_name
 from ponder3d.data.predictions import (
     ScenePrediction,
     list_predictions,
     read_prediction,
-    scene_name,
     write_coloured,
     write_prediction,
 )

@@ -155,6 +155,24 @@ def fuzz() -> Callable[..., int]:
 
 
 @pytest.fixture
+def unreadable(tmp_path) -> Callable[[str], Path]:
+    """``unreadable(name)``: a file that is there and gives ``EIO`` when it is read (the memory of this process, which
+    has nothing at its start); what was there before is gone."""
+    memory = Path("/proc/self/mem")
+    if not memory.is_file():
+        pytest.skip("needs /proc")
+
+    def make(name: str) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        path.symlink_to(memory)
+        return path
+
+    return make
+
+
+@pytest.fixture
 def prepared_scenes():
     """The module of that name."""
     import prepared_scenes  # noqa: PLC0415

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ponder3d.config import from_json, to_json
-from ponder3d.data.dataset import DataError, DatasetConfig, HeldOut, SceneDataset
+from ponder3d.data.dataset import DataError, DatasetConfig, HeldOut, SceneDataset, scene_name
 from ponder3d.types import Batch, LabelSet, Scene, Views
 
 FAMILY = DatasetConfig
@@ -103,3 +103,24 @@ def test_held_out_is_a_word_not_a_dataset():
 
 def test_a_data_error_is_a_value_error():
     assert issubclass(DataError, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("/data/prepared:scene0000_00", "scene0000_00"),
+        ("data/shard-000.tar:scene0011_01", "scene0011_01"),
+        ("s3://bucket/Area_1/office_3", "office_3"),
+        ("room 3 of seed 0", "room_3_of_seed_0"),
+        ("C:\\scans\\my.scan", "my.scan"),
+        ("/x/.hidden", "hidden"),
+    ],
+)
+def test_names(source, name):
+    assert scene_name(source) == name
+
+
+@pytest.mark.parametrize("source", ["", "a/", "x:", "a/.."])
+def test_a_source_without_a_name(source):
+    with pytest.raises(DataError, match="the source of a scene must end with a name"):
+        scene_name(source)

@@ -8,6 +8,7 @@ import torch
 
 from ponder3d.data.dataset import DataError
 from ponder3d.data.limited import AnnotatedPoints, read_annotated_points, read_scene_list
+from ponder3d.data.prepared.dataset import PreparedConfig
 from ponder3d.geometry import keyed
 from ponder3d.types import Scene
 
@@ -68,6 +69,15 @@ def test_only_listed_points_keep_their_label(tmp_path):
     assert annotated(path, scene).labels.tolist() == [10, -1, -1, 13, 14, -1]
     assert scene.labels.tolist() == [10, 11, 12, 13, 14, 15]
     assert AnnotatedPoints()(scene, keyed.generator(0)) is scene
+
+
+def test_prepared_scenes_are_known_by_their_name(tmp_path, prepared_scenes):
+    prepared_scenes.write_prepared(tmp_path / "prepared", ("train",), num_frames=1)
+    (tmp_path / "points.json").write_text(json.dumps({"room_0": [2, 0]}))
+    scene = PreparedConfig(root=str(tmp_path / "prepared"), views=0).build()[0]
+    assert scene.labels is not None and (scene.labels >= 0).sum() > 2
+    kept = annotated(tmp_path / "points.json", scene).labels
+    assert torch.nonzero(kept >= 0)[:, 0].tolist() == [0, 2] and torch.equal(kept[:3:2], scene.labels[:3:2])
 
 
 def test_scenes_that_do_not_fit(tmp_path):

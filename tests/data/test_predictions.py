@@ -9,7 +9,6 @@ from ponder3d.data.predictions import (
     ScenePrediction,
     list_predictions,
     read_prediction,
-    scene_name,
     write_coloured,
     write_prediction,
 )
@@ -68,26 +67,6 @@ def test_colours(tmp_path):
     write_prediction(tmp_path / "a.npz", made)
     write_coloured(tmp_path / "b.ply", read_prediction(tmp_path / "a.npz"))
     assert (tmp_path / "b.ply").read_bytes() == (tmp_path / "a.ply").read_bytes()
-
-
-@pytest.mark.parametrize(
-    ("source", "name"),
-    [
-        ("data/shard-000.tar:scene0011_01", "scene0011_01"),
-        ("s3://bucket/Area_1/office_3", "office_3"),
-        ("room 3 of seed 0", "room_3_of_seed_0"),
-        ("C:\\scans\\my.scan", "my.scan"),
-        ("/x/.hidden", "hidden"),
-    ],
-)
-def test_names(source, name):
-    assert scene_name(source) == name
-
-
-@pytest.mark.parametrize("source", ["", "a/", "x:", "a/.."])
-def test_a_source_without_a_name(source):
-    with pytest.raises(DataError, match="the source of a scene must end with a name"):
-        scene_name(source)
 
 
 def test_the_files_of_a_directory(tmp_path):

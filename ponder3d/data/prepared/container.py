@@ -29,6 +29,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ponder3d.data.dataset import DataError
+from ponder3d.data.npy import npy_array
 from ponder3d.data.raw.dataset import SCENE_NAME, Problem
 
 VERSION = 1
@@ -240,7 +241,7 @@ def find_index(file: BinaryIO, where: str) -> tuple[int, Member, bytes]:
 
 
 def read_array(data: bytes, where: str, shape: tuple[int | None, ...], kind: str) -> np.ndarray:
-    """An array of a npy member.
+    """An array of a npy member; it can be written to.
 
     Args:
         data: the member.
@@ -251,14 +252,11 @@ def read_array(data: bytes, where: str, shape: tuple[int | None, ...], kind: str
     Raises:
         DataError: it is not such an array.
     """
-    try:
-        array = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-    except Exception as error:  # numpy parses the header with ast and tokenize, which raise what they like
-        raise DataError(f"{where}: no array ({type(error).__name__}: {error})") from error
+    array = npy_array(data, where)
     fits = array.ndim == len(shape) and all(n in (None, m) for n, m in zip(shape, array.shape, strict=True))
     if not fits or array.dtype.kind != kind:
         raise DataError(f"{where}: an array of {array.dtype} {array.shape}; expected kind {kind!r} and shape {shape}")
-    return array
+    return array.copy()  # torch takes what can be written to
 
 
 def text(value: Any) -> str:

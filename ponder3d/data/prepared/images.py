@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from ponder3d.data.dataset import DataError
+from ponder3d.data.faults import raise_if_of_machine
 
 _NUMBERS = ("I;16", "I;16B", "I")
 
@@ -78,4 +79,5 @@ def _read(
     except DataError:
         raise
     except Exception as error:  # Pillow's decoders raise almost anything on damaged files
+        raise_if_of_machine(error, where)
         raise DataError(f"{where}: cannot be read as an image ({type(error).__name__}: {error})") from error

@@ -44,6 +44,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ponder3d.data.dataset import DataError
+from ponder3d.data.faults import raise_if_of_machine
 from ponder3d.data.raw.dataset import (
     LabelTable,
     Problem,
@@ -267,6 +268,7 @@ def read_labels_file(path: Path) -> tuple[frozenset[int], LabelTable]:
             raise ValueError(f"{both[0]} has a name and is ignored")
         return frozenset(names) | frozenset(ignore), table_of(names, colours)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise_if_of_machine(error, path)
         raise DataError(
             f'{path}: expected {{"0": "wall", ...}} or {{"names": [...], "ignore": [...], "palette": [...]}} ({error})'
         ) from error

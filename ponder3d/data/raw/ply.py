@@ -15,6 +15,7 @@ from typing import BinaryIO
 import numpy as np
 
 from ponder3d.data.dataset import DataError
+from ponder3d.data.faults import raise_if_of_machine
 
 _TYPES = {
     "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1",
@@ -89,7 +90,8 @@ def read_ply(path: Path) -> PlyFile:
     try:
         with path.open("rb") as file:
             return _read(path, file)
-    except (FileNotFoundError, IsADirectoryError) as error:
+    except OSError as error:
+        raise_if_of_machine(error, path)
         raise DataError(f"{path}: no such file") from error
 
 

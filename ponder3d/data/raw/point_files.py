@@ -37,6 +37,7 @@ from typing import IO
 import numpy as np
 
 from ponder3d.data.dataset import DataError
+from ponder3d.data.faults import raise_if_of_machine
 from ponder3d.data.raw.dataset import RawPoints
 from ponder3d.data.raw.las import read_las
 from ponder3d.data.raw.ply import read_ply
@@ -108,7 +109,12 @@ def read_points(path: Path, colour: str = "auto") -> RawPoints:
         raise DataError(f"{path}: a file of points ends in one of {', '.join(readers)}")
     if not path.is_file():
         raise DataError(f"{path}: no such file")
-    return _checked(path, reader(path), colour)
+    try:
+        fields = reader(path)
+    except OSError as error:
+        raise_if_of_machine(error, path)
+        raise DataError(f"{path}: cannot be read ({error})") from error
+    return _checked(path, fields, colour)
 
 
 def cloud_files(root: Path) -> list[Path]:
@@ -179,6 +185,7 @@ def _npz(path: Path) -> Fields:
     except DataError:
         raise
     except Exception as error:  # zipfile raises almost anything on damaged files
+        raise_if_of_machine(error, path)
         raise DataError(f"{path}: cannot be read as npz ({type(error).__name__}: {error})") from error
     if "xyz" not in fields:
         raise DataError(f"{path}: no array {' or '.join(_ARRAYS['xyz'][:2])}, only {', '.join(sorted(members)[:20])}")
@@ -207,6 +214,7 @@ def _array(path: Path, file: zipfile.ZipExtFile | IO[bytes], size: int, name: st
                 raise ValueError(f"format {version}")
             shape, fortran, dtype = readers[version](file)
     except Exception as error:  # numpy evaluates the header as Python: damaged, it raises almost anything
+        raise_if_of_machine(error, path)
         raise DataError(f"{path}: {name}: no array of numpy ({type(error).__name__}: {error})") from error
     if dtype.kind not in "fiu":
         raise DataError(f"{path}: {name}: of type {dtype}; expected numbers, and objects are never read")

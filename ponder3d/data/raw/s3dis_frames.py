@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from ponder3d.data.dataset import DataError
+from ponder3d.data.faults import raise_if_of_machine
 from ponder3d.data.raw.checks import intrinsics_problem, pose_problem
 from ponder3d.data.raw.dataset import Problem, RawFrame
 from ponder3d.data.raw.example_room import COLOURS, ExampleRoom
@@ -100,6 +101,7 @@ def _read_rooms(path: Path) -> dict[str, str]:
         matches = {str(uuid): _ROOM.match(room) for uuid, room in pairs}
         return {uuid: f"Area_{match[2]}-{match[1]}" for uuid, match in matches.items() if match}
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise_if_of_machine(error, path)
         raise DataError(f"{path}: expected {{uuid: 'office_1_1'}} ({type(error).__name__}: {error})") from error
 
 

@@ -13,7 +13,7 @@ file of a scene ``S``                      what is taken from it
 ========================================== ============================================================================
 
 Raw ids are those of the column ``id`` of ``scannetv2-labels.combined.tsv``, which lies beside ``scans`` or in
-``tasks``. Scans of the hidden test have no labels.
+``tasks``; some names have one of their own, see ``scannet_labels.Categories``. Scans of the hidden test have no labels.
 """
 
 import re
@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from ponder3d.data.dataset import DataError
+from ponder3d.data.faults import raise_if_of_machine
 from ponder3d.data.limited import read_scene_list
 from ponder3d.data.raw.align import aligned
 from ponder3d.data.raw.checks import pose_problem
@@ -110,7 +111,7 @@ class ScanNet(RawDataset):
         if config.annotations and set(splits) - {"", "test"}:
             categories = _find_categories(root)
         if categories is not None:
-            self.tables = label_tables(categories.nyu40_of)
+            self.tables = label_tables(categories.nyu40_of, categories.table_id_of)
             self.known_ids = frozenset({0, *categories.nyu40_of})
         problems, scenes = [], []
         for folder, split in zip(folders, splits, strict=True):
@@ -219,7 +220,8 @@ class ScanNetScene(RawScene):
         path = self._file(".txt")
         try:
             lines = path.read_bytes().decode("latin-1").splitlines()
-        except (FileNotFoundError, IsADirectoryError) as error:
+        except OSError as error:
+            raise_if_of_machine(error, path)
             raise DataError(f"{path}: no such file, and align_axis needs its axisAlignment") from error
         found = [line.partition("=")[2] for line in lines if line.partition("=")[0].strip() == "axisAlignment"]
         try:

@@ -246,15 +246,18 @@ def official_split(room: int) -> str:
     return "val" if room in VAL_ROOMS else "train"
 
 
-def label_tables(nyu40_of: Mapping[int, int]) -> tuple[LabelTable, ...]:
+def label_tables(nyu40_of: Mapping[int, int], table_id_of: Mapping[int, int]) -> tuple[LabelTable, ...]:
     """ScanNet20, ScanNet200 and NYU40.
 
     Args:
         nyu40_of: NYU40 number of each raw id.
+        table_id_of: id in the table of categories of each raw id that this does not have.
     """
+    row_of = {raw_id: row for row, raw_id in enumerate(IDS200)}
+    row_of |= {raw_id: row_of[known] for raw_id, known in table_id_of.items() if known in row_of}
     return (
         _by_nyu40("scannet20", BENCHMARK20, nyu40_of),
-        LabelTable("scannet200", LABELS200, tuple((i, row) for row, i in enumerate(IDS200)), IDS200),
+        LabelTable("scannet200", LABELS200, tuple(sorted(row_of.items())), IDS200),
         _by_nyu40("nyu40", nyu40.IDS, nyu40_of),
     )
 

@@ -61,8 +61,8 @@ class Frames(ABC):
 
 
 def has_frames(scene: Path) -> bool:
-    """Whether the folder of a scene has frames in any form."""
-    return (scene / f"{scene.name}.sens").is_file() or (scene / "color").is_dir()
+    """Whether the folder of a scene has frames in a form that ``open_frames`` opens."""
+    return (scene / f"{scene.name}.sens").is_file() or _are_exported(scene)
 
 
 def open_frames(scene: Path) -> Frames:
@@ -74,9 +74,13 @@ def open_frames(scene: Path) -> Frames:
     sens = scene / f"{scene.name}.sens"
     if sens.is_file():
         return _SensFrames(sens)
-    if all((scene / part).is_dir() for part in ("color", "depth", "pose")):
+    if _are_exported(scene):
         return _ExportedFrames(scene)
     raise DataError(f"{sens}: no such file, and no folders color, depth and pose of exported frames beside it")
+
+
+def _are_exported(scene: Path) -> bool:
+    return all((scene / part).is_dir() for part in ("color", "depth", "pose"))
 
 
 class _SensFrames(Frames):

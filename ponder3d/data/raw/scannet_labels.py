@@ -1,6 +1,5 @@
 """ScanNet's annotations: the table of categories, groups of segments, and label images in zip files."""
 
-import errno
 import json
 import zipfile
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ponder3d.data.dataset import DataError
+from ponder3d.data.faults import raise_if_of_machine
 from ponder3d.data.raw.dataset import Problem
 from ponder3d.data.rgbd_images import read_image
 
@@ -18,17 +18,28 @@ _MAX_IMAGE = 1 << 26
 """Bytes of a label image in its file; official ones have 10 to 100 KB."""
 _MAX_ID = 1 << 16
 """Raw ids are kept in 16 bits; the largest is 1357."""
+_FIRST_OWN = 10_000
+"""From here on, raw ids are given to names that need one of their own."""
+_USED = ("raw_category", "id", "nyu40id")
 
 
 @dataclass(frozen=True)
 class Categories:
-    """ScanNet's table of categories: ``scannetv2-labels.combined.tsv``."""
+    """ScanNet's table of categories: ``scannetv2-labels.combined.tsv``.
+
+    Names that share an id differ in their NYU40 number here and there (385 is ``cabinet door``, a door, and
+    ``cabinet doors``, a cabinet), and points have the number of their name. So an id stands for its first name's
+    number, and names with another number get a raw id that the table does not have: for each id and other number, in
+    order of the two, the next one free from 10000 on. Label images know ids only; theirs is the first name's number.
+    """
 
     path: Path
     id_of: dict[str, int]
-    """Raw id (column ``id``) by name (column ``raw_category``)."""
+    """Raw id by name (column ``raw_category``): that of column ``id``, or one of its own."""
     nyu40_of: dict[int, int]
-    """NYU40 number (column ``nyu40id``) by raw id."""
+    """NYU40 number (column ``nyu40id``) by raw id, those that the table does not have among them."""
+    table_id_of: dict[int, int]
+    """Column ``id`` by raw id that the table does not have."""
 
 
 def read_categories(path: Path) -> Categories:
@@ -39,30 +50,38 @@ def read_categories(path: Path) -> Categories:
     """
     try:
         lines = path.read_bytes().decode("utf-8").splitlines()
-    except (FileNotFoundError, IsADirectoryError) as error:
+    except OSError as error:
+        raise_if_of_machine(error, path)
         raise DataError(f"{path}: no such file") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: no text: {error}") from error
     columns = lines[0].split("\t") if lines else []
-    for name in ("raw_category", "id", "nyu40id"):
+    for name in _USED:
         if columns.count(name) != 1:
             raise DataError(f"{path}: first line: no column {name}, or two; is it the official table?")
-    id_of: dict[str, int] = {}
+    at = [columns.index(name) for name in _USED]
+    found: dict[str, tuple[int, int]] = {}
     nyu40_of: dict[int, int] = {}
     for number, line in enumerate(lines[1:], start=2):
         if not line.strip():
             continue
         cells = line.split("\t")
-        if len(cells) < len(columns):
-            raise DataError(f"{path}: line {number}: {len(cells)} cells for {len(columns)} columns")
-        row = dict(zip(columns, cells, strict=False))
-        raw_id = _whole(path, number, "id", row["id"], _MAX_ID)
-        id_of[row["raw_category"].strip()] = raw_id
-        # Several names share an id, and then the NYU40 number too.
-        nyu40_of.setdefault(raw_id, _whole(path, number, "nyu40id", row["nyu40id"], 41))
-    if not id_of:
+        if len(cells) <= max(at):  # editors strip the tabs after the last cell that is not empty
+            raise DataError(f"{path}: line {number}: {len(cells)} cells; {', '.join(_USED)} need {max(at) + 1}")
+        name, raw_id, nyu40 = (cells[place] for place in at)
+        pair = _whole(path, number, "id", raw_id, _MAX_ID), _whole(path, number, "nyu40id", nyu40, 41)
+        found[name.strip()] = pair
+        nyu40_of.setdefault(*pair)
+    if not found:
         raise DataError(f"{path}: no categories")
-    return Categories(path, id_of, nyu40_of)
+    others = sorted({pair for pair in found.values() if nyu40_of[pair[0]] != pair[1]})
+    free = [number for number in range(_FIRST_OWN, _MAX_ID) if number not in nyu40_of][: len(others)]
+    if len(free) < len(others):
+        raise DataError(f"{path}: {len(others)} other nyu40ids than that of an id's first name; is it the right table?")
+    own = dict(zip(others, free, strict=True))
+    nyu40_of |= {raw_id: pair[1] for pair, raw_id in own.items()}
+    id_of = {name: own.get(pair, pair[0]) for name, pair in found.items()}
+    return Categories(path, id_of, nyu40_of, {raw_id: pair[0] for pair, raw_id in own.items()})
 
 
 def _whole(path: Path, line: int, column: str, text: str, limit: int) -> int:
@@ -183,6 +202,7 @@ class LabelImages:
                 names = self._zip.namelist()
             except Exception as error:
                 self.__exit__()
+                raise_if_of_machine(error, self._path)
                 raise _damaged(self._path, error) from error
             for name in names:
                 if name.startswith("/") or "\\" in name or ".." in name.split("/"):
@@ -219,22 +239,21 @@ class LabelImages:
             with self._zip.open(info) as file:
                 content = file.read(_MAX_IMAGE + 1)
         except Exception as error:
+            raise_if_of_machine(error, self._path)
             raise _damaged(where, error) from error
         return read_image(where, _LABEL_MODES, content).astype(np.int32)
 
 
-def _damaged(where: Path | str, error: Exception) -> Exception:
-    """What to raise for an error of ``zipfile``, which raises almost anything on damaged files; storage that fails has
-    an error number of its own."""
-    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
-        return error
+def _damaged(where: Path | str, error: Exception) -> DataError:
+    """``zipfile`` raises almost anything on damaged files."""
     return DataError(f"{where}: cannot be read from the zip file ({type(error).__name__}: {error})")
 
 
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
-    except (FileNotFoundError, IsADirectoryError) as error:
+    except OSError as error:
+        raise_if_of_machine(error, path)
         raise DataError(f"{path}: no such file") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read as JSON ({error})") from error

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from ponder3d.data.dataset import DataError
+from ponder3d.data.faults import raise_if_of_machine
 from ponder3d.data.rgbd_images import read_image
 from ponder3d.files import replacing
 
@@ -77,7 +78,8 @@ class SensFile:
         self.path = path
         try:
             self._file: BinaryIO = path.open("rb", buffering=0)
-        except (FileNotFoundError, IsADirectoryError) as error:
+        except OSError as error:
+            raise_if_of_machine(error, path)
             raise DataError(f"{path}: no such file") from error
         try:
             self._size = os.fstat(self._file.fileno()).st_size
@@ -171,11 +173,15 @@ class SensFile:
 
     def _bytes(self, offset: int, size: int) -> bytes:
         """Up to ``size`` bytes; fewer at the end of the file."""
-        self._file.seek(offset)
         parts = []
-        while size and (part := self._file.read(size)):
-            parts.append(part)
-            size -= len(part)
+        try:
+            self._file.seek(offset)
+            while size and (part := self._file.read(size)):
+                parts.append(part)
+                size -= len(part)
+        except OSError as error:
+            raise_if_of_machine(error, self.path)
+            raise DataError(f"{self.path}: {size} bytes at byte {offset} cannot be read ({error})") from error
         return b"".join(parts)
 
     def _read_header(self) -> tuple[SensHeader, int]:

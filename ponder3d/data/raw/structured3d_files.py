@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ponder3d.data.dataset import DataError
+from ponder3d.data.faults import raise_if_of_machine
 from ponder3d.data.raw.dataset import Problem
 from ponder3d.data.raw.text import read_small
 
@@ -50,6 +51,7 @@ class Place:
                     raise DataError(f"{path}: larger than {_LARGEST >> 20} MiB; it is not the file that it should be")
                 return path.read_bytes()
             except OSError as error:
+                raise_if_of_machine(error, path)
                 raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
         try:
             state = self.path.stat()
@@ -61,6 +63,7 @@ class Place:
         except DataError:
             raise
         except Exception as error:  # zipfile raises almost anything on damaged archives
+            raise_if_of_machine(error, self.path)
             raise DataError(f"{self.where(name)}: cannot be read ({type(error).__name__}: {error})") from error
 
     def where(self, name: str) -> str:
@@ -109,6 +112,7 @@ def list_rooms(root: Path, problems: list[Problem]) -> dict[str, RoomFiles]:
             with zipfile.ZipFile(path) as archive:
                 members = archive.namelist()
         except Exception as error:  # zipfile raises almost anything on damaged archives
+            raise_if_of_machine(error, path)
             what = f"{path}: no zip that can be read ({type(error).__name__}: {error}); fetch it again"
             problems.append(Problem(path.stem, "", "file", what))
             continue

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ponder3d.data.dataset import DataError
+from ponder3d.data.faults import raise_if_of_machine
 
 _SMALL = 1 << 16
 """Bytes; a file with one camera is hundreds of bytes long."""
@@ -185,6 +186,7 @@ def _read(path: Path, limit: int) -> bytes:
         with open(path, "rb") as file:
             content = file.read(limit + 1)
     except OSError as error:
+        raise_if_of_machine(error, path)
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     if len(content) > limit:
         raise DataError(f"{path}: more than {limit >> 10} KiB; it is not the file that it should be")

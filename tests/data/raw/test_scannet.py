@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from ponder3d.data.dataset import DataError
+from ponder3d.data.raw.checks import frame_problem, points_problem
 from ponder3d.data.raw.dataset import Problem, RawFrame
 from ponder3d.data.raw.example_room import COLOURS, SURFACES, ExampleRoom
 from ponder3d.data.raw.scannet import ScanNet, ScanNetConfig
@@ -171,6 +172,40 @@ def test_scenes_without_their_files_are_listed(root):
     (root / "scans_test" / TEST / f"{TEST}.sens").write_bytes(b"nothing")
     with pytest.raises(DataError, match=r"none of 4 scenes can be used: .*no such file"):
         opened(root)
+
+
+@pytest.mark.parametrize("part", ["depth", "pose"])
+def test_exports_without_all_folders_are_no_frames(root, part):
+    shutil.rmtree(root / "scans" / EXPORTED / part)
+    assert [s.name for s in opened(root).scenes] == [FIRST, VAL, TEST]
+    dataset = opened(root, need_frames=False)
+    assert {s.name: len(s.frames) for s in dataset.scenes} == {FIRST: 8, EXPORTED: 0, VAL: 8, TEST: 8}
+    assert not dataset.problems and dataset.scenes[1].read_points() is not None
+
+
+def test_labels_go_by_names_and_label_images_by_ids(root):
+    """Names of one id that differ in their NYU40 number, as cabinet door and cabinet doors do."""
+    plain = opened(root).scenes[0].read_points().labels
+    table = root / "scannetv2-labels.combined.tsv"
+    wall = SURFACES.index("wall")
+    (row,) = [line.split("\t") for line in table.read_text().splitlines() if line.split("\t")[1] == "wall"]
+    table.write_text(table.read_text() + "\t".join([row[0], "walls", *row[2:4], "38"]) + "\n")
+    path = root / "scans" / FIRST / f"{FIRST}.aggregation.json"
+    groups = json.loads(path.read_text())
+    next(group for group in groups["segGroups"] if group["objectId"] == wall)["label"] = "walls"
+    path.write_text(json.dumps(groups))
+    dataset = opened(root)
+    points = dataset.scenes[0].read_points()
+    assert points.labels is not None and plain is not None and points_problem(points, dataset.known_ids) is None
+    renamed = points.instances == wall
+    assert renamed.any() and set(points.labels[renamed].tolist()) == {10000}
+    assert np.array_equal(points.labels[~renamed], plain[~renamed])
+    twenty, two_hundred, nyu40 = (dict(t.rows) for t in dataset.tables)
+    assert dataset.tables[2].labels.names[nyu40[10000]] == "otherstructure" and nyu40[1] != nyu40[10000]
+    assert 10000 not in twenty and 1 in twenty and two_hundred[10000] == two_hundred[1]
+    frame = frame_of(dataset, 0, "0")
+    assert frame_problem(frame, dataset.known_ids) is None and frame.labels is not None
+    assert np.array_equal(frame.labels, frame_of(opened(root), 0, "0").labels) and 10000 not in frame.labels
 
 
 def test_the_other_name_of_the_aggregation(root):

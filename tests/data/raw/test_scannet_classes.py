@@ -50,7 +50,7 @@ def test_scannet200():
 
 def test_tables():
     """Raw ids 2 (chair), 10 (office chair), 55 (shower curtain), 1163 (object) and 1300, which ScanNet200 lacks."""
-    twenty, two_hundred, nyu40 = label_tables({1300: 39, 2: 5, 10: 5, 55: 28, 1163: 40})
+    twenty, two_hundred, nyu40 = label_tables({1300: 39, 2: 5, 10: 5, 55: 28, 1163: 40, 10000: 7}, {10000: 10})
     assert [t.name for t in (twenty, two_hundred, nyu40)] == ["scannet20", "scannet200", "nyu40"]
     assert len(twenty.labels) == 20 and twenty.benchmark_ids == BENCHMARK20
     assert [(i, twenty.labels.names[row]) for i, row in twenty.rows] == [
@@ -58,8 +58,11 @@ def test_tables():
         (10, "chair"),
         (55, "shower curtain"),
         (1300, "otherfurniture"),
+        (10000, "table"),
     ]
     assert twenty.labels.palette[twenty.labels.names.index("chair")] == (188, 189, 34)
     assert dict(two_hundred.rows)[10] == two_hundred.labels.names.index("office chair")
+    assert dict(two_hundred.rows)[10000] == dict(two_hundred.rows)[10], "ScanNet200 goes by the table's id"
+    assert nyu40.labels.names[dict(nyu40.rows)[10000]] == "table"
     assert two_hundred.benchmark_ids == IDS200 and 1300 not in dict(two_hundred.rows)
     assert nyu40.labels.names[dict(nyu40.rows)[1163]] == "otherprop" and len(nyu40.labels) == 40

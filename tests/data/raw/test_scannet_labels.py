@@ -54,7 +54,39 @@ def test_a_category_outside_the_table_is_listed(files):
 def test_the_table(files):
     categories = read_categories(files / "table.tsv")
     assert categories.id_of == {"wall": 1, "book": 22, "books": 22, "door": 5}
-    assert categories.nyu40_of == {1: 1, 22: 23, 5: 8}
+    assert categories.nyu40_of == {1: 1, 22: 23, 5: 8} and categories.table_id_of == {}
+
+
+OFFICIAL = """id raw_category category count nyu40id eigen13id nyuClass
+188 shower_door x 1 8 12 door
+188 shower_doors x 1 38 7 otherstructure
+385 cabinet_door x 1 8 12 door
+385 cabinet_doors x 1 3 6 cabinet
+385 cabinet_doorsopen x 1 3 6 cabinet
+107 pipe x 1 40 7 otherprop
+107 pipes x 1 38 7 otherstructure
+10001 nothing x 1 40 7 otherprop
+"""
+
+
+def test_names_that_differ_from_others_of_their_id(files):
+    (files / "table.tsv").write_text(
+        OFFICIAL.replace(" ", "\t").replace("_", " ").replace("raw category", "raw_category")
+    )
+    found = read_categories(files / "table.tsv")
+    # (107, 38), (188, 38), (385, 3) have 10000, 10002 and 10003: 10001 is the table's.
+    assert found.id_of == {
+        **{"shower door": 188, "shower doors": 10002, "pipe": 107, "pipes": 10000, "nothing": 10001},
+        **{"cabinet door": 385, "cabinet doors": 10003, "cabinet doorsopen": 10003},
+    }
+    assert found.nyu40_of == {188: 8, 385: 8, 107: 40, 10001: 40, 10000: 38, 10002: 38, 10003: 3}
+    assert found.table_id_of == {10000: 107, 10002: 188, 10003: 385}
+
+
+def test_a_table_without_tabs_at_the_ends_of_lines(files):
+    text = OFFICIAL.replace(" ", "\t")
+    (files / "table.tsv").write_text(text + "9\tfurnace\tx\t1\t40\n")
+    assert read_categories(files / "table.tsv").id_of["furnace"] == 9
 
 
 @pytest.mark.parametrize(
@@ -62,7 +94,7 @@ def test_the_table(files):
     [
         ("", "first line: no column raw_category"),
         (TABLE.replace("nyu40id", "nyu"), "first line: no column nyu40id"),
-        (TABLE.replace("5\tdoor\tdoor\t8", "5\tdoor"), "line 5: 2 cells for 4"),
+        (TABLE.replace("5\tdoor\tdoor\t8", "5\tdoor"), "line 5: 2 cells; raw_category, id, nyu40id need 4"),
         (TABLE.replace("5\tdoor", "x\tdoor"), "line 5: id is 'x'"),
         (TABLE.replace("5\tdoor", "65536\tdoor"), "line 5: id is '65536', no whole number below 65536"),
         (TABLE.replace("door\t8", "door\t-8"), "line 5: nyu40id is '-8'"),
