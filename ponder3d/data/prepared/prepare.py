@@ -87,19 +87,20 @@ def estimate(dataset: RawDataset, scenes: Sequence[RawScene], options: PrepareOp
         scene = scenes[number * len(scenes) // min(sample, len(scenes))]
         started = time.monotonic()
         try:
-            points = scene.read_points()
-            size += 0 if points is None else points.nbytes
-            taken += 1
-            seconds += time.monotonic() - started
-            started = time.monotonic()
-            names = scene.frames[:: max(1, len(scene.frames) // sample)][:sample]
-            for frame in scene.read_frames(names) if options.images else ():
-                if isinstance(frame, RawFrame):
-                    files = encode_frame(frame, dataset.depth_units, options.jpeg_quality)
-                    # A tar header and half a block of padding for each file.
-                    frame_size += sum(len(data) + 768 for data in files.values())
-                    read += 1
-            frame_seconds += time.monotonic() - started
+            with scene.keeping() if options.images else contextlib.nullcontext():
+                points = scene.read_points()
+                size += 0 if points is None else points.nbytes
+                taken += 1
+                seconds += time.monotonic() - started
+                started = time.monotonic()
+                names = scene.frames[:: max(1, len(scene.frames) // sample)][:sample]
+                for frame in scene.read_frames(names) if options.images else ():
+                    if isinstance(frame, RawFrame):
+                        files = encode_frame(frame, dataset.depth_units, options.jpeg_quality)
+                        # A tar header and half a block of padding for each file.
+                        frame_size += sum(len(data) + 768 for data in files.values())
+                        read += 1
+                frame_seconds += time.monotonic() - started
         except DataError:
             continue
     frames = sum(len(scene.frames) for scene in scenes) if options.images else 0
