@@ -5,6 +5,7 @@ begin with ``#`` say nothing. Lines of words, ``scene frame`` or ``scene``, are 
 ``skip.lst`` of PonderV2.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,7 +102,10 @@ def parse_skip_list(text: str, where: str) -> SkipList:
 
 
 def write_skip_list(path: Path, problems: Iterable[Problem], keep: SkipList | None = None) -> None:
-    """Write a skip list, whole or not at all.
+    """Write a skip list, whole or not at all; ``parse_skip_list`` reads it, whatever the names are.
+
+    What has a name that no line can hold, such as a scene with a space, becomes a comment: the readers refuse such
+    scenes anyway.
 
     Args:
         path: the file.
@@ -115,10 +119,21 @@ def write_skip_list(path: Path, problems: Iterable[Problem], keep: SkipList | No
     for (scene, frame), reason in (keep.entries if keep else {}).items():
         if (scene, frame) not in known:
             reasons[scene, frame] = [reason]
-    lines = [
-        f"{scene}\t{frame}\t{' '.join('; '.join(why).split())}\n" for (scene, frame), why in sorted(reasons.items())
-    ]
-    write_whole(path, (_HEADER + "".join(lines)).encode())
+    lines, comments = [], []
+    for (scene, frame), why in sorted(reasons.items()):
+        reason = " ".join("; ".join(why).split())
+        if _fits(scene, frame):
+            lines.append(f"{scene}\t{frame}\t{reason}\n")
+        else:
+            comments.append(f"# not listed, for its name: {scene!a} {frame!a}: {reason}\n")
+    # Names of files that are no UTF-8 have lone surrogates in Python.
+    write_whole(path, (_HEADER + "".join(lines + comments)).encode(errors="backslashreplace"))
+
+
+def _fits(scene: str, frame: str) -> bool:
+    """Whether ``parse_skip_list`` finds a scene and a frame in a line as they are."""
+    plain = frame == frame.strip() and not set(frame) & set("\t\r\n") and not re.search("[\ud800-\udfff]", frame)
+    return plain and SCENE_NAME.match(scene) is not None
 
 
 def _plain(frame: str) -> str:

@@ -1,6 +1,10 @@
 """What is left out, and why."""
 
+import re
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ponder3d.data.dataset import DataError
 from ponder3d.data.raw.dataset import Problem
@@ -76,3 +80,38 @@ def test_which_list_holds(tmp_path):
     assert skip_list_of(tmp_path).frame("hall", "7") and not skip_list_of(tmp_path).frame("hall", "8")
     other = skip_list_of(tmp_path, str(tmp_path / "other.lst"))
     assert other.frame("hall", "8") and not other.frame("hall", "7")
+
+
+ODD = st.text(st.sampled_from("ab07_-#. \t\n\r\x0b\x1c\x85\u2028\ud800\xe9\0"), max_size=6)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(ODD, ODD, ODD, ODD), max_size=5), st.booleans())
+def test_what_is_written_is_read_whatever_the_names(tmp_path_factory, rows, listed):
+    path = tmp_path_factory.getbasetemp() / "odd.tsv"
+    problems = [Problem(*row) for row in rows]
+    write_skip_list(path, [*problems, Problem("hall", "7", "pose", "not finite")], SkipList({("a b", "\t"): "x"}))
+    skip = read_skip_list(path)
+    assert skip.entries == parse_skip_list(path.read_bytes().decode(), "").entries
+    assert skip.frame("hall", "007") == "pose: not finite"
+    for problem in problems:
+        fits = re.fullmatch("[A-Za-z0-9_-]+", problem.scene) and problem.frame.strip() == problem.frame
+        if fits and not set(problem.frame) & set("\t\n\r\ud800"):
+            assert skip.frame(problem.scene, problem.frame) is not None
+    assert {scene for scene, _ in skip.entries} <= {"hall", *(problem.scene for problem in problems)}
+
+
+def test_what_cannot_be_listed_is_a_comment(tmp_path):
+    problems = [
+        Problem("my hall", "", "file", "empty"),
+        Problem("hall", "a\tb", "pose", "x\ny"),
+        Problem("hall\n", "", "a", ""),
+    ]
+    write_skip_list(tmp_path / "skip.tsv", problems)
+    assert (tmp_path / "skip.tsv").read_text().split("\n")[1:] == [
+        "# not listed, for its name: 'hall' 'a\\tb': pose: x y",
+        "# not listed, for its name: 'hall\\n' '': a:",
+        "# not listed, for its name: 'my hall' '': file: empty",
+        "",
+    ]
+    assert read_skip_list(tmp_path / "skip.tsv").entries == {}

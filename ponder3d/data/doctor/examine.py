@@ -1,5 +1,6 @@
 """The examination of a dataset, scene by scene."""
 
+import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Sequence
@@ -97,16 +98,8 @@ def _chosen(frames: Sequence[str], number: int) -> list[str]:
 def _look(scene: RawScene, names: Sequence[str], dataset: RawDataset, classes: frozenset[int]) -> _Scene:
     known = _Scene()
     try:
-        points = scene.read_points()
-        problem = None if points is None else points_problem(points, dataset.known_ids)
-        if problem is not None:
-            known.faults.append(Fault("", problem[0], "points", problem[1], "unusable"))
-        else:
-            known.points = points
-            repaired = () if points is None else points.problems
-            known.faults += [Fault(p.frame, p.kind, f"repaired {p.kind}", p.what, "suspect") for p in repaired]
-        for frame in scene.read_frames(names) if names else ():
-            _take(frame, dataset, known)
+        with scene.keeping() if names else contextlib.nullcontext():
+            _read(scene, names, dataset, known)
     except DataError as error:
         known.faults.append(Fault("", "file", "unreadable", str(error), "unusable"))
     if known.points is not None:
@@ -118,6 +111,19 @@ def _look(scene: RawScene, names: Sequence[str], dataset: RawDataset, classes: f
     known.faults += [f for f in strange_labels(known.views, classes) if f.frame not in blank]
     _look_together(known)
     return known
+
+
+def _read(scene: RawScene, names: Sequence[str], dataset: RawDataset, known: _Scene) -> None:
+    points = scene.read_points()
+    problem = None if points is None else points_problem(points, dataset.known_ids)
+    if problem is not None:
+        known.faults.append(Fault("", problem[0], "points", problem[1], "unusable"))
+    else:
+        known.points = points
+        repaired = () if points is None else points.problems
+        known.faults += [Fault(p.frame, p.kind, f"repaired {p.kind}", p.what, "suspect") for p in repaired]
+    for frame in scene.read_frames(names) if names else ():
+        _take(frame, dataset, known)
 
 
 def _take(frame: RawFrame | Problem, dataset: RawDataset, known: _Scene) -> None:

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +26,8 @@ from ponder3d.types import Cameras, Scene, Views
 _COLUMNS = {"xyz": ("f", (3,)), "rgb": ("u", (3,)), "normal": ("f", (3,)), "labels": ("i", ()), "instances": ("i", ())}
 """Kind of number and width of what is known of each point."""
 _FAR = 1e9
-_INDICES = 64
-"""Indices that a process keeps: one of 300 frames takes about 0.4 MB."""
+_MEMBERS = 100_000
+"""Members of the indices that a process keeps, 40 MB: those of 80 scenes of 300 frames, or of 5 of 5,000."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +97,17 @@ class _Points:
     instances: Tensor | None
 
 
+@dataclass(frozen=True)
+class _Opened:
+    """A scene's index, and what follows from it for every draw."""
+
+    index: SceneIndex
+    rows: list[int]
+    """Numbers of the usable frames; none where no images are wanted."""
+    kinds: tuple[str, ...]
+    """The kinds of images that all frames have: a field is there for every draw of the scene or for none."""
+
+
 class PreparedScenes(SceneDataset):
     """Scenes of one split of a prepared dataset, in the order of its manifest."""
 
@@ -121,7 +131,8 @@ class PreparedScenes(SceneDataset):
         blocks = _lengths([entry.file for entry in entries])
         if 0 < config.mix_shards < len(blocks) < len(entries):
             self.blocks, self.mix_blocks = blocks, config.mix_shards
-        self._index = lru_cache(_INDICES)(self._records.index)
+        self._opened: dict[str, _Opened] = {}
+        self._held = 0
         self._kept: dict[str, _Points] = {}
 
     def __reduce__(self):
@@ -132,14 +143,14 @@ class PreparedScenes(SceneDataset):
 
     def __getitem__(self, index: int) -> Scene:
         entry = self._entries[index]
-        frames = self._frames(entry)
+        frames = self._open(entry).rows
         num = _drawn(self.config.views, len(frames))
         return self._scene(entry, [frames[(2 * i + 1) * len(frames) // (2 * num)] for i in range(num)])
 
     def draw(self, index: int, generator: Generator) -> Scene:
         """A scene with random views of it, in the order of time."""
         entry = self._entries[index]
-        frames = self._frames(entry)
+        frames = self._open(entry).rows
         num = _drawn(self.config.views, len(frames))
         order = torch.randperm(len(frames), generator=generator)[:num].sort().values
         return self._scene(entry, [frames[i] for i in order.tolist()])
@@ -199,22 +210,34 @@ class PreparedScenes(SceneDataset):
             )
         return usable, skipped
 
-    def _frames(self, entry: SceneEntry) -> list[int]:
-        """Numbers of the usable frames of a scene; none where no images are wanted."""
-        if not self.config.views or not entry.frames:
-            return []
-        names = self._index(entry).frames
-        if not self._skip.entries:
-            return list(range(len(names)))
-        return [row for row, name in enumerate(names) if self._skip.frame(entry.name, name) is None]
+    def _open(self, entry: SceneEntry) -> _Opened:
+        """What is known of a scene; what was used last is kept, as far as ``_MEMBERS`` go."""
+        opened = self._opened.pop(entry.name, None)
+        if opened is None:
+            index = self._records.index(entry)
+            numbers = range(len(index.frames) if self.config.views else 0)
+            rows = [row for row in numbers if self._skip.frame(entry.name, index.frames[row]) is None]
+            opened = _Opened(index, rows, self._kinds(index) if rows else ())
+            self._held += len(index.members)
+        self._opened[entry.name] = opened
+        while self._held > _MEMBERS and len(self._opened) > 1:
+            self._held -= len(self._opened.pop(next(iter(self._opened))).index.members)
+        return opened
+
+    def _kinds(self, index: SceneIndex) -> tuple[str, ...]:
+        optional = ["depth.png", *(["label.png"] if self._rows else []), "instance.png"]
+        frames = range(len(index.frames))
+        common = (kind for kind in optional if all(f"f{row:06d}.{kind}" in index.members for row in frames))
+        return "color.jpg", *common
 
     def _scene(self, entry: SceneEntry, rows: list[int]) -> Scene:
-        index = self._index(entry)
+        opened = self._open(entry)
+        index = opened.index
         points = self._kept.get(entry.name)
         names = [] if points else [f"{name}.npy" for name in self._columns(index)]
         if rows:
             names += ["intrinsics.npy", "world_from_cam.npy"]
-            names += [f"f{row:06d}.{kind}" for row in rows for kind in self._kinds(index)]
+            names += [f"f{row:06d}.{kind}" for row in rows for kind in opened.kinds]
         members = self._records.members(entry, index, names)
         if points is None:
             points = self._parse_points(entry, index, members)
@@ -229,7 +252,7 @@ class PreparedScenes(SceneDataset):
             labels=points.labels,
             instances=points.instances,
             source=f"{self.config.root}:{entry.name}",
-            views=self._parse_views(entry, index, rows, members) if rows else None,
+            views=self._parse_views(entry, opened, rows, members) if rows else None,
         )
 
     def _columns(self, index: SceneIndex) -> list[str]:
@@ -253,7 +276,8 @@ class PreparedScenes(SceneDataset):
             instances=None if instances is None else torch.from_numpy(instances).to(torch.int64),
         )
 
-    def _parse_views(self, entry: SceneEntry, index: SceneIndex, rows: list[int], members: dict[str, bytes]) -> Views:
+    def _parse_views(self, entry: SceneEntry, opened: _Opened, rows: list[int], members: dict[str, bytes]) -> Views:
+        index = opened.index
         old, where = index.size, self._where(entry)
         if old is None:
             raise DataError(f"{where}.index.json: images without a size; prepare it again")
@@ -265,7 +289,7 @@ class PreparedScenes(SceneDataset):
             return array[rows].astype(np.float64)
 
         def numbers(kind: str) -> np.ndarray | None:
-            if kind not in self._kinds(index):
+            if kind not in opened.kinds:
                 return None
             names = [f"f{row:06d}.{kind}" for row in rows]
             return np.stack([read_numbers(members[name], f"{where}.{name}", old, size) for name in names])
@@ -282,15 +306,6 @@ class PreparedScenes(SceneDataset):
             instances=None if instances is None else torch.from_numpy(instances.astype(np.int32) - 1),
             names=tuple(index.frames[row] for row in rows),
         )
-
-    def _kinds(self, index: SceneIndex) -> list[str]:
-        """The kinds of images that all frames of a scene have: a field is there for every draw of it or for none."""
-        optional = ["depth.png", *(["label.png"] if self._rows else []), "instance.png"]
-        frames = range(len(index.frames))
-        return [
-            "color.jpg",
-            *(kind for kind in optional if all(f"f{row:06d}.{kind}" in index.members for row in frames)),
-        ]
 
     def _where(self, entry: SceneEntry) -> str:
         return f"{self._storage.where(entry.file)}: {entry.name}"

@@ -92,28 +92,29 @@ def estimate(dataset: RawDataset, scenes: Sequence[RawScene], options: PrepareOp
         scene = scenes[number * len(scenes) // min(sample, len(scenes))]
         started = time.monotonic()
         try:
-            points = scene.read_points()
-            size += 0 if points is None else points.nbytes
-            seconds += time.monotonic() - started
-            taken += 1
-            if not options.images and points is not None:
-                continue
-            looks_at_frames = True
-            started = time.monotonic()
-            cloud = CloudBuilder(options.cloud_spacing) if points is None else None
-            names = scene.frames[:: max(1, len(scene.frames) // sample)][:sample]
-            used = [frame for frame in scene.read_frames(names) if isinstance(frame, RawFrame)]
-            for frame in used:
-                if options.images:
-                    files = encode_frame(frame, dataset.depth_units, options.jpeg_quality)
-                    # A tar header and half a block of padding for each file.
-                    frame_size += sum(len(data) + 768 for data in files.values())
-                if cloud is not None:
-                    cloud.add(frame)
-            if cloud is not None and used:
-                size += cloud.points(scene.source).nbytes * (len(scene.frames) / len(used)) ** 0.5
-            read += len(used)
-            frame_seconds += time.monotonic() - started
+            with scene.keeping():
+                points = scene.read_points()
+                size += 0 if points is None else points.nbytes
+                seconds += time.monotonic() - started
+                taken += 1
+                if not options.images and points is not None:
+                    continue
+                looks_at_frames = True
+                started = time.monotonic()
+                cloud = CloudBuilder(options.cloud_spacing) if points is None else None
+                names = scene.frames[:: max(1, len(scene.frames) // sample)][:sample]
+                used = [frame for frame in scene.read_frames(names) if isinstance(frame, RawFrame)]
+                for frame in used:
+                    if options.images:
+                        files = encode_frame(frame, dataset.depth_units, options.jpeg_quality)
+                        # A tar header and half a block of padding for each file.
+                        frame_size += sum(len(data) + 768 for data in files.values())
+                    if cloud is not None:
+                        cloud.add(frame)
+                if cloud is not None and used:
+                    size += cloud.points(scene.source).nbytes * (len(scene.frames) / len(used)) ** 0.5
+                read += len(used)
+                frame_seconds += time.monotonic() - started
         except (DataError, OSError):
             continue
     frames = sum(len(scene.frames) for scene in scenes) if looks_at_frames else 0

@@ -1,5 +1,6 @@
 """From a scene in its publisher's layout to a prepared one. Frames pass through one at a time."""
 
+import contextlib
 import io
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -68,7 +69,7 @@ def write_scene(
         DataError: the scene cannot be used.
         OSError: the file cannot be written.
     """
-    with replacing(path) as file:
+    with replacing(path) as file, scene.keeping() if options.images else contextlib.nullcontext():
         _write(file, scene, dataset, options, skip, identity, root)
         file.write(END)
 

@@ -7,9 +7,11 @@ prepared copy then serves every ``LabelTable`` of the dataset, such as ScanNet's
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -17,7 +19,9 @@ from ponder3d.config import Config
 from ponder3d.data.dataset import DataError
 from ponder3d.types import LabelSet
 
-SCENE_NAME = re.compile(r"[A-Za-z0-9_-]{1,70}$")
+T = TypeVar("T")
+
+SCENE_NAME = re.compile(r"[A-Za-z0-9_-]{1,70}\Z")
 """Scenes become keys of tar members, where a dot ends the key and a name has 100 characters."""
 
 
@@ -80,6 +84,11 @@ class RawFrame:
     instances: np.ndarray | None = None
     """[H W] int32; -1 where there is none."""
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all images."""
+        return sum(image.nbytes for image in (self.rgb, self.depth, self.labels, self.instances) if image is not None)
+
 
 @dataclass(frozen=True)
 class LabelTable:
@@ -105,6 +114,28 @@ class RawScene(ABC):
     """Names of all frames, in order of time; empty for scenes without images."""
     source: str
     """The file or directory that it is read from, for messages."""
+    _kept: dict[str, Any] | None = None
+    """See ``keeping``; None outside it."""
+
+    @contextmanager
+    def keeping(self) -> Iterator[None]:
+        """Within this context the scene keeps what its points and its frames have in common, and reads it once.
+
+        Scenes live as long as their dataset: what was kept is dropped at the end.
+        """
+        object.__setattr__(self, "_kept", {})  # scenes may be frozen, and this is no part of what they are
+        try:
+            yield
+        finally:
+            object.__setattr__(self, "_kept", None)
+
+    def kept(self, name: str, read: Callable[[], T]) -> T:
+        """What ``read`` returns; within ``keeping`` it is called once for each name."""
+        if self._kept is None:
+            return read()
+        if name not in self._kept:
+            self._kept[name] = read()
+        return self._kept[name]
 
     @abstractmethod
     def read_points(self) -> RawPoints | None:

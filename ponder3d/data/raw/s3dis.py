@@ -64,7 +64,7 @@ class S3DISConfig(RawDatasetConfig):
     frames_root: str = ""
     """Directory of 2D-3D-S (noXYZ) with area_1, ..., area_5a, area_5b, area_6; empty: no frames."""
     val_area: int = 5
-    """The area that is held out; 1 to 6, one after the other, make the 6-fold protocol."""
+    """The area that is held out, as ``val``; 1 to 6, one after the other, make the 6-fold protocol."""
     align_angle: bool = False
     """Turn every room, and its cameras, by the angle of its area's alignmentAngle.txt so that walls follow the axes."""
     max_side: int = 640
@@ -75,6 +75,7 @@ class S3DISConfig(RawDatasetConfig):
     def __post_init__(self):
         for name, fits, allowed in (
             ("every", self.every >= 1, "at least 1"),
+            ("val_area", 1 <= self.val_area <= 6, "from 1 to 6"),
             ("max_side", self.max_side == 0 or self.max_side >= 8, "0 or at least 8"),
             ("min_seen", 0 <= self.min_seen <= 1, "from 0 to 1"),
         ):
@@ -136,7 +137,7 @@ class S3DIS(RawDataset):
         scenes: list[S3DISRoom] = []
         for area in sorted(path for path in root.iterdir() if _AREA.match(path.name) and path.is_dir()):
             angles = _read_angles(area / f"{area.name}_alignmentAngle.txt") if config.align_angle else None
-            for room in sorted(path for path in area.iterdir() if path.is_dir()):
+            for room in sorted(path for path in area.iterdir() if path.is_dir() and not path.name.startswith(".")):
                 scene = _list_room(area, room, angles, frames, config, problems)
                 if scene is not None:
                     scenes.append(scene)
@@ -188,6 +189,9 @@ class S3DISRoom(RawScene):
 
     def _turned(self) -> tuple[RawPoints, np.ndarray]:
         """The cloud, and the [4 4] motion that ``align_angle`` applied to it."""
+        return self.kept("cloud", self._read)
+
+    def _read(self) -> tuple[RawPoints, np.ndarray]:
         parts, problems = [], []
         for path, _ in self.files:
             part = read_points(path)
@@ -222,7 +226,7 @@ def _list_room(
         problems.append(Problem(name, "", "file", f"{folder}: no such directory; the room is left out"))
         return None
     files = []
-    for path in sorted(folder.glob("*.txt")):
+    for path in sorted(folder.glob("[!.]*.txt")):  # hidden ones, such as ._chair_1.txt of macOS, are no points
         copy = _COPY.match(path.name)
         if copy and path.with_name(f"{copy[1]}.txt").exists():
             problems.append(Problem(name, "", "duplicate", f"{path}: a copy of {copy[1]}.txt; left out"))

@@ -52,6 +52,9 @@ TABLES = (
     LabelTable("structured3d25", nyu40.label_set(_USED), tuple((raw, row) for row, raw in enumerate(_USED))),
     LabelTable("nyu40", nyu40.label_set(), tuple((raw, raw - 1) for raw in nyu40.IDS)),
 )
+_KEPT = 1 << 28
+"""Bytes of frames that are kept from reading the points until they are asked for: 80 of 640x360. Others are read
+again."""
 _PANORAMA = ("panorama/camera_xyz.txt", *(f"panorama/full/{name}" for name in IMAGES))
 
 
@@ -137,10 +140,18 @@ class Structured3DRoom(RawScene):
         Raises:
             DataError: none of the images can be used.
         """
-        cloud, problems = Cloud(), []
+        cloud, problems, wanted = Cloud(), [], set(self.frames)
+        free = _KEPT
         for name in (*self.files, *(["panorama"] if self.panorama else [])):
             try:
-                cloud.add(self._panorama() if name == "panorama" else self._frame(name)[0])
+                if name == "panorama":
+                    cloud.add(self._panorama())
+                    continue
+                seen, matrix, pose = self._seen(name)
+                cloud.add(seen)
+                if self._kept is not None and name in wanted and free > 0:
+                    frame = self._kept[name] = self._frame(name, seen, matrix, pose)
+                    free -= frame.nbytes
             except Unusable as error:
                 problems.append(Problem(self.name, name, error.kind, str(error)))
         points = cloud.points(tuple(problems))
@@ -151,17 +162,19 @@ class Structured3DRoom(RawScene):
 
     def read_frames(self, names: Sequence[str]) -> Iterator[RawFrame | Problem]:
         """Perspective frames; depth is where a pixel counts."""
+        kept = self._kept or {}
         for name in names:
             try:
-                seen, matrix, pose = self._frame(name)
+                yield kept.pop(name, None) or self._frame(name, *self._seen(name))
             except Unusable as error:
                 yield Problem(self.name, name, error.kind, str(error))
-                continue
-            images = seen.images
-            depth = np.where(seen.counts, images.depth, np.float32(0))
-            yield aligned(name, pose, images.rgb, depth, (None, matrix), self.max_side, images.labels, images.instances)
 
-    def _frame(self, name: str) -> tuple[Seen, np.ndarray, np.ndarray]:
+    def _frame(self, name: str, seen: Seen, matrix: np.ndarray, pose: np.ndarray) -> RawFrame:
+        images = seen.images
+        depth = np.where(seen.counts, images.depth, np.float32(0))
+        return aligned(name, pose, images.rgb, depth, (None, matrix), self.max_side, images.labels, images.instances)
+
+    def _seen(self, name: str) -> tuple[Seen, np.ndarray, np.ndarray]:
         """What a frame saw, its intrinsics and its pose."""
         folder, files = f"perspective/full/{name}/", self.files[name]
         images = read_images({file: (place, folder + file) for file, place in files.items()})

@@ -21,6 +21,7 @@ _PALETTE = [0, 0, 0, *(value for colour in nyu40.PALETTE for value in colour)]
 
 def write_example(root: Path) -> None:
     """Write two archives: the perspective frames and the panoramas of ``ROOMS``. The ceiling is no instance."""
+    root.mkdir(parents=True, exist_ok=True)
     frames = zipfile.ZipFile(root / "Structured3D_perspective_full_00.zip", "w", zipfile.ZIP_DEFLATED)
     panoramas = zipfile.ZipFile(root / "Structured3D_panorama_00.zip", "w", zipfile.ZIP_DEFLATED)
     with frames, panoramas:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ponder3d.data.dataset import DataError
 from ponder3d.data.faults import raise_if_of_machine
-from ponder3d.data.raw.dataset import Problem
+from ponder3d.data.raw.dataset import SCENE_NAME, Problem
 from ponder3d.data.raw.text import read_small
 
 _MEMBER = re.compile(
@@ -92,16 +92,18 @@ class RoomFiles:
 
 
 def list_rooms(root: Path, problems: list[Problem]) -> dict[str, RoomFiles]:
-    """Rooms by name (``scene_00000-room_485142``); archives that cannot be read and odd names go to ``problems``.
+    """Rooms by name (``scene_00000-room_485142``); archives that cannot be read, and odd names, go to ``problems``.
 
     Raises:
         DataError: there is neither an archive ``Structured3D_*.zip`` nor a directory ``scene_*``.
     """
-    archives = sorted(root.glob("Structured3D_*.zip"))
+    zips = sorted(root.glob("Structured3D_*.zip"))
     tree = root / "Structured3D" if (root / "Structured3D").is_dir() else root
     scenes = sorted(path for path in tree.glob("scene_*") if path.is_dir())
-    if not archives and not scenes:
+    if not zips and not scenes:
         raise DataError(f"{root}: no Structured3D_*.zip and no Structured3D/scene_00000 in it")
+    archives = [path for path in zips if SCENE_NAME.match(path.stem)]
+    problems += [_odd_name(path) for path in zips if path not in archives]
     problems += _missing_parts(archives)
     rooms: dict[str, RoomFiles] = {}
     for scene in scenes:
@@ -123,6 +125,14 @@ def list_rooms(root: Path, problems: list[Problem]) -> dict[str, RoomFiles]:
             else:
                 _add(rooms, path, member)
     return rooms
+
+
+def _odd_name(path: Path) -> Problem:
+    """An archive that its publisher did not name so, such as ``Structured3D_panorama_00 (1).zip``: a second download of
+    one that is there has the same rooms, or is not whole."""
+    name = re.split(r"[^A-Za-z0-9_-]", path.stem)[0]
+    what = f"{path}: left out; if it is no second download of {name}.zip, and whole, rename it to that"
+    return Problem(name, "", "duplicate", what)
 
 
 def _missing_parts(archives: list[Path]) -> Iterator[Problem]:

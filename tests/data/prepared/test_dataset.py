@@ -301,3 +301,29 @@ def test_a_scene_that_is_damaged_on_disk(root):
     shutil.copy(root / "scenes/train/room_1.tar", path)
     with pytest.raises(DataError, match=r"room_0.tar: room_0.index.json has the SHA-256"):
         PreparedConfig(root=str(root)).build()[0]
+
+
+def test_what_a_scene_has_is_found_once(root, monkeypatch):
+    looks = []
+    kinds = PreparedScenes._kinds
+    monkeypatch.setattr(PreparedScenes, "_kinds", lambda data, index: looks.append(index.name) or kinds(data, index))
+    data = PreparedConfig(root=str(root), views=4).build()
+    for epoch in range(3):
+        for number in range(3):
+            assert views_of(data.draw(number, keyed.generator(epoch))).labels is not None
+    assert looks == ["room_0", "room_1", "room_2"]
+
+
+def test_indices_are_kept_as_far_as_their_members_go(root, monkeypatch):
+    data = PreparedConfig(root=str(root), views=1).build()
+    read, reads = data._records.index, []
+    monkeypatch.setattr(data._records, "index", lambda entry: reads.append(entry.name) or read(entry))
+    num = len(read(data._entries[0]).members)
+    monkeypatch.setattr(module, "_MEMBERS", 2 * num)
+    for number in (0, 1, 0, 2, 0, 1):  # 2 takes the place of 1, which was used before 0
+        assert name(data[number]) == f"room_{number}"
+        assert sum(len(opened.index.members) for opened in data._opened.values()) == data._held <= 2 * num
+    assert reads == ["room_0", "room_1", "room_2", "room_1"]
+    monkeypatch.setattr(module, "_MEMBERS", 1)
+    data[2], data[2]
+    assert reads[4:] == ["room_2"] and list(data._opened) == ["room_2"], "the last one always"

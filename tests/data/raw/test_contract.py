@@ -26,7 +26,7 @@ def examples(tmp_path_factory) -> dict[type, Path]:
 def root(member, examples, tmp_path_factory) -> Path:
     """The example of a dataset, written once."""
     if member not in examples:
-        examples[member] = tmp_path_factory.mktemp(member.__name__)
+        examples[member] = tmp_path_factory.mktemp(member.__name__) / "new" / "data"  # it makes the directory
         member.write_example(examples[member])
     return examples[member]
 

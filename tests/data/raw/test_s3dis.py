@@ -6,6 +6,8 @@ import pytest
 from PIL import Image
 
 from ponder3d.data.dataset import DataError
+from ponder3d.data.prepared.scene_file import PrepareOptions, write_scene
+from ponder3d.data.raw import s3dis
 from ponder3d.data.raw.checks import frame_problem
 from ponder3d.data.raw.dataset import Problem, RawFrame
 from ponder3d.data.raw.example_room import COLOURS, ExampleRoom
@@ -13,6 +15,7 @@ from ponder3d.data.raw.s3dis import LABELS, S3DIS, TABLE, S3DISConfig
 from ponder3d.data.raw.s3dis_frames import FROM_5B, bilinear_colour, distorted_pixels, nearest_depth, read_frame
 from ponder3d.data.raw.surface import Surface
 from ponder3d.data.raw.unusable import Unusable
+from ponder3d.data.skip_list import SkipList
 
 HALLWAY = ExampleRoom(half_width=1.8)
 
@@ -77,6 +80,32 @@ def test_stairs_other_words_copies_and_rooms_without_files(root):
     ]
     assert "lamp_1.txt: 'lamp' is no class" in str(dataset.problems[2])
     assert "wall_1 (1).txt: a copy of wall_1.txt" in str(dataset.problems[3])
+
+
+def test_what_is_hidden_is_no_room_and_no_points(root):
+    before = [scene.name for scene in opened(root).scenes]
+    (root / "Area_1" / ".ipynb_checkpoints" / "Annotations").mkdir(parents=True)
+    (root / "Area_1" / ".ipynb_checkpoints" / "Annotations" / "wall_1.txt").write_text("0 0 0 1 2 3\n")
+    (root / "Area_1" / ".Trash").mkdir()
+    (root / "Area_1" / "office_1" / "Annotations" / "._wall_1.txt").write_bytes(b"\0\5\x16\7" * 50)
+    dataset = opened(root)
+    assert [scene.name for scene in dataset.scenes] == before and dataset.problems == ()
+    assert len(dataset.scenes[0].read_points().xyz) == len(ExampleRoom().points()[0])
+
+
+def test_a_room_is_read_once_for_points_and_frames(root, tmp_path, monkeypatch):
+    read, files = s3dis.read_points, []
+    monkeypatch.setattr(s3dis, "read_points", lambda path: files.append(path) or read(path))
+    dataset = with_frames(root, every=4)
+    for scene in dataset.scenes:
+        write_scene(tmp_path / f"{scene.name}.tar", scene, dataset, PrepareOptions(), SkipList(), "x")
+        assert scene._kept is None, "scenes live as long as the dataset"
+    assert len(files) == len(set(files)) == 14
+    scene = dataset.scenes[0]
+    with pytest.raises(KeyError), scene.keeping():
+        assert scene.read_points() is scene.read_points()
+        raise KeyError
+    assert scene.read_points() is not scene.read_points()
 
 
 def test_a_damaged_line_is_repaired_and_told(root):
@@ -252,7 +281,7 @@ def test_areas_whose_cameras_have_no_room(root):
 
 
 def test_choices_that_cannot_be(root):
-    for choices in ({"every": 0}, {"max_side": 5}, {"min_seen": 2.0}):
+    for choices in ({"every": 0}, {"max_side": 5}, {"min_seen": 2.0}, {"val_area": 0}, {"val_area": 7}):
         with pytest.raises(ValueError, match=rf"S3DISConfig\.{next(iter(choices))} must be"):
             replace(S3DISConfig(), **choices)
     with pytest.raises(DataError, match="no such directory"):

@@ -7,11 +7,13 @@ import pytest
 from PIL import Image
 
 from ponder3d.data.dataset import DataError
-from ponder3d.data.raw import nyu40
+from ponder3d.data.prepared.scene_file import PrepareOptions, write_scene
+from ponder3d.data.raw import nyu40, structured3d
 from ponder3d.data.raw.checks import frame_problem, points_problem
 from ponder3d.data.raw.dataset import Problem, RawFrame
 from ponder3d.data.raw.example_room import ExampleRoom, scaled
 from ponder3d.data.raw.structured3d import Structured3D, Structured3DConfig
+from ponder3d.data.raw.structured3d_files import Place
 from ponder3d.data.raw.structured3d_images import (
     Images,
     grid_normals,
@@ -21,6 +23,7 @@ from ponder3d.data.raw.structured3d_images import (
     perspective_rays,
     see,
 )
+from ponder3d.data.skip_list import SkipList
 
 ROOM = ExampleRoom(half_width=2.0)
 FRAMES, PANORAMAS = "Structured3D_perspective_full_00.zip", "Structured3D_panorama_00.zip"
@@ -357,6 +360,46 @@ def test_missing_and_damaged_archives_are_problems(root):
         DataError, match=r"no room that can be used in its files \(4 problems, first: Structured3D_pano"
     ):
         opened(root)
+
+
+def test_a_second_download_is_left_out(root):
+    names = [scene.name for scene in opened(root).scenes]
+    copy = root / "Structured3D_panorama_00 (1).zip"
+    copy.write_bytes((root / PANORAMAS).read_bytes()[:500])
+    dataset = opened(root)
+    assert [scene.name for scene in dataset.scenes] == names
+    (problem,) = dataset.problems
+    assert (problem.scene, problem.kind) == ("Structured3D_panorama_00", "duplicate")
+    assert f"{copy}: left out" in problem.what and "rename it" in problem.what
+    for path in root.glob("*.zip"):
+        path.rename(root / f"{path.stem} (2).zip")
+    with pytest.raises(DataError, match=r"no room that can be used in its files \(3 problems.*left out"):
+        opened(root)
+
+
+def test_images_are_read_once_for_points_and_frames(root, tmp_path, monkeypatch):
+    rewrite(root / FRAMES, {f"{FRAME}depth.png": b""})
+    expected = list(opened(root, every=3).scenes[0].read_frames(("0", "3", "6")))
+    read, files = Place.read, []
+    monkeypatch.setattr(Place, "read", lambda place, name: files.append(place.where(name)) or read(place, name))
+    dataset = opened(root, every=3)
+    scene = dataset.scenes[0]
+    write_scene(tmp_path / "a.tar", scene, dataset, PrepareOptions(), SkipList(), "x")
+    assert len(files) - len(set(files)) <= 1 and len(set(files)) > 36, "only the damaged one is tried again"
+    assert scene._kept is None
+    for limit in (1 << 28, 1):
+        monkeypatch.setattr(structured3d, "_KEPT", limit)
+        with scene.keeping():
+            scene.read_points()
+            assert list(scene._kept) == (["0", "6"] if limit > 1 else ["0"])
+            found = list(scene.read_frames(scene.frames))
+            assert not scene._kept, "a frame that was handed out is not kept"
+        for one, two in zip(found, expected, strict=True):
+            if isinstance(two, Problem):
+                assert one == two
+            else:
+                assert one.name == two.name and np.array_equal(one.rgb, two.rgb)
+                assert np.array_equal(one.depth, two.depth) and np.array_equal(one.labels, two.labels)
 
 
 def test_odd_names_in_archives_are_refused(root):

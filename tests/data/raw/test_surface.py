@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
+import torch
 
 from ponder3d.data.dataset import DataError
+from ponder3d.data.raw import surface
 from ponder3d.data.raw.dataset import RawPoints
 from ponder3d.data.raw.surface import NEAR, Surface
 
@@ -28,20 +30,45 @@ def test_nearest_points_are_those_of_a_comparison_with_all():
 
 def test_a_dense_cloud_is_thinned():
     points = np.random.default_rng(0).uniform(0, 0.3, (5000, 3))
-    surface = Surface(cloud_of(points), "room")
-    labels, _, seen = surface.look_up(points)
+    room = Surface(cloud_of(points), "room")
+    labels, _, seen = room.look_up(points)
     assert seen.all() and len(np.unique(labels)) < 2500
     assert np.linalg.norm(points[labels] - points, axis=1).max() < 0.025 * 3**0.5
 
 
 def test_places_far_away_see_nothing():
-    surface = Surface(cloud_of(np.zeros((1, 3))), "room")
-    assert surface.look_up(np.array([[0, 0, 0.09], [0, 0, 0.11], [1e6, -1e6, 1e6], [1e30, 0, 0]]))[2].tolist() == [
+    room = Surface(cloud_of(np.zeros((1, 3))), "room")
+    assert room.look_up(np.array([[0, 0, 0.09], [0, 0, 0.11], [1e6, -1e6, 1e6], [1e30, 0, 0]]))[2].tolist() == [
         *(True, False, False, False)
     ]
-    assert len(surface.look_up(np.zeros((0, 3)))[0]) == 0
+    assert len(room.look_up(np.zeros((0, 3)))[0]) == 0
 
 
 def test_a_stray_point():
     with pytest.raises(DataError, match="room: points span 3000 m"):
         Surface(cloud_of(np.array([[0, 0, 0], [3000, 0, 0]])), "room")
+
+
+def test_blocks_of_points_make_the_same_surface(monkeypatch):
+    draw = np.random.default_rng(1)
+    cloud = cloud_of(draw.uniform(0, 0.4, (5000, 3)))
+    places = draw.uniform(-0.1, 0.5, (500, 3))
+    whole = Surface(cloud, "room").look_up(places)
+    monkeypatch.setattr(surface, "_BLOCK", 300)
+    monkeypatch.setattr(surface, "_PAIRS", 50)
+    for one, two in zip(whole, Surface(cloud, "room").look_up(places), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def arrays(value) -> list:
+    if isinstance(value, np.ndarray | torch.Tensor):
+        return [value]
+    parts = value if isinstance(value, list) else vars(value).values() if hasattr(value, "__dict__") else []
+    return [array for part in parts for array in arrays(part)]
+
+
+def test_memory_follows_from_the_points():
+    """16 m2 of a floor; lists of the 27 cells around each cell took 500 bytes a point."""
+    points = np.stack(np.meshgrid(np.arange(160), np.arange(160), [0]), -1).reshape(-1, 3) * 0.025 + 0.01
+    held = Surface(cloud_of(points), "room")
+    assert 25 < sum(array.nbytes for array in arrays(held)) / len(points) < 60
