@@ -110,7 +110,8 @@ def doctor(arguments: list[str]) -> int:
     default = _DoctorOptions() if kind == PREPARED else _RawDoctorOptions(dataset=config_of(data, kind))
     options = tyro.cli(type(default), default=default, args=rest, prog=f"ponder3d doctor {data}", description=about)
     config = options.dataset if isinstance(options, _RawDoctorOptions) else None
-    out = options.out or f"runs/doctor/{data.rstrip('/').rpartition('/')[2] or 'data'}"
+    name = data.rstrip("/").rpartition("/")[2] if "://" in data else Path(data).resolve().name
+    out = options.out or f"runs/doctor/{name or 'data'}"
     shown: list[Progress] = []
 
     def report(scene: str, number: int, total: int) -> None:

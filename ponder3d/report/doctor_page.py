@@ -8,15 +8,15 @@ import torch
 
 from ponder3d.data.dataset import DataError
 from ponder3d.data.doctor.examine import examine
-from ponder3d.data.doctor.findings import Examination, Finding, Picture, SceneReport
+from ponder3d.data.doctor.findings import DRAWN, Examination, Finding, Picture, SceneReport
 from ponder3d.data.doctor.opening import open_data
 from ponder3d.data.raw.dataset import RawDatasetConfig
 from ponder3d.data.skip_list import FILE_NAME, SkipList, read_skip_list, write_skip_list
 from ponder3d.report.html import Page, chart, cloud, picture
 from ponder3d.report.svg import Bar, bar_chart
 
-_CLOUDS, _LISTED = 12, 200
-"""Scenes that are shown as clouds, and findings of one kind that are listed."""
+_LISTED = 200
+"""Findings of one kind that are listed."""
 _CLASSES = 30
 _HEADER = (
     *("scene", "split", "frames", "looked at", "usable", "depth", "median, m", "agreement", "colours", "overlap"),
@@ -94,10 +94,12 @@ def write_doctor_page(examination: Examination, out: Path) -> Path:
         "overlap: share of the views' depth that ends near the cloud. All are medians."
     )
     page.heading("What they look like")
-    shown = examination.scenes[:_CLOUDS]
+    shown = examination.scenes[:DRAWN]
     if len(examination.scenes) > len(shown):
         page.text(f"The first {len(shown)} of {len(examination.scenes)}.")
-    page.row([part for report in shown for part in _cloud(report)])
+    for report in shown:
+        page.row(_cloud(report))
+        page.row([part for view in report.views for part in _side_by_side(view, 160)])
     totals = _class_totals(examination)
     if totals:
         page.heading("Classes")
@@ -175,16 +177,17 @@ def _share(value: float) -> str:
     return "-" if np.isnan(value) else f"{value:.0%}" if value < 0.995 else f"{value:.1%}"
 
 
-def _side_by_side(shown: Picture) -> list[str]:
+def _side_by_side(shown: Picture, width: int = 250) -> list[str]:
+    """Colour and depth, and those of the frame beside it."""
     measured = [d[d > 0] for d in (shown.depth, shown.beside_depth) if d is not None and d.any()]
     top = max((float(np.percentile(d, 98)) for d in measured), default=1.0)
-    parts = [picture(torch.from_numpy(shown.rgb), shown.frame, 250)]
+    parts = [picture(torch.from_numpy(shown.rgb), shown.frame, width)]
     if shown.depth is not None:
-        parts.append(picture(_depth_picture(shown.depth, top), f"its depth, 0 to {top:.2g} m", 250))
+        parts.append(picture(_depth_picture(shown.depth, top), f"its depth, 0 to {top:.2g} m", width))
     if shown.beside_rgb is not None:
-        parts.append(picture(torch.from_numpy(shown.beside_rgb), f"beside: {shown.beside}", 250))
+        parts.append(picture(torch.from_numpy(shown.beside_rgb), f"beside: {shown.beside}", width))
     if shown.beside_depth is not None:
-        parts.append(picture(_depth_picture(shown.beside_depth, top), "its depth", 250))
+        parts.append(picture(_depth_picture(shown.beside_depth, top), "its depth", width))
     return parts
 
 

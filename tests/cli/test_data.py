@@ -7,7 +7,8 @@ import pytest
 
 from ponder3d import cli
 from ponder3d.data.prepared.prepare import raw_datasets
-from ponder3d.data.raw.rgbd import RGBDConfig
+from ponder3d.data.raw.example_room import ExampleRoom
+from ponder3d.data.raw.rgbd import RGBDConfig, write_sequence
 from ponder3d.data.raw.scannet import ScanNetConfig
 
 
@@ -47,6 +48,17 @@ def test_prepare_shard_and_look_it_over(raw, tmp_path, capsys):
     assert cli.main(["doctor", str(tmp_path / "shards"), "--out", str(tmp_path / "page")]) in (0, 3)
     assert json.loads(manifest)["scenes"][0]["name"] in capsys.readouterr().out
     assert (tmp_path / "page/index.html").is_file() and (tmp_path / "page/skip.tsv").is_file()
+
+
+def test_the_page_of_a_directory_without_a_name(tmp_path, capsys, monkeypatch):
+    below = tmp_path / "house" / "below"
+    write_sequence(tmp_path / "house" / "hall", ExampleRoom(), "hololens")
+    below.mkdir()
+    monkeypatch.chdir(below)
+    assert cli.main(["doctor", ".."]) == 0
+    assert (below / "runs" / "doctor" / "house" / "index.html").is_file() and not (
+        below / "runs" / "index.html"
+    ).exists()
 
 
 def test_what_the_doctor_finds_is_left_out(tmp_path, capsys):

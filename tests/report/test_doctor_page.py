@@ -27,7 +27,9 @@ def test_page_table_and_skip_list(house, tmp_path):
     examination, page = doctor(str(house), out=str(tmp_path / "out"))
     text = page.read_text()
     assert page == tmp_path / "out" / "index.html" and "the image is black" in text
-    assert len(re.findall("data:image/png", text)) == 4 + 1, "two frames with depth, and the view from above"
+    assert len(re.findall("data:image/png", text)) == 4 + 1 + 6, (
+        "two frames with depth, the view from above, and three usable frames with depth"
+    )
     assert "share of labelled points or pixels" in text and ">floor</text>" in text and "showCloud(" in text
     assert not re.search(r"(src|href)=.(http|/)", text), "nothing is fetched from elsewhere"
     table = summary_table(examination)
@@ -66,4 +68,6 @@ def test_nothing_wrong(tmp_path):
     write_sequence(tmp_path / "hall", ExampleRoom(), "hololens")
     examination, page = doctor(str(tmp_path / "hall"), out=str(tmp_path / "out"))
     assert summary_line(examination).endswith("8 of 8 frames looked at: nothing wrong was found.")
-    assert "Findings" not in page.read_text()
+    text = page.read_text()
+    assert "Findings" not in text and len(re.findall("data:image/png", text)) == 1 + 6
+    assert len(examination.scenes[0].views) == 3

@@ -9,6 +9,8 @@ from ponder3d.data.doctor.findings import Finding
 from ponder3d.data.doctor.sketch import Sketch
 from ponder3d.data.raw.dataset import Problem
 
+_STILL = 3
+"""Frames of a scene with the pose of another that are named one by one; more are a camera that stands still."""
 _SHARE = 0.5
 """Scenes that have so many images in common are copies."""
 
@@ -60,8 +62,18 @@ class Copies:
             suspects: (scene, frame) of frames that do not fit where they are: of two equal images they are the copy.
         """
         found = []
+        same_pose: dict[str, list[tuple[str, str]]] = {}
         for scene, frame, other in self._same_pose:
             if not suspects & {(scene, frame), (scene, other)}:
+                same_pose.setdefault(scene, []).append((frame, other))
+        for scene, pairs in same_pose.items():
+            if len(pairs) > _STILL:
+                frame, other = pairs[0]
+                what = f"{len(pairs)} frames have exactly the pose of another, and another image, such as {frame} that "
+                what += f"of {other}: did the camera stand still?"
+                found.append(Finding(Problem(scene, "", "duplicate", what), "suspect"))
+                continue
+            for frame, other in pairs:
                 what = f"it has exactly the pose of {other}, and another image"
                 found.append(Finding(Problem(scene, frame, "duplicate", what), "suspect"))
         copied = self._copied_scenes()

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ponder3d.data.dataset import DataError
 from ponder3d.data.doctor.copies import Copies
-from ponder3d.data.doctor.findings import Examination, Fault, Finding, Picture, SceneReport, gathered
+from ponder3d.data.doctor.findings import DRAWN, Examination, Fault, Finding, Picture, SceneReport, gathered
 from ponder3d.data.doctor.frames import empty_labels, frame_faults, pose_faults, series_faults, strange_labels
 from ponder3d.data.doctor.points import overlap_faults, point_faults, view_overlap
 from ponder3d.data.doctor.sketch import Sketch, sketch
@@ -25,6 +25,8 @@ _CLOUD = 20_000
 _PICTURES = 24
 """Frames of findings that are shown, and of one scene at most a quarter of them."""
 _PICTURE_SIDE = 320
+_VIEWS, _VIEW_SIDE = 3, 160
+"""Usable frames of a drawn scene that are shown, and the longer side of their pictures."""
 
 
 @dataclass
@@ -71,7 +73,7 @@ def examine(
         copies.add(scene.name, known.views, _cloud_key(known.points))
         of_scene = gathered(scene.name, known.faults, len(names) + sum(1 for p in before if p.frame))
         findings += of_scene
-        reports.append(_report(scene, names, known, of_scene))
+        reports.append(_report(scene, names, known, of_scene, number < DRAWN))
         pictures += _pictures(scene, known, of_scene, _PICTURES - len(pictures))
     for problems in listed.values():
         faults = [Fault(p.frame, p.kind, f"reader {p.kind}", p.what, "unusable") for p in problems]
@@ -110,6 +112,9 @@ def _look(scene: RawScene, names: Sequence[str], dataset: RawDataset, classes: f
     known.faults += no_labels
     known.faults += [f for f in strange_labels(known.views, classes) if f.frame not in blank]
     _look_together(known)
+    # A frame without labels whose neighbours have none there either sees what nobody has annotated.
+    alike = known.comparison.labelled_alike
+    known.faults = [f for f in known.faults if not (f.frame in alike and f.kind == "label" and f.topic == "empty")]
     return known
 
 
@@ -168,7 +173,9 @@ def _cloud_key(points: RawPoints | None) -> bytes:
     return b"" if points is None else hashlib.blake2b(np.ascontiguousarray(points.xyz).tobytes()).digest()
 
 
-def _report(scene: RawScene, names: Sequence[str], known: _Scene, findings: Sequence[Finding]) -> SceneReport:
+def _report(
+    scene: RawScene, names: Sequence[str], known: _Scene, findings: Sequence[Finding], drawn: bool
+) -> SceneReport:
     unusable = {f.problem.frame for f in findings if f.severity == "unusable"}
     # A frame that is out of place would make the scene large.
     views, points = [v for v in known.views if v.name not in unusable], known.points
@@ -194,9 +201,11 @@ def _report(scene: RawScene, names: Sequence[str], known: _Scene, findings: Sequ
         num_points=0 if points is None else len(points.xyz),
         size=(x, y, z),
         classes=classes,
-        xyz=xyz.astype(np.float32),
-        rgb=rgb,
+        # Copies: a part of an array would keep all of it.
+        xyz=xyz[: len(xyz) * drawn].astype(np.float32),
+        rgb=rgb[: len(rgb) * drawn].copy(),
         cameras=np.array([v.world_from_cam[:3, 3] for v in views]).reshape(-1, 3),
+        views=_views(scene, [v.name for v in views]) if drawn else (),
     )
 
 
@@ -218,6 +227,17 @@ def _cloud(views: Sequence[Sketch], points: RawPoints | None) -> tuple[np.ndarra
     if not parts:
         return np.zeros((0, 3)), np.zeros((0, 3), dtype=np.uint8)
     return np.concatenate(parts), np.concatenate(colours)
+
+
+def _views(scene: RawScene, names: Sequence[str]) -> tuple[Picture, ...]:
+    """Some of a scene's usable frames, evenly over time."""
+    num = min(_VIEWS, len(names))
+    chosen = [names[(2 * i + 1) * len(names) // (2 * num)] for i in range(num)]
+    try:
+        frames = [f for f in scene.read_frames(chosen) if isinstance(f, RawFrame)] if chosen else []
+    except DataError:
+        return ()
+    return tuple(Picture(scene.name, frame.name, *_small(frame, _VIEW_SIDE)) for frame in frames)
 
 
 def _pictures(scene: RawScene, known: _Scene, findings: Sequence[Finding], room: int) -> list[Picture]:
@@ -243,8 +263,8 @@ def _pictures(scene: RawScene, known: _Scene, findings: Sequence[Finding], room:
     return made
 
 
-def _small(frame: RawFrame) -> tuple[np.ndarray, np.ndarray | None]:
-    size = fitted_size((frame.rgb.shape[0], frame.rgb.shape[1]), _PICTURE_SIDE)
+def _small(frame: RawFrame, side: int = _PICTURE_SIDE) -> tuple[np.ndarray, np.ndarray | None]:
+    size = fitted_size((frame.rgb.shape[0], frame.rgb.shape[1]), side)
     rgb = np.array(Image.fromarray(np.ascontiguousarray(frame.rgb)).resize((size[1], size[0]), Image.Resampling.BOX))
     if frame.depth is None or frame.depth.shape != frame.rgb.shape[:2]:
         return rgb, None

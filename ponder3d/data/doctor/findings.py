@@ -9,6 +9,8 @@ import numpy as np
 from ponder3d.data.raw.dataset import Problem
 
 Severity = Literal["unusable", "suspect"]
+DRAWN = 12
+"""Scenes, the first ones, of which clouds and views are kept to be drawn."""
 MOST = 0.8
 """What is true of this share of a scene's frames is said once, of the scene."""
 
@@ -38,7 +40,7 @@ class Fault:
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A frame of a finding, and one beside it that is as it should be."""
+    """A frame, and for that of a finding one beside it that is as it should be."""
 
     scene: str
     frame: str
@@ -80,11 +82,13 @@ class SceneReport:
     classes: dict[int, int]
     """Number of points, or else of pixels that were looked at, by raw id."""
     xyz: np.ndarray
-    """[N 3] a sample of the points, or of what the views see, for a picture."""
+    """[N 3] a sample of the points, or of what the views see, for a picture; none where the scene is not drawn."""
     rgb: np.ndarray
     """[N 3] uint8."""
     cameras: np.ndarray
     """[F 3] camera positions."""
+    views: tuple[Picture, ...] = ()
+    """Some usable frames, evenly over time; none where the scene is not drawn."""
 
 
 @dataclass(frozen=True, eq=False)

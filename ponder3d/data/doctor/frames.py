@@ -8,15 +8,18 @@ import numpy as np
 
 from ponder3d.data.doctor.findings import MOST, Fault
 from ponder3d.data.doctor.sketch import EDGE, Sketch
+from ponder3d.data.raw.checks import MAX_EXTENT
 
 CENTRE = 0.25
 """Share of the image size by which a camera's centre may lie off the image's."""
 ANGLES = (10.0, 150.0)
 """Degrees across the image that a pinhole camera sees."""
 DEPTHS = (0.05, 60.0)
-"""Metres between which the median depth of a scene's views lies, indoors and out."""
+"""Metres between which the median depth of a scene's views usually lies, indoors and out."""
 MAX_PATH = 2000.0
-"""Metres that the cameras of a scene are apart at most."""
+"""Metres that the cameras of a scene are usually apart at most; drives may be longer."""
+_NO_PATH = 50 * MAX_EXTENT
+"""Metres: no recording goes so far, but one of a kilometre does in millimetres."""
 SMOOTH = 0.7
 """Share of adjacent pixels of a small depth image that lie on one surface, at least; recordings have 0.96 and more."""
 _STRANGE = 0.02
@@ -48,7 +51,7 @@ def frame_faults(views: Sequence[Sketch]) -> Iterator[Fault]:
     typical = float(np.median(depth[np.isfinite(depth)])) if np.isfinite(depth).any() else 1.0
     if not DEPTHS[0] <= typical <= DEPTHS[1]:
         what = f"half of what the views see is nearer than {typical:.4g} m, and half farther: which unit has the depth?"
-        yield Fault("", "depth", "units", what, "unusable")
+        yield Fault("", "depth", "units", what, "unusable" if typical > MAX_EXTENT else "suspect")
 
 
 def empty_labels(views: Sequence[Sketch], classes: frozenset[int]) -> Iterator[Fault]:
@@ -111,9 +114,10 @@ def pose_faults(views: Sequence[Sketch]) -> Iterator[Fault]:
         return
     at = np.stack([v.world_from_cam[:3, 3] for v in views])
     spread = float(np.linalg.norm(at - np.median(at, 0), axis=1).max())
-    if float(np.median(np.linalg.norm(at - np.median(at, 0), axis=1))) > MAX_PATH / 2:
+    usual = float(np.median(np.linalg.norm(at - np.median(at, 0), axis=1)))
+    if usual > MAX_PATH / 2:
         what = f"its cameras are up to {spread:.4g} m from their middle: are the positions in metres?"
-        yield Fault("", "pose", "units", what, "unusable")
+        yield Fault("", "pose", "units", what, "unusable" if usual > _NO_PATH else "suspect")
         return
     for i in _jumps(at):
         step = float(min(np.linalg.norm(at[i] - at[j]) for j in (i - 1, i + 1) if 0 <= j < len(at)))

@@ -6,10 +6,15 @@ import numpy as np
 
 from ponder3d.data.doctor.findings import Fault
 from ponder3d.data.doctor.sketch import Sketch
+from ponder3d.data.raw.checks import MAX_EXTENT
 from ponder3d.data.raw.dataset import RawPoints
 
 EXTENTS = (0.3, 300.0)
-"""Metres between which the larger side of a scene lies: shelf to hall."""
+"""Metres between which the larger side of a scene usually lies: shelf to hall. A thing on a table is smaller, and land
+from the air is larger."""
+TWICE = 0.15
+"""Share of points at one place with another, from which it is worth a word: along its seams, a mesh that was made in
+parts has some."""
 _SAMPLE = 200_000
 _SEEN = 400
 """Pixels of a view that are looked for in the cloud."""
@@ -28,12 +33,13 @@ def point_faults(points: RawPoints, classes: frozenset[int]) -> Iterator[Fault]:
     lo, hi = np.percentile(xyz[:: max(1, len(xyz) // _SAMPLE)], [1, 99], axis=0)
     core, full = float((hi - lo).max()), float((xyz.max(0) - xyz.min(0)).max())
     if not EXTENTS[0] <= core <= EXTENTS[1]:
-        yield Fault("", "points", "extent", f"it is {core:.4g} m large: are its coordinates in metres?", "unusable")
+        severity = "unusable" if core > MAX_EXTENT else "suspect"
+        yield Fault("", "points", "extent", f"it is {core:.4g} m large: are its coordinates in metres?", severity)
     elif full > 5 * core:
         what = f"stray points: all span {full:.4g} m, the middle 98 % only {core:.4g} m"
         yield Fault("", "points", "stray", what, "suspect")
     twice = 1 - _num_different(xyz) / len(xyz)
-    if twice > 0.05:
+    if twice > TWICE:
         yield Fault("", "points", "twice", f"{twice:.0%} of the points are there more than once", "suspect")
     if points.rgb is not None and len(xyz) >= 50:
         if int(points.rgb.max()) <= 1:

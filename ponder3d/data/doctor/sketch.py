@@ -14,6 +14,8 @@ SIDE = 80
 """Longer side of the small images, in pixels: surfaces of two views can be compared, and a frame takes 50 kB."""
 _FLAT = 16
 """Colours of a drawing; a photograph of 80x60 pixels has thousands."""
+_EVEN = 0.2
+"""Share of adjacent pixels of one colour in a drawing that JPEG has given more; photographs have 0.1 at most."""
 EDGE = 1.2
 """Depths of adjacent small pixels that differ by more than this factor lie on two surfaces."""
 
@@ -109,10 +111,16 @@ def sketch(frame: RawFrame) -> Sketch:
         depth_values=0 if depth is None else len(np.unique(depth)),
         is_grey=bool((np.ptp(resized, axis=2) <= 2).all()),
         is_blank=bool((resized.reshape(-1, 3).std(axis=0) < 1).all()),
-        is_painted=len(np.unique(resized.reshape(-1, 3), axis=0)) <= _FLAT,
+        is_painted=_is_painted(resized),
         image_key=_key(rgb),
         depth_key=b"" if frame.depth is None else _key(frame.depth),
     )
+
+
+def _is_painted(rgb: np.ndarray) -> bool:
+    if len(np.unique(rgb.reshape(-1, 3), axis=0)) <= _FLAT:
+        return True
+    return bool((rgb[:, 1:] == rgb[:, :-1]).all(2).mean() > _EVEN)
 
 
 def _key(image: np.ndarray) -> bytes:

@@ -27,6 +27,9 @@ _COLOUR_OVERLAP = 0.25
 """Share of a view's surface whose brightness must be comparable: of less the correlation says little."""
 _COLOUR_PIXELS = 60
 """Small pixels of it at least."""
+_JUDGES = 4
+"""Neighbours that must be able to judge a view for it to be unusable, not just suspect: of a sparse sequence two may
+overlap it in a corner, and be wrong."""
 
 _UPRIGHT = tuple(
     np.array(rows, dtype=np.float64)
@@ -55,6 +58,8 @@ class Comparison:
     """Median share of equal labels over all pairs."""
     fitting: frozenset[str] = frozenset()
     """Frames whose depth agrees with most of their neighbours."""
+    labelled_alike: frozenset[str] = frozenset()
+    """Frames whose labels are those of most of their neighbours."""
     partner: dict[str, str] = field(default_factory=dict)
     """A frame that is as it should be, for each frame of a fault."""
 
@@ -125,22 +130,32 @@ def outliers(num: int, bad: Mapping[Pair, bool], least: float = 0.6) -> list[int
 
 
 def _bad_depth(shares: Mapping[Pair, float], scores: Mapping[Pair, Score]) -> dict[Pair, bool]:
-    """Pairs that can be judged. A pair next to each other in time that sees nothing in common, where such pairs do,
-    is a bad one."""
+    """Pairs that can be judged. One next to each other in time that sees nothing in common is bad if one of the two
+    is lost."""
     values = np.array([s for s in shares.values() if np.isfinite(s)])
     usual = float(np.median(values))
     spread = 1.48 * float(np.median(np.abs(values - usual)))
     limit = usual - np.clip(4 * spread, 0.15, 0.35)
-    next_ones = [s for (i, j), s in shares.items() if j == i + 1]
-    overlapping = np.isfinite(next_ones).mean() >= 0.8 and len(next_ones) >= 4
-    typical = float(np.median([scores[i, j].overlap for i, j in shares if j == i + 1])) if next_ones else 0.0
-    bad = {}
-    for (i, j), share in shares.items():
-        if np.isfinite(share):
-            bad[i, j] = bool(share < limit)
-        elif j - i <= 2 and overlapping and typical > 0.3:
-            bad[i, j] = True
-    return bad
+    bad = {pair: bool(share < limit) for pair, share in shares.items() if np.isfinite(share)}
+    lost = _lost(shares, scores, bad)
+    return bad | {(i, j): True for i, j in shares if (i, j) not in bad and j - i <= 2 and {i, j} & lost}
+
+
+def _lost(shares: Mapping[Pair, float], scores: Mapping[Pair, Score], bad: Mapping[Pair, bool]) -> set[int]:
+    """Views that agree with no other, and do not see what those before and after them see together. In a sequence
+    whose views hardly overlap that means nothing."""
+    next_ones = [pair for pair in shares if pair[1] == pair[0] + 1]
+    typical = float(np.median([scores[pair].overlap for pair in next_ones]))
+    if len(next_ones) < 4 or np.isfinite([shares[pair] for pair in next_ones]).mean() < 0.8 or typical <= 0.3:
+        return set()
+    last = len(next_ones)
+    agreeing = {k for pair, is_bad in bad.items() if not is_bad for k in pair}
+    found = set()
+    for k in set(range(last + 1)) - agreeing:
+        around = (1, 2) if k == 0 else (last - 2, last - 1) if k == last else (k - 1, k + 1)
+        if not bad.get(around, True) and scores[around].overlap > typical / 2:
+            found.add(k)
+    return found
 
 
 def _pooled(pairs: Sequence[tuple[Meeting, Meeting]]) -> tuple[float, float]:
@@ -228,7 +243,7 @@ def _explained(
     if near and _better(fit, as_it_is):
         return Fault(view.name, kind, f"stranger: {change}", f"{what}; with its {change} it would", "unusable")
     what += "; its pose or its depth is wrong, or it is a frame of something else"
-    severity = "unusable" if not own or np.median(own) < 0.75 * usual else "suspect"
+    severity = "unusable" if len(own) >= _JUDGES and np.median(own) < 0.75 * usual else "suspect"
     return Fault(view.name, "pose", "stranger", what, severity)
 
 
@@ -261,7 +276,7 @@ def _colours(
         if owner:
             what += f"; the colour image of {owner} would fit"
         result.partner[views[i].name] = owner or views[max(0, i - 1) or min(1, len(views) - 1)].name
-        yield Fault(views[i].name, "colour", "stranger", what, "unusable")
+        yield Fault(views[i].name, "colour", "stranger", what, "unusable" if len(own) >= _JUDGES else "suspect")
 
 
 def _owner(
@@ -297,8 +312,11 @@ def _labels(
         yield Fault("", "label", "agreement", what, "suspect")
         return
     bad = {pair: bool(value < result.labels - 0.3) for pair, value in values.items()}
+    own_values = [[value for pair, value in values.items() if i in pair] for i in range(len(views))]
+    alike = [view.name for view, own in zip(views, own_values, strict=True) if _median(own) > result.labels - 0.3]
+    result.labelled_alike = frozenset(alike)
     for i in outliers(len(views), bad, least=0.7):
-        own = np.median([value for pair, value in values.items() if i in pair])
+        own = np.median(own_values[i])
         what = f"its labels are its neighbours' on {own:.0%} of the common surface; theirs agree on {result.labels:.0%}"
         yield Fault(views[i].name, "label", "stranger", what, "suspect")
 

@@ -1,6 +1,8 @@
 """Faults that were planted are named, and little else is."""
 
+import io
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +10,14 @@ import planting
 import pytest
 from PIL import Image
 
+from ponder3d.data.doctor import examine as doctor
 from ponder3d.data.doctor.examine import examine
 from ponder3d.data.doctor.findings import Examination
-from ponder3d.data.doctor.opening import open_data
+from ponder3d.data.doctor.opening import config_of, open_data
+from ponder3d.data.prepared.prepare import Preparation, Preparing
+from ponder3d.data.prepared.scene_file import PrepareOptions
+from ponder3d.data.raw.example_room import ExampleRoom
+from ponder3d.data.raw.scannet_example import write_scannet
 
 
 def missed_and_more(examination: Examination, scene: str, expected: planting.Expected) -> tuple[list, list[str]]:
@@ -45,7 +52,7 @@ SINGLE = [
 
 def test_many_faults_in_one_recording(tmp_path):
     num = 4 * len(SINGLE)
-    tree = planting.example_rooms(tmp_path / "rooms", num=num)
+    tree = planting.example_rooms(tmp_path / "rooms", num=num, names=("hall",))
     expected = []
     for number, fault in enumerate(SINGLE):
         first = 4 * number + 1
@@ -93,6 +100,58 @@ def test_pictures_show_a_frame_beside_one_that_fits(tmp_path):
     (picture,) = examination.pictures
     assert (picture.scene, picture.frame) == ("hall", "frame-000005") and picture.beside in tree.frames
     assert picture.rgb.shape == (24, 32, 3) and picture.beside_depth is not None
+
+
+def test_only_scenes_that_are_drawn_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "DRAWN", 1)
+    planting.example_rooms(tmp_path / "rooms", num=8)
+    first, second = examine(open_data(str(tmp_path / "rooms"))).scenes
+    assert len(first.xyz) == len(first.rgb) > 1000 and not len(second.xyz) and not len(second.rgb)
+    assert [v.frame for v in first.views] == [f"frame-{i:06d}" for i in (1, 4, 6)] and not second.views
+    assert first.size[0] > 3 and second.size[0] > 3, "the size is known without the points"
+
+
+def test_nothing_is_wrong_with_the_example_of_scannet(tmp_path):
+    """In one frame of each scene a single wall is seen, in one that nobody has annotated; meshes have seams."""
+    write_scannet(tmp_path / "scannet")
+    examination = examine(open_data(str(tmp_path / "scannet")), 0)
+    assert not examination.findings
+    assert all(report.rgb.base is None and len(report.rgb) for report in examination.scenes), "parts keep all"
+
+
+def test_labels_that_are_empty_beside_others(tmp_path):
+    write_scannet(tmp_path / "scannet")
+    for name in ("scans/scene0000_00", "scans/scene0011_00", "scans_test"):
+        shutil.rmtree(tmp_path / "scannet" / name)
+    label = tmp_path / "scannet" / "scans" / "scene0001_00" / "label-filt"
+    with zipfile.ZipFile(label.with_name("scene0001_00_2d-label-filt.zip")) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    image = io.BytesIO()
+    Image.fromarray(np.zeros_like(np.array(Image.open(io.BytesIO(members["label-filt/5.png"]))))).save(image, "png")
+    members["label-filt/5.png"] = image.getvalue()
+    with zipfile.ZipFile(label.with_name("scene0001_00_2d-label-filt.zip"), "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    (finding,) = examine(open_data(str(tmp_path / "scannet")), 0).findings
+    assert (finding.problem.frame, finding.problem.kind, finding.severity) == ("5", "label", "suspect")
+
+
+@pytest.mark.slow
+def test_nothing_is_wrong_with_the_example_that_was_prepared(tmp_path):
+    write_scannet(tmp_path / "scannet")
+    raw = config_of(str(tmp_path / "scannet"), "scannet")  # every frame
+    Preparing(Preparation(raw, PrepareOptions(workers=1)), tmp_path / "out").run()
+    assert not examine(open_data(str(tmp_path / "out")), 0).findings
+
+
+def test_a_camera_that_stands_still(tmp_path):
+    tree = planting.example_rooms(tmp_path / "rooms", num=8, names=("hall",))
+    for i in range(8):
+        rgb = ExampleRoom().colour(0)
+        rgb[: 3 * i] = 255 - rgb[: 3 * i]
+        planting.write_frame(tree.folder, i, ExampleRoom().trace(0)[0], rgb, tree.pose(tree.frames[0]))
+    found = [f.problem for f in examine(open_data(str(tree.root))).findings if f.problem.kind == "duplicate"]
+    assert [(p.frame, p.what.split(",")[0]) for p in found] == [("", "7 frames have exactly the pose of another")]
 
 
 def test_a_part_of_the_frames(tmp_path):

@@ -1,9 +1,11 @@
 """Single frames, and those unlike the others of their scene."""
 
+import io
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ponder3d.data.doctor.findings import Fault, gathered
 from ponder3d.data.doctor.frames import empty_labels, frame_faults, pose_faults, series_faults, strange_labels
@@ -55,9 +57,10 @@ def test_one_frame_is_named(changes, kind, topic):
 
 
 def test_units_of_depth():
-    far = [sketch(replace(f, depth=f.depth * np.float32(1000))) for f in frames() if f.depth is not None]
-    (fault,) = frame_faults(far)
-    assert (fault.frame, fault.kind, fault.topic, fault.severity) == ("", "depth", "units", "unusable")
+    for factor, severity in ((100, "suspect"), (10_000, "unusable")):  # from the air, and from nowhere
+        far = [sketch(replace(f, depth=f.depth * np.float32(factor))) for f in frames() if f.depth is not None]
+        (fault,) = frame_faults(far)
+        assert (fault.frame, fault.kind, fault.topic, fault.severity) == ("", "depth", "units", severity)
 
 
 def test_a_camera_that_jumps():
@@ -65,10 +68,26 @@ def test_a_camera_that_jumps():
     pose[0, 3] += 3
     (fault,) = pose_faults(views(world_from_cam=pose))
     assert (fault.frame, fault.topic) == ("4", "jump") and "jumps 2.97 m away" in fault.what
-    away = [replace(frame, world_from_cam=frame.world_from_cam.copy()) for frame in frames()]
-    for frame in away:
-        frame.world_from_cam[:3, 3] *= 10_000
-    assert [fault.topic for fault in pose_faults([sketch(frame) for frame in away])] == ["units"]
+
+
+@pytest.mark.parametrize(("length", "severity"), [(5e3, "suspect"), (5e6, "unusable")])
+def test_a_long_way(length, severity):
+    """A drive of 5 km, in metres and in millimetres."""
+    drive = [replace(frame, world_from_cam=np.eye(4)) for frame in frames()]
+    for number, frame in enumerate(drive):
+        frame.world_from_cam[0, 3] = number / 11 * length
+    (fault,) = pose_faults([sketch(frame) for frame in drive])
+    assert (fault.topic, fault.severity) == ("units", severity)
+
+
+def test_a_drawing_is_one_after_jpeg():
+    file = io.BytesIO()
+    Image.fromarray(ROOM.colour(4, (48, 64))).save(file, "jpeg", quality=95)
+    noise = np.random.default_rng(0).integers(-9, 10, (48, 64, 3))
+    drawn = np.array(Image.open(file))
+    assert len(np.unique(drawn.reshape(-1, 3), axis=0)) > 16
+    for rgb, painted in ((drawn, True), ((drawn + noise).clip(0, 255).astype(np.uint8), False)):
+        assert sketch(RawFrame("0", ROOM.intrinsics, ROOM.pose(4), rgb)).is_painted == painted
 
 
 def test_empty_labels():

@@ -8,6 +8,7 @@ from ponder3d.data.doctor.points import Near, overlap_faults, point_faults, spac
 from ponder3d.data.doctor.sketch import sketch
 from ponder3d.data.raw.dataset import RawFrame, RawPoints
 from ponder3d.data.raw.example_room import ExampleRoom
+from ponder3d.data.raw.scannet_example import gridded_mesh
 
 ROOM = ExampleRoom()
 XYZ = ROOM.points()[0].astype(np.float32)
@@ -30,10 +31,17 @@ def test_a_sound_cloud():
     assert not topics(points, frozenset({1}))
 
 
-@pytest.mark.parametrize("factor", [1000, 0.01])
-def test_units(factor):
+@pytest.mark.parametrize(("factor", "severity"), [(1000, "unusable"), (125, "suspect"), (0.03, "suspect")])
+def test_units(factor, severity):
+    """4 km is no scene; a tile of land has 500 m, and a thing on a table 12 cm."""
     (fault,) = point_faults(RawPoints(XYZ * np.float32(factor)), frozenset())
-    assert (fault.topic, fault.severity) == ("extent", "unusable") and f"{4 * factor * 0.995:.1g}"[0] in fault.what
+    assert (fault.topic, fault.severity) == ("extent", severity)
+    assert float(fault.what.split()[2]) == pytest.approx(4 * factor, rel=0.01)
+
+
+def test_seams_of_a_mesh_are_no_copies():
+    vertices = gridded_mesh(ROOM)[0]
+    assert len(np.unique(vertices, axis=0)) < 0.94 * len(vertices) and not topics(RawPoints(vertices))
 
 
 def test_strays_copies_and_colours():

@@ -5,8 +5,9 @@ import pytest
 
 from ponder3d.data.doctor.agreement import Meeting, meet, score
 from ponder3d.data.doctor.sketch import Sketch, sketch
-from ponder3d.data.doctor.views import inverted, outliers
+from ponder3d.data.doctor.views import compare, inverted, outliers
 from ponder3d.data.raw.dataset import RawFrame
+from ponder3d.data.raw.example_room import ExampleRoom
 
 
 def wall(distance: float, back: float = 0.0) -> Sketch:
@@ -54,6 +55,30 @@ def test_the_view_that_disagrees_is_named_and_not_its_neighbours():
     assert outliers(6, {pair: bool({2, 3} & set(pair)) for pair in pairs}) == [2, 3]
     assert outliers(6, dict.fromkeys(pairs, False)) == []
     assert outliers(2, {(0, 1): True}) == [], "of two nobody can tell which is wrong"
+
+
+def turning(numbers: list[int], num: int = 16, colour_of: dict[int, int] | None = None) -> list[Sketch]:
+    """Frames of a full turn in ``num`` steps, some with the colour image of another."""
+    room = ExampleRoom(num_frames=num)
+    frames = []
+    for i in numbers:
+        rgb = room.colour((colour_of or {}).get(i, i))
+        frames.append(RawFrame(str(i), room.intrinsics, room.pose(i), rgb, room.trace(i)[0].astype(np.float32)))
+    return [sketch(frame) for frame in frames]
+
+
+def test_views_that_hardly_overlap_are_not_unusable():
+    """A camera turned away between two frames of a sparse sequence: what it saw before it sees no more."""
+    assert not compare(turning([0, 1, 7, 8, 9, 10, 11])).faults, "frame 1 agrees with 0, and that is all it can"
+    (fault,) = compare(turning([0, 1, 2, 3, 4, 9])).faults
+    assert (fault.frame, fault.topic, fault.severity) == ("9", "stranger", "suspect")
+
+
+@pytest.mark.parametrize(("num", "severity"), [(32, "unusable"), (8, "suspect")])
+def test_a_colour_image_that_few_can_judge(num, severity):
+    swapped = {num // 4: 3 * num // 4}
+    faults = [f for f in compare(turning(list(range(num)), num, swapped)).faults if f.kind == "colour"]
+    assert [(f.frame, f.severity) for f in faults] == [(str(num // 4), severity)]
 
 
 def test_the_inverse_of_a_pose_that_was_made_upright():
