@@ -13,7 +13,10 @@ from ponder3d.types import Batch, Scene
 
 
 class KeyedScenes(Dataset[Scene]):
-    """Scenes drawn by (epoch, index): what happens to a scene depends on (seed, epoch, index) alone."""
+    """Scenes drawn by (epoch, index): what happens to a scene depends on (seed, epoch, index) alone.
+
+    A ``ValueError`` of a transform becomes a ``DataError`` that names the scene.
+    """
 
     def __init__(self, dataset: SceneDataset, transforms: tuple[Transform, ...], seed: int):
         self.dataset, self.transforms, self.seed = dataset, transforms, seed
@@ -21,7 +24,10 @@ class KeyedScenes(Dataset[Scene]):
     def __getitem__(self, draw: tuple[int, int]) -> Scene:
         epoch, index = draw
         scene = self.dataset.draw(index, keyed.generator(self.seed, epoch, index, 0xD2A3))
-        return apply(self.transforms, scene, self.seed, epoch, index)
+        try:
+            return apply(self.transforms, scene, self.seed, epoch, index)
+        except ValueError as error:  # a transform knows what it cannot use, and seldom which scene that is
+            raise DataError(str(error) if scene.source in str(error) else f"{scene.source}: {error}") from error
 
     def __len__(self) -> int:
         return len(self.dataset)

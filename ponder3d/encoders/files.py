@@ -47,7 +47,7 @@ def save_encoder(encoder: Encoder, path: Path | str, card: dict[str, Any] | None
         "format": _FORMAT,
         "config": to_json(encoder.config),
         "fingerprint": fingerprint(encoder.config),
-        "sha256": _digest(weights),
+        "sha256": weights_digest(weights),
         "card": card or {},
     }
     data = save(weights, metadata={_HEADER: json.dumps(header)})
@@ -77,9 +77,11 @@ def load_encoder(path: Path | str, device: torch.device | str = "cpu") -> Encode
         The encoder in evaluation mode.
 
     Raises:
+        ValueError: the device is not there.
         OSError: there is no such file.
         EncoderFileError: it is something else, of another version, or damaged; the message says what differs.
     """
+    _check_device(device)
     path = Path(path)
     if path.is_dir():
         path = path / FILE_NAME
@@ -123,6 +125,15 @@ def copy_weights(source: Encoder, target: Encoder, name: str) -> None:
     _load(target, source.state_dict(), name)
 
 
+def _check_device(device: torch.device | str) -> None:
+    """Raise a ValueError if no tensor gets there and back."""
+    try:
+        torch.zeros(1, device=device).cpu()
+    except (AssertionError, ImportError, RuntimeError) as error:  # the first of a build without CUDA
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"--device {device}: cannot be used here ({first}); take cpu, or cuda where it is") from error
+
+
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
@@ -141,7 +152,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     missing = [key for key in ("config", "fingerprint", "sha256", "card") if key not in header]
     if missing:
         raise EncoderFileError(f"{path}: its '{_HEADER}' header has no {missing[0]!r}; the file is damaged")
-    if header["sha256"] != _digest(weights):
+    if header["sha256"] != weights_digest(weights):
         raise EncoderFileError(f"{path}: the weights differ from their digest; the file is damaged")
     return header, weights
 
@@ -166,10 +177,11 @@ def _load(encoder: nn.Module, weights: dict[str, Tensor], name: str) -> None:
     encoder.load_state_dict(weights)
 
 
-def _digest(weights: dict[str, Tensor]) -> str:
+def weights_digest(weights: dict[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and values of a ``state_dict``."""
     digest = hashlib.sha256()
     for name in sorted(weights):
-        value = weights[name]
+        value = weights[name].detach().cpu().contiguous()
         digest.update(f"{name} {value.dtype} {list(value.shape)};".encode())
         digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

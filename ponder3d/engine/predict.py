@@ -1,6 +1,6 @@
 """Predicted classes for every point of every scene of a dataset, as files."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,12 @@ from ponder3d.data.predictions import (
     write_prediction,
 )
 from ponder3d.data.submission import read_submission, write_ids, zip_scenes
+from ponder3d.encoders.files import weights_digest
 from ponder3d.engine.augmented import Looks
 from ponder3d.engine.evaluate import load_task, read_json, write_json
 from ponder3d.engine.log import SKIPPED_FRAMES, Progress, SkippedFrames
 from ponder3d.engine.runner import device_type
-from ponder3d.files import sweep
+from ponder3d.files import sweep, write_whole
 from ponder3d.metrics.segmentation import SegmentationMetric, confusion
 from ponder3d.types import LabelSet, Scene
 
@@ -30,7 +31,7 @@ FORMATS = ("npz", "ply", "scannet")
 RECORD = "predictions.json"
 """In a directory of predictions: what they are of."""
 _DONE = "scenes.txt"
-"""One line for each scene that is done: its number in the dataset and its name."""
+"""One line for each scene that is done: its name, and a digest of what was predicted from."""
 
 
 def predict(
@@ -46,7 +47,8 @@ def predict(
     """Predict the class of every point of every scene of a dataset, and write it to files.
 
     The points are the dataset's own, all of them, in their order (see ``engine.augmented``). Scenes that are done are
-    kept when the same is asked for again; files that hold anything else are never mixed with them.
+    kept when the same is asked for again and the dataset still has them, unchanged; those that it no longer has are
+    removed. Files that hold anything else are never mixed with them.
 
     Args:
         run: directory of a run of a segmentation task.
@@ -74,6 +76,7 @@ def predict(
     if unknown:
         raise ValueError(f"predict: no format {unknown[0]!r}; there are {', '.join(FORMATS)}")
     task, experiment, step = load_task(run)
+    weights = weights_digest(task.state_dict())
     device = torch.device(device_type("cpu" if experiment.accelerator == "cpu" else "auto"))
     looks = Looks(task.to(device), experiment, augment, device)
     data = experiment.validation_data() if data is None else data
@@ -91,6 +94,7 @@ def predict(
     record = {
         "experiment": fingerprint(experiment),
         "step": step,
+        "weights": weights,
         "augment": augment,
         "left_out": list(looks.left_out),
         "probabilities": probabilities,
@@ -103,15 +107,15 @@ def predict(
     sizes: dict[str, int] = {}
     progress = Progress(len(dataset), label="predict", quiet=quiet)
     for index in range(len(dataset)):
-        made = files.kept(index)
+        scene = dataset[index]
+        skipped.add(scene.skipped)
+        name, digest = scene_name(scene.source), _digest(scene)
+        if name in sizes:
+            raise DataError(f"{scene.source}: an earlier scene is named {name} too; their files would be one")
+        made = files.kept(name, digest, scene)
         if made is None:
-            scene = dataset[index]
-            skipped.add(scene.skipped)
-            name = scene_name(scene.source)
-            if name in sizes:
-                raise DataError(f"{scene.source}: an earlier scene is named {name} too; their files would be one")
             made = _prediction(name, looks.probabilities(scene, index), scene, labels, dataset.benchmark_ids)
-            files.write(index, made, probabilities)
+            files.write(made, digest, probabilities)
         files.complete(made)
         sizes[made.name] = len(made.xyz)
         if made.truth is not None:
@@ -119,6 +123,7 @@ def predict(
             metric.state += confusion(predicted.long(), truth.long(), len(labels))
         progress.show(index + 1, {"miou": metric.compute()["miou"]} if bool(metric.state.any()) else {})
     progress.close()
+    files.drop_others(sizes)
     if "scannet" in formats:
         files.pack(sizes)
     figures = {"scenes": float(len(sizes)), "points": float(sum(sizes.values()))}
@@ -141,6 +146,12 @@ def _prediction(
     )
 
 
+def _digest(scene: Scene) -> str:
+    """SHA-256 over what a prediction of a scene and its figures come from."""
+    parts = {"xyz": scene.xyz, "rgb": scene.rgb, "normal": scene.normal, "labels": scene.labels}
+    return weights_digest({name: value for name, value in parts.items() if value is not None})
+
+
 def _other_split(data: DatasetConfig, split: str) -> DatasetConfig:
     if not is_dataclass(data) or "split" not in {field.name for field in fields(data)}:
         raise ValueError(f"predict: {type(data).__name__} has no splits to choose from")
@@ -159,8 +170,8 @@ class _Files:
         benchmark_ids: tuple[int, ...],
     ):
         self.folder, self.formats, self.labels, self.benchmark_ids = folder, formats, labels, benchmark_ids
-        self._names: dict[int, str] = {}
-        """Of the scenes that are done, by their number."""
+        self._digests: dict[str, str] = {}
+        """Of the scenes that are done, by their name."""
         earlier = read_json(folder / RECORD)
         if earlier is None and list_predictions(folder):
             raise ValueError(f"{folder} holds predictions and no {RECORD} that says of what; choose another --out")
@@ -179,26 +190,42 @@ class _Files:
             text = (folder / _DONE).read_text()
             whole = text[: text.rfind("\n") + 1]
             (folder / _DONE).write_text(whole)
-            self._names = {int(number): name for number, name in (line.split(" ") for line in whole.splitlines())}
+            # Of two lines for a scene, the last is of its files.
+            self._digests = {line.split(" ")[0]: line.partition(" ")[2] for line in whole.splitlines()}
 
-    def kept(self, index: int) -> ScenePrediction | None:
-        """What an earlier call has predicted for a scene; None if it has not, or its file is gone or damaged."""
-        path = self._path(self._names[index], "npz") if index in self._names else None
+    def kept(self, name: str, digest: str, scene: Scene) -> ScenePrediction | None:
+        """What an earlier call has predicted for a scene; None if it has not, the scene is another now, or its file is
+        gone, damaged or of other points."""
+        path = self._path(name, "npz")
+        if self._digests.get(name) != digest or not path.is_file():
+            return None
         try:
-            return None if path is None or not path.is_file() else read_prediction(path, probabilities=False)
+            made = read_prediction(path, probabilities=False)
         except DataError:
             return None
+        return made if np.array_equal(made.xyz, scene.xyz.numpy()) else None
 
-    def write(self, index: int, made: ScenePrediction, probabilities: bool) -> None:
+    def write(self, made: ScenePrediction, digest: str, probabilities: bool) -> None:
         """Write what is predicted for a scene; files that were made from an earlier one go."""
         for kind in FORMATS:
             self._path(made.name, kind).unlink(missing_ok=True)
         kept = made if probabilities else replace(made, probabilities=None)
         write_prediction(self._path(made.name, "npz"), kept)
-        if index not in self._names:
+        if self._digests.get(made.name) != digest:
             with (self.folder / _DONE).open("a") as file:
-                file.write(f"{index} {made.name}\n")
-            self._names[index] = made.name
+                file.write(f"{made.name} {digest}\n")
+            self._digests[made.name] = digest
+
+    def drop_others(self, scenes: Container[str]) -> None:
+        """Remove what was written for scenes that the dataset no longer has."""
+        gone = [name for name in self._digests if name not in scenes]
+        for name in gone:
+            for kind in FORMATS:
+                self._path(name, kind).unlink(missing_ok=True)
+            del self._digests[name]
+        if gone:
+            lines = [f"{name} {digest}\n" for name, digest in self._digests.items()]
+            write_whole(self.folder / _DONE, "".join(lines).encode())
 
     def complete(self, made: ScenePrediction) -> None:
         """Write what is missing of the other formats."""

@@ -44,11 +44,14 @@ def score(
         DataError: a file is damaged or has no labels, files are of different classes, a scene is there twice, or an
             area is missing or in two of the paths.
         ValueError: there is nothing to score, or ``truth`` is missing or in the way.
-        OSError: a file cannot be read.
+        OSError: a file cannot be read, or a path is not there.
     """
     folders = [Path(path) for path in paths]
     if not folders:
         raise ValueError("score: name at least one directory of predictions")
+    for path in (*folders, *([] if truth is None else [Path(truth)])):
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: no such file or directory")
     submitted = [path for path in folders if not list_predictions(path)]
     if not submitted:
         if truth is not None:
@@ -90,7 +93,10 @@ def figures_of(
     for group, names in (groups or {}).items():
         unknown = [name for name in names if name not in labels.names]
         if unknown:
-            raise ValueError(f"group {group}: there is no class {unknown[0]!r}")
+            raise ValueError(
+                f"group {group}: there is no class {unknown[0]!r} among the {len(labels)} of these predictions; groups "
+                "are of one set of classes, and --groups are those of ScanNet200"
+            )
         rows = torch.tensor([labels.names.index(name) for name in names], dtype=torch.int64)
         rows = rows[present[rows]]
         if len(rows):

@@ -13,7 +13,13 @@ from ponder3d.geometry.compiled import Functions, Library
 def pack_points(
     xyz: Float[Tensor, "N 3"], scene: Int[Tensor, " N"], size: float, limit: int, max_scenes: int
 ) -> tuple[Int[Tensor, " N"], bool]:
-    """Keys of the voxels of points, and whether all have one: cells in [-limit, limit], scenes below ``max_scenes``."""
+    """Keys of the voxels of points, and whether all have one: cells in [-limit, limit], scenes below ``max_scenes``.
+
+    Raises:
+        ValueError: not one scene for each point.
+    """
+    if len(scene) != len(xyz) or xyz.shape[1:] != (3,):
+        raise ValueError(f"voxelize: points of shape {list(xyz.shape)} and scenes of {len(scene)}")
     keys = scene.new_empty(len(xyz), dtype=torch.int64)
     given = xyz.contiguous(), _longs(scene), keys
     return keys, not LIBRARY.run("pack", *given, len(xyz), float(size), limit, max_scenes)
@@ -56,7 +62,15 @@ def fragment(order: Int[Tensor, " N"], counts: Int[Tensor, " M"], turn: int) -> 
 
 
 def take(x: Shaped[Tensor, "N C"], rows: Int[Tensor, " K"]) -> Shaped[Tensor, "K C"]:
-    """As ``rows.take``, of any type."""
+    """As ``rows.take``, of any type of ``x``.
+
+    Raises:
+        IndexError: a row that is not there, or ``rows`` are no whole numbers, such as a mask.
+    """
+    if rows.is_floating_point() or rows.dtype == torch.bool:
+        raise IndexError(
+            f"take: rows must be whole numbers, they are {rows.dtype}; of a mask take mask.nonzero()[:, 0]"
+        )
     x, rows = x.contiguous(), _longs(rows)
     out = x.new_empty(len(rows), x.shape[1])
     if LIBRARY.run("rows", x, rows, out, len(rows), len(x), x.shape[1] * x.element_size()):

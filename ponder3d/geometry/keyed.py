@@ -36,6 +36,13 @@ def uniform_from(state: Int[Tensor, "..."]) -> Float[Tensor, "..."]:
     return _shift_right(state, 40).to(torch.float32) * 2.0**-24
 
 
+def normals_from(state: Int[Tensor, "..."]) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
+    """Two independent standard normal float32 of a hash (Box and Muller 1958), at most 5.8 from 0."""
+    radius = (-2 * torch.log1p(-uniform_from(state))).sqrt()
+    angle = 2 * torch.pi * uniform_from(state << 24)
+    return radius * angle.cos(), radius * angle.sin()
+
+
 def hashed(*counters: Int[Tensor, "..."] | int) -> Int[Tensor, "..."]:
     """A 64-bit hash per element of the broadcast counters: integer tensors or ints, at least one of them a tensor."""
     device = next(c.device for c in counters if isinstance(c, Tensor))

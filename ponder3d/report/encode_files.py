@@ -13,6 +13,7 @@ from ponder3d.data.raw.folder import FAR, FolderConfig
 from ponder3d.data.raw.point_files import read_points
 from ponder3d.data.raw.rgbd import RGBDConfig, RGBDOptions, is_direction, scene_clouds, upright
 from ponder3d.data.rgbd_folder import fuse_cloud
+from ponder3d.data.skip_list import SkipList, skip_list_of
 from ponder3d.encoders.encoder import Encoder
 from ponder3d.encoders.files import load_encoder
 from ponder3d.engine.log import Progress
@@ -40,6 +41,8 @@ class _Input:
     file: Path | None
     """Of points; None: the frames of ``scene`` are fused."""
     scene: RawScene | None = None
+    skips: SkipList = SkipList()
+    """Of the directory of ``scene``."""
 
 
 def encode_files(
@@ -66,7 +69,8 @@ def encode_files(
     Args:
         encoder: a file of an encoder, or the directory of a run.
         inputs: files of points (``data.raw.point_files``), directories of one's own data (``data.raw.folder``), and
-            directories of posed RGB-D frames. A scene with a cloud and frames is encoded by its cloud.
+            directories of posed RGB-D frames. A scene with a cloud and frames is encoded by its cloud. What a
+            directory's ``skip.tsv`` names is left out (``data.skip_list``).
         out: directory; it is made.
         up: direction of up in the files' world; empty: z, and for frames alone whatever ``data.raw.rgbd`` finds.
         metres_per_unit: length of the unit of the coordinates.
@@ -83,7 +87,7 @@ def encode_files(
     Raises:
         DataError: an input cannot be read, is not recognised, does not fit the encoder, or two have one name; a file
             would be written over an input. What was encoded before stays.
-        ValueError: ``up`` or ``metres_per_unit`` is not usable; or ``encoders.files.EncoderFileError``.
+        ValueError: ``up``, ``metres_per_unit`` or ``device`` is not usable; or ``encoders.files.EncoderFileError``.
         OSError: a file cannot be written, or there is no encoder.
     """
     if (up and not is_direction(up)) or not 0 < metres_per_unit < np.inf:
@@ -101,7 +105,7 @@ def encode_files(
             features = _encode(model, cloud.source, points, turn * metres_per_unit, normals)
         else:
             assert cloud.scene is not None
-            points = _fused(cloud.scene)
+            points = _fused(cloud.scene, cloud.skips)
             features = _encode(model, cloud.source, points, np.eye(3), normals)
         written += _write(out / cloud.name, points, features, half)
         progress.show(number + 1, {"points": float(len(points.xyz))})
@@ -119,13 +123,18 @@ def _clouds(path: Path, up: tuple[float, ...], metres_per_unit: float, options: 
         shared = ("every", "depth_scale", "invalid_depth", "max_depth", "intrinsics")
         config = replace(config, **{name: getattr(options, name) for name in shared})
     dataset = replace(config, root=str(path), up=up, max_side=FUSED_SIDE).build()
-    unusable = next((problem for problem in dataset.problems if not problem.frame), None)
+    skips = skip_list_of(path)
+    problems = (problem for problem in dataset.problems if skips.scene(problem.scene) is None)
+    unusable = next((problem for problem in problems if not problem.frame), None)
     if unusable is not None:
         raise DataError(f"{path}: {unusable}")
-    for scene in dataset.scenes:
+    kept = [scene for scene in dataset.scenes if skips.scene(scene.name) is None]
+    if not kept:
+        raise DataError(f"{path}: {skips.where} leaves out every scene")
+    for scene in kept:
         place = Path(scene.source)
         file = place if place.is_file() else next(iter(scene_clouds(place)), None) if own else None
-        yield _Input(scene.name, scene.source, file, scene)
+        yield _Input(scene.name, scene.source, file, scene, skips)
 
 
 def _check_names(clouds: list[_Input], out: Path) -> None:
@@ -157,10 +166,13 @@ def _encode(model: Encoder, source: str, points: RawPoints, turn: np.ndarray, no
         raise DataError(f"{source}: {error}") from error
 
 
-def _fused(scene: RawScene) -> RawPoints:
-    """A cloud from some of the frames of a scene."""
-    number = min(FUSED_FRAMES, len(scene.frames))
-    names = [scene.frames[i * len(scene.frames) // number] for i in range(number)]
+def _fused(scene: RawScene, skips: SkipList) -> RawPoints:
+    """A cloud from some of the frames of a scene that are not left out."""
+    usable = [frame for frame in scene.frames if skips.frame(scene.name, frame) is None]
+    if not usable:
+        raise DataError(f"{scene.source}: {skips.where} leaves out every frame")
+    number = min(FUSED_FRAMES, len(usable))
+    names = [usable[i * len(usable) // number] for i in range(number)]
     frames, problems = [], []
     for frame in scene.read_frames(names):
         if not isinstance(frame, RawFrame):

@@ -5,8 +5,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ponder3d.data.elastic import ElasticDistortion, smooth_noise
+from ponder3d.data import elastic
+from ponder3d.data.dataset import DataError
+from ponder3d.data.elastic import ElasticDistortion, node_noise, noise_around, noise_grid, smooth_noise
 from ponder3d.geometry import keyed
+from ponder3d.geometry.trilinear import corners
 from ponder3d.types import Boxes, Cameras, Rays, Scene, Views
 
 ALWAYS = ElasticDistortion(probability=1.0)
@@ -45,7 +48,8 @@ def test_displacements_are_those_of_the_reference():
 
 
 def test_the_noise_has_the_deviation_that_is_documented():
-    noise = smooth_noise(torch.tensor([[0.0, 0, 0], [6, 6, 6]]), 0.2, 1.0, keyed.generator(1)).feats
+    grid = noise_grid(torch.tensor([[0.0, 0, 0], [6, 6, 6]]), 0.2)
+    noise = smooth_noise(grid, 1.0, keyed.generator(1)).feats
     assert float(noise[:, 3:-3, 3:-3, 3:-3].std()) == pytest.approx(0.11, abs=0.01)
 
 
@@ -82,6 +86,58 @@ def test_views_and_boxes_are_left_behind_and_rays_refused():
     rays = Rays(torch.zeros(1, 3), torch.eye(3)[:1], torch.zeros(1), torch.ones(1), torch.zeros(1, dtype=torch.int64))
     with pytest.raises(ValueError, match="box has rays, which cannot be bent along"):
         ALWAYS(replace(scene, rays=rays), keyed.generator(1))
+
+
+def test_the_noise_around_points_is_that_of_the_whole_lattice(monkeypatch):
+    """With the same numbers at the nodes, up to the edges of the lattice and over several lots of cells."""
+    monkeypatch.setattr(elastic, "_CELLS", 100)
+    xyz = torch.rand(700, 3) * torch.tensor([3.1, 0.15, 1.3]) - 1
+    grid = noise_grid(torch.stack([xyz.amin(0), xyz.amax(0)]), 0.2)
+    white = torch.randn(3, *grid.shape, generator=keyed.generator(4)).flatten(1).T
+    at = corners(grid, xyz, torch.zeros(700, dtype=torch.int64))
+    rows, own = noise_around(at, grid, 0.4, lambda nodes: white[nodes.clamp(0, len(white) - 1)])
+    expected = smooth_noise(grid, 0.4, keyed.generator(4)).feats.flatten(0, 3)
+    torch.testing.assert_close(rows[own.index], expected[at.index], atol=1e-6, rtol=1e-5)
+    assert len(rows) % 8 == 0 and len(rows) < 8 * 700 and own.weight is at.weight
+
+
+def test_numbers_of_nodes_are_normal_and_their_own():
+    nodes = torch.arange(200_000).view(2, -1) + (1 << 40)
+    noise = node_noise(7, nodes)
+    flat = noise.flatten(0, 1)
+    torch.testing.assert_close(flat.mean(0), torch.zeros(3), atol=0.01, rtol=0)
+    torch.testing.assert_close(flat.T.cov(), torch.eye(3), atol=0.015, rtol=0)
+    assert float((flat.abs() < 1).float().mean()) == pytest.approx(0.6827, abs=0.003)
+    assert float((flat[1:] * flat[:-1]).mean().abs()) < 0.01, "neighbours have nothing to do with each other"
+    assert torch.equal(node_noise(7, nodes[1, 5:9]), noise[1, 5:9])
+    assert not bool((node_noise(8, nodes[1, 5:9]) == noise[1, 5:9]).any())
+
+
+def test_a_stray_point_costs_nothing():
+    """2 km at 0.2 m are 10^12 nodes; displacements are as large as in a room."""
+    xyz = torch.cat([torch.rand(2000, 3) * torch.tensor([4.0, 4, 0.5]), torch.tensor([[2000.0, 2000, 2000]])])
+    normal = torch.tensor([0.0, 0, 1]).repeat(len(xyz), 1)
+    out = ALWAYS(a_scene(xyz, normal), keyed.generator(3))
+    assert torch.equal(out.xyz, ALWAYS(a_scene(xyz, normal), keyed.generator(3)).xyz)
+    assert not torch.equal(out.xyz, ALWAYS(a_scene(xyz, normal), keyed.generator(4)).xyz)
+    torch.testing.assert_close(out.normal.norm(dim=1), torch.ones(len(xyz)))
+    apart = torch.rand(600, 3) * 400
+    moved = ALWAYS(a_scene(apart), keyed.generator(3)).xyz - apart
+    assert float(moved.std()) == pytest.approx(0.11 * (0.4**2 + 1.6**2) ** 0.5, rel=0.08)
+    # A point moves smoothly with its neighbours here too.
+    near = xyz[:200] + 1e-3
+    moved = ALWAYS(a_scene(torch.cat([xyz, near])), keyed.generator(3)).xyz
+    shift = (moved[len(xyz) :] - near) - (moved[:200] - xyz[:200])
+    assert float(shift.abs().max()) < 0.01
+
+
+def test_what_is_too_far_is_named():
+    far = torch.tensor([[0.0, 0, 0], [1e9, 1e9, 1e9]])
+    with pytest.raises(DataError, match=r"box reaches out to 1e\+09 m, too far for noise every 0.2 m; remove stray"):
+        ALWAYS(a_scene(far), keyed.generator(1))
+    for bad in (torch.nan, torch.inf):
+        with pytest.raises(DataError, match="ElasticDistortion: a coordinate is not finite"):
+            ALWAYS(a_scene(torch.tensor([[0.0, 0, 0], [bad, 1, 1]])), keyed.generator(1))
 
 
 def test_spacings_are_positive():

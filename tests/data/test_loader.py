@@ -5,10 +5,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from ponder3d.data import transforms as tf
-from ponder3d.data.dataset import SceneDataset
-from ponder3d.data.loader import Collate, KeyedScenes
+from ponder3d.data.dataset import DataError, SceneDataset
+from ponder3d.data.loader import Batches, Collate, KeyedScenes, as_it_is
 from ponder3d.engine.sampler import StepSampler
-from ponder3d.types import Cameras, Scene, Views
+from ponder3d.types import Batch, Cameras, Scene, Views
 
 STEPS = (tf.Centre(), tf.Rotate(), tf.Jitter(), tf.JitterColour(), tf.RemoveBlocks(0.1, 0.6), tf.PickRays(1, 8))
 
@@ -117,3 +117,27 @@ def test_the_largest_scenes_are_cropped_until_a_batch_is_within_its_budget(sizes
     assert Collate(("one",))(scenes).points.counts.tolist() == list(sizes)
     again = Collate(("one",), max_points=budget)(scenes)
     assert torch.equal(batch.points.xyz, again.points.xyz)
+
+
+class Stray(Clouds):
+    """The fourth cloud has a point far away."""
+
+    def __getitem__(self, index: int) -> Scene:
+        scene = super().__getitem__(index)
+        if index == 3:
+            scene.xyz[7] = 1e6
+        return scene
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_a_transform_cannot_use_names_the_scene(workers):
+    scenes = KeyedScenes(Stray(), (tf.GridSample(0.02),), seed=3)
+    batches = Batches(scenes, Collate(("one",)))
+    loader = DataLoader(
+        batches, batch_size=None, sampler=[[(0, 0)], [(0, 3)]], num_workers=workers, collate_fn=as_it_is
+    )
+    good, bad = loader
+    assert isinstance(good, Batch)
+    assert type(bad) is DataError and str(bad).startswith("cloud 3: voxelize: a coordinate is not finite or beyond")
+    with pytest.raises(DataError, match="cloud 3: voxelize"):
+        _ = scenes[0, 3]

@@ -9,7 +9,14 @@ from safetensors.torch import save_file
 
 import ponder3d
 from ponder3d.config import fingerprint, to_json
-from ponder3d.encoders.files import EncoderFileError, copy_weights, load_encoder, read_card, save_encoder
+from ponder3d.encoders.files import (
+    EncoderFileError,
+    copy_weights,
+    load_encoder,
+    read_card,
+    save_encoder,
+    weights_digest,
+)
 from ponder3d.encoders.sparse_unet import SparseUNetConfig
 
 CONFIG = SparseUNetConfig(inputs=("rgb",), grid_size=0.1, stem_channels=3, channels=(4, 5), blocks=(1, 1))
@@ -174,3 +181,30 @@ def test_a_failed_save_leaves_the_old_file(encoder, tmp_path, monkeypatch):
         save_encoder(encoder, path)
     assert caught.value.errno == errno.ENOSPC
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["e.safetensors"]
+
+
+@pytest.mark.parametrize("device", ["potato", "cuda:77", "meta"])
+def test_a_device_that_is_not_there(encoder, tmp_path, device):
+    save_encoder(encoder, tmp_path / "encoder.safetensors")
+    with pytest.raises(ValueError, match=f"--device {device}: cannot be used here .*; take cpu, or cuda where it is"):
+        load_encoder(tmp_path, device)
+
+
+def test_cuda_of_a_build_without_it(encoder, tmp_path, monkeypatch):
+    save_encoder(encoder, tmp_path / "encoder.safetensors")
+
+    def refuse(*shape, device):
+        raise AssertionError("Torch not compiled with CUDA enabled")
+
+    monkeypatch.setattr(torch, "zeros", refuse)
+    with pytest.raises(
+        ValueError, match=r"--device cuda: cannot be used here \(Torch not compiled with CUDA enabled\)"
+    ):
+        load_encoder(tmp_path, "cuda")
+
+
+def test_the_digest_of_weights():
+    one = {"a": torch.arange(3.0), "b": torch.tensor(2)}
+    assert weights_digest(one) == weights_digest({"b": torch.tensor(2), "a": torch.arange(6.0)[:3]})
+    others = [{**one, "a": torch.arange(3.0) + 1e-6}, {**one, "a": torch.arange(3.0)[:, None]}, {"a": one["a"]}]
+    assert len({weights_digest(weights) for weights in (one, *others)}) == 4

@@ -16,12 +16,14 @@ from ponder3d.data.prepared.prepare import Preparation, Preparing
 from ponder3d.data.prepared.scene_file import PrepareOptions
 from ponder3d.data.raw.scannet import ScanNetConfig
 from ponder3d.data.raw.scannet_classes import BENCHMARK20
+from ponder3d.engine import predict as predicting
 from ponder3d.engine.augmented import Looks
 from ponder3d.engine.evaluate import evaluate, load_task
 from ponder3d.engine.loop import train
 from ponder3d.engine.predict import predict
 from ponder3d.engine.score import score
 from ponder3d.tasks.semseg import SemSegConfig
+from ponder3d.types import Scene
 
 VALIDATION = BoardsConfig().held_out()
 
@@ -99,13 +101,15 @@ def test_what_is_done_is_kept(run, out, monkeypatch):
     before = (out / "scene0700_00.npz").stat().st_mtime_ns
     assert Boards.reads == ["scene0700_00", "scene0701_00"]
     # Other formats are made from what is there.
-    assert once(formats=("ply", "scannet")) == figures and Boards.reads == []
+    with monkeypatch.context() as patch:
+        patch.setattr(Looks, "probabilities", None)
+        assert once(formats=("ply", "scannet")) == figures
     assert (out / "scene0700_00.ply").is_file() and (out / "scannet.zip").is_file()
     assert (out / "scene0700_00.npz").stat().st_mtime_ns == before
     # A scene whose file is damaged is done again, with all that was made from it.
     (out / "scene0701_00.npz").write_bytes(b"broken")
     (out / "scene0701_00.ply").write_bytes(b"old")
-    assert once() == figures and Boards.reads == ["scene0701_00"]
+    assert once() == figures and (out / "scene0700_00.npz").stat().st_mtime_ns == before
     assert (out / "scene0701_00.ply").read_bytes().startswith(b"ply")
 
 
@@ -126,15 +130,15 @@ def test_a_kill_between_scenes(run, out, monkeypatch):
     with (out / "scenes.txt").open("a") as file:
         file.write("1 scene07")  # cut short
     (out / ".tmp-scene0701_00.npz-1").write_bytes(b"left")
-    Boards.reads.clear()
+    before = (out / "scene0700_00.npz").stat().st_mtime_ns
     predict(run, out=out, quiet=True)
-    assert Boards.reads == ["scene0701_00"]
+    assert (out / "scene0700_00.npz").stat().st_mtime_ns == before
     names = sorted(path.name for path in clean.iterdir())
     assert sorted(path.name for path in out.iterdir()) == names
     assert all((out / name).read_bytes() == (clean / name).read_bytes() for name in names)
 
 
-def test_other_predictions_are_never_mixed_in(run, out):
+def test_other_predictions_are_never_mixed_in(run, out, monkeypatch):
     predict(run, out=out, quiet=True)
     for changes, differs in (
         ({"augment": "scannet200"}, "augment"),
@@ -143,9 +147,72 @@ def test_other_predictions_are_never_mixed_in(run, out):
     ):
         with pytest.raises(ValueError, match=rf"holds other predictions \({differs} differs\); choose another --out"):
             predict(run, out=out, quiet=True, **changes)
+
+    # The same experiment and step, from a file of weights of the same name, say.
+    def otherwise(run):
+        task, experiment, step = load_task(run)
+        with torch.no_grad():
+            next(task.parameters()).mul_(1 + 1e-6)
+        return task, experiment, step
+
+    with monkeypatch.context() as patch:
+        patch.setattr(predicting, "load_task", otherwise)
+        with pytest.raises(ValueError, match=r"holds other predictions \(weights differs\)"):
+            predict(run, out=out, quiet=True)
     (out / "predictions.json").unlink()
     with pytest.raises(ValueError, match=r"holds predictions and no predictions\.json"):
         predict(run, out=out, quiet=True)
+
+
+def test_a_dataset_that_changed_under_the_same_name(run, out, monkeypatch):
+    """Scenes are known by name and content; files of those that are gone go."""
+    scenes = {name: Boards(VALIDATION)[index] for index, name in enumerate(VALIDATION.names)}
+    last = scenes["scene0701_00"]
+    third = Scene(last.xyz[:40], torch.rand(40, 3), None, "boards:scene0699_00", labels=last.labels[:40])
+    now: list = []
+    monkeypatch.setattr(Boards, "__len__", lambda self: len(now))
+    monkeypatch.setattr(Boards, "__getitem__", lambda self, index: now[index])
+    predicted: list[str] = []
+    original = Looks.probabilities
+
+    def noted(self, scene, index):
+        predicted.append(scene.source.split(":")[1])
+        return original(self, scene, index)
+
+    monkeypatch.setattr(Looks, "probabilities", noted)
+
+    def once(*given):
+        now[:] = given
+        predicted.clear()
+        figures = predict(run, out=out, formats=("ply", "scannet"), quiet=True)
+        names = sorted(scene.source.split(":")[1] for scene in given)
+        assert (
+            sorted(path.stem for path in out.glob("*.npz")) == sorted(path.stem for path in out.glob("*.ply")) == names
+        )
+        assert sorted(path.stem for path in (out / "scannet").iterdir()) == names
+        with zipfile.ZipFile(out / "scannet.zip") as file:
+            assert file.namelist() == [f"{name}.txt" for name in names]
+        for scene in given:
+            made = read_prediction(out / f"{scene.source.split(':')[1]}.npz")
+            assert np.array_equal(made.xyz, scene.xyz.numpy()) and np.array_equal(made.truth, scene.labels.numpy())
+        assert (figures["scenes"], figures["points"]) == (len(given), sum(len(scene.xyz) for scene in given))
+        assert score([out])["miou"] == pytest.approx(figures["miou"])
+        return predicted
+
+    first, second = scenes.values()
+    assert once(first, second) == ["scene0700_00", "scene0701_00"]
+    assert once(third, first, second) == ["scene0699_00"], "the others have moved, and are what they were"
+    assert once(first, second) == []
+    assert once(second) == []
+    assert once(first, second) == ["scene0700_00"]
+    for changed in (
+        replace(second, rgb=second.rgb.flip(0)),
+        replace(second, labels=second.labels.flip(0)),
+        replace(second, xyz=second.xyz + 1),
+        third,
+    ):
+        changed = replace(changed, source=second.source)
+        assert once(first, changed) == ["scene0701_00"] and once(first, changed) == []
 
 
 def test_the_files_of_a_benchmark(run, out):

@@ -54,7 +54,9 @@ def test_groups():
     figures = figures_of(matrix, LABELS, groups)
     assert figures["miou/head"] == pytest.approx((4 / 8 + 2 / 6) / 2) and figures["miou/tail"] == 1
     assert "miou/none" not in figures
-    with pytest.raises(ValueError, match="group head: there is no class 'bed'"):
+    with pytest.raises(
+        ValueError, match="no class 'bed' among the 4 of these predictions; groups are .* those of ScanNet200"
+    ):
         figures_of(matrix, LABELS, {"head": ("bed",)})
 
 
@@ -104,7 +106,12 @@ def test_what_cannot_be_scored(tmp_path):
         score([tmp_path / "a"], truth=tmp_path / "b")
     with pytest.raises(ValueError, match="name at least one directory"):
         score([])
+    for paths, truth in (([tmp_path / "nope"], None), ([tmp_path / "a", tmp_path / "nope"], None)):
+        with pytest.raises(FileNotFoundError, match="nope: no such file or directory"):
+            score(paths, truth)
     (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="gone: no such file or directory"):
+        score([tmp_path / "empty"], truth=tmp_path / "gone")
     with pytest.raises(DataError, match=r"empty: holds no predictions"):
         score([tmp_path / "a", tmp_path / "empty"])
     with pytest.raises(ValueError, match=r"empty holds no npz files; if it is a submission, say where the truth is"):

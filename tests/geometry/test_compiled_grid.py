@@ -182,3 +182,15 @@ def test_without_a_compiler_the_same(no_compiler):
     voxels = g.voxelize(xyz, scene, size)
     assert torch.equal(voxels.order, torch.argsort(voxels.voxel, stable=True))
     assert sum(len(rows) for rows in g.fragments(xyz, scene, size)) == len(voxels.keys) * int(voxels.counts.max())
+
+
+def test_lengths_and_types_are_checked():
+    # Without the types of the annotations, which users' processes do not check.
+    pack, take = twin.pack_points.__wrapped__, twin.take.__wrapped__
+    with pytest.raises(ValueError, match=r"points of shape \[5, 3\] and scenes of 4"):
+        pack(torch.rand(5, 3), torch.zeros(4, dtype=torch.int64), 0.1, 10, 2)
+    with pytest.raises(ValueError, match=r"points of shape \[5, 2\]"):
+        pack(torch.rand(5, 2), torch.zeros(5, dtype=torch.int64), 0.1, 10, 2)
+    for rows in (torch.ones(5, dtype=torch.bool), torch.ones(5)):
+        with pytest.raises(IndexError, match="rows must be whole numbers"):
+            take(torch.rand(5, 3), rows)

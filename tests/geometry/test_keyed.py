@@ -41,3 +41,11 @@ def test_uniform_is_uniform():
     rows = u - u.mean()
     neighbours = (rows[:, 1:] * rows[:, :-1]).mean() / rows.square().mean()
     assert abs(float(neighbours)) < 0.01
+
+
+def test_normal_numbers():
+    pair = torch.stack(keyed.normals_from(keyed.hashed(torch.arange(300_000), 5)))
+    torch.testing.assert_close(pair.mean(1), torch.zeros(2), atol=0.01, rtol=0)
+    torch.testing.assert_close(pair.cov(), torch.eye(2), atol=0.01, rtol=0)
+    assert bool(pair.isfinite().all()) and 4 < float(pair.abs().max()) < 5.8
+    torch.testing.assert_close((pair.abs() < 1).float().mean(1), torch.full((2,), 0.6827), atol=0.004, rtol=0)

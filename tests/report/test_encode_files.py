@@ -1,5 +1,7 @@
 """Features of files: rows, frames of reference, pictures, and what is refused."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -94,6 +96,37 @@ def test_directories(tmp_path, encoder, capsys):
     assert npz.name == "walk.npz" and len(np.load(npz)["features"]) > 1000
 
 
+def test_a_skip_list_is_honoured(tmp_path, encoder):
+    room = ExampleRoom(num_frames=2)
+    for name in ("one", "two"):
+        write_sequence(tmp_path / "walks" / name, room, "scannet")
+    skips = tmp_path / "walks" / "skip.tsv"
+    skips.write_text("one\t\tframe: blurred\ntwo\t10\tpose: wrong\n")
+    npz, _ = encode_files(encoder, [tmp_path / "walks"], tmp_path / "out")
+    assert npz.name == "two.npz"
+    shutil.rmtree(tmp_path / "walks" / "one")
+    for kind in ("color", "depth", "pose", "label", "instance"):  # without the frame, the same
+        for path in (tmp_path / "walks" / "two" / kind).glob("10.*"):
+            path.unlink()
+    skips.unlink()
+    same, _ = encode_files(encoder, [tmp_path / "walks"], tmp_path / "same")
+    assert np.array_equal(np.load(npz)["xyz"], np.load(tmp_path / "same" / "two.npz")["xyz"]) and same.name == npz.name
+    skips.write_text("two\t0\tx: y\n")
+    with pytest.raises(DataError, match=r"two: .*skip.tsv leaves out every frame"):
+        encode_files(encoder, [tmp_path / "walks"], tmp_path / "none")
+    skips.write_text("two\t\tx: y\n")
+    with pytest.raises(DataError, match=r"walks: .*skip.tsv leaves out every scene"):
+        encode_files(encoder, [tmp_path / "walks"], tmp_path / "none")
+    # What could not be opened is no fault if it is left out.
+    write_sequence(tmp_path / "walks" / "one", room, "scannet")
+    for path in (tmp_path / "walks" / "two" / "pose").iterdir():
+        path.write_text("x")
+    assert [p.name for p in encode_files(encoder, [tmp_path / "walks"], tmp_path / "left")] == ["one.npz", "one.ply"]
+    skips.unlink()
+    with pytest.raises(DataError, match="two"):
+        encode_files(encoder, [tmp_path / "walks"], tmp_path / "none")
+
+
 def test_what_is_refused(tmp_path, encoder):
     np.save(tmp_path / "a.npy", XYZ)
     (tmp_path / "b").mkdir()
@@ -114,6 +147,8 @@ def test_what_is_refused(tmp_path, encoder):
         encode_files(encoder, [tmp_path / "a.npy"], tmp_path / "out", up=(0.0, 0.0, 0.0))
     with pytest.raises(FileNotFoundError, match="no such file; a run writes it"):
         encode_files(tmp_path / "none", [tmp_path / "a.npy"], tmp_path / "out")
+    with pytest.raises(ValueError, match="--device potato: cannot be used here"):
+        encode_files(encoder, [tmp_path / "a.npy"], tmp_path / "out", device="potato")
     assert not (tmp_path / "out").exists()
 
 

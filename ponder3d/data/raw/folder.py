@@ -11,9 +11,9 @@
                                     here or in folders below
         ...
 
-or the same below ``ROOT/train``, ``ROOT/val`` and ``ROOT/test``, where there is any of these. Without them the first
-scene and every 8th after it (``val_every``) are for validation. Scenes are called as their folder or file, with _ for
-what is no letter, digit, _ or -; a name may occur once in the whole of ROOT.
+or the same below ``ROOT/train``, ``ROOT/val`` and ``ROOT/test``, where there is any of these. Without them about every
+8th scene (``val_every``) is for validation; its name alone decides (``rgbd.splits_of``). Scenes are called as their
+folder or file, with _ for what is no letter, digit, _ or -; a name may occur once in the whole of ROOT.
 
 Clouds are ``.ply``, ``.las``, ``.laz``, ``.npz`` or ``.npy``; ``ponder3d.data.raw.point_files`` lists the fields that
 are read, and how colours are understood. Coordinates are in metres, unless ``metres_per_unit`` says otherwise, and z is
@@ -67,7 +67,7 @@ from ponder3d.data.raw.rgbd import (
     label_tables,
     open_sequences,
     scene_clouds,
-    split_of,
+    splits_of,
     table_of,
     unnamed,
     upright,
@@ -163,11 +163,14 @@ class Folder(RawDataset):
         self.known_ids = None if known is None else known | {-1, unnamed(ids)}
         found.sort(key=lambda scene: plain_name(_scene_name(scene[1])))
         scenes = []
-        for number, (split, place, cloud, opened) in enumerate(found):
+        undecided = [plain_name(_scene_name(place)) for split, place, *_ in found if not split]
+        splits = splits_of(undecided, config.val_every)
+        for split, place, cloud, opened in found:
+            name = plain_name(_scene_name(place))
             scenes.append(
                 _Scene(
-                    plain_name(_scene_name(place)),
-                    split or split_of(number, len(found), config.val_every),
+                    name,
+                    split or splits[name],
                     place,
                     cloud,
                     opened,

@@ -9,10 +9,11 @@ nothing. Numbers of ``instance`` images are kept, and 0 is none.
 import json
 import math
 from abc import ABC
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -55,8 +56,8 @@ class RGBDOptions(RawDatasetConfig, ABC):
     every: int = 1
     """Take every n-th usable frame."""
     val_every: int = 8
-    """The first scene and every n-th after it are for validation, where folders do not say otherwise; 0: none. A single
-    scene is for training."""
+    """About every n-th scene is for validation, where folders do not say otherwise; 0: none. Its name decides, see
+    ``splits_of``."""
     depth_scale: float = 1000.0
     """Depth units per metre."""
     invalid_depth: tuple[int, ...] = (0, 65535)
@@ -136,12 +137,14 @@ class RGBD(RawDataset):
         self.tables = label_tables(named)
         ids = frozenset(row[0] for table in self.tables for row in table.rows)
         scenes = []
-        for number, sequence in enumerate(sorted(opened, key=lambda sequence: sequence.name)):
+        splits = splits_of([sequence.name for sequence in opened], config.val_every)
+        for sequence in sorted(opened, key=lambda sequence: sequence.name):
             frames = {frame.name: frame for frame in sequence.frames[:: config.every]}
             turn = upright(up_direction(sequence, config.up).double().numpy())
             no_label = unnamed(ids) if sequence.labels is not None else None
-            split = split_of(number, len(opened), config.val_every)
-            scenes.append(_Scene(sequence, split, FrameReader(sequence.name, frames, config, turn, no_label)))
+            scenes.append(
+                _Scene(sequence, splits[sequence.name], FrameReader(sequence.name, frames, config, turn, no_label))
+            )
         if not scenes:
             why = f" ({len(problems)} problems, the first: {problems[0]})" if problems else ""
             raise DataError(f"{root}: no posed RGB-D frames found{why}; see ponder3d.data.rgbd_folder for the layouts")
@@ -284,9 +287,22 @@ def upright(up: np.ndarray) -> np.ndarray:
     return rotation_between(torch.from_numpy(up), torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)).numpy()
 
 
-def split_of(number: int, num: int, val_every: int) -> str:
-    """The split of a scene where nothing else says so."""
-    return "val" if num > 1 and val_every and number % val_every == 0 else "train"
+def splits_of(names: Iterable[str], val_every: int) -> dict[str, str]:
+    """The splits of scenes where nothing else says so: ``val`` if the CRC-32 of the name is a multiple of
+    ``val_every``, so that a scene stays where it is when others come or go.
+
+    If that holds for none of several scenes, or for all, the one with the smallest CRC-32 is ``val`` and the others are
+    ``train``. A single scene is ``train``.
+
+    Args:
+        names: of all scenes whose split nothing else says.
+        val_every: 0: all are ``train``.
+    """
+    numbers = {name: crc32(name.encode(errors="surrogateescape")) for name in names}
+    chosen = {name for name, number in numbers.items() if val_every and number % val_every == 0}
+    if val_every and len(chosen) in (0, len(numbers)):
+        chosen = set(sorted(numbers, key=lambda name: (numbers[name], name))[:1]) if len(numbers) > 1 else set()
+    return {name: "val" if name in chosen else "train" for name in numbers}
 
 
 def depth_units(options: RGBDOptions, frames: Sequence[Frame]) -> int:

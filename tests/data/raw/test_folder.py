@@ -56,7 +56,7 @@ def test_without_splits(tree):
     for place in (tree / "train").iterdir():
         shutil.move(place, flat / place.name)
     data = opened(flat)
-    assert [(s.name, s.split) for s in data.scenes] == [("attic", "val"), ("cellar", "train"), ("hall", "train")]
+    assert [(s.name, s.split) for s in data.scenes] == [("attic", "train"), ("cellar", "train"), ("hall", "val")]
 
 
 def test_units_up_and_origin_move_points_and_cameras_together(tmp_path):

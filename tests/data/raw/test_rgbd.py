@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from ponder3d.data.dataset import DataError
 from ponder3d.data.raw.checks import frame_problem
 from ponder3d.data.raw.dataset import Problem, RawFrame
 from ponder3d.data.raw.example_room import SURFACES, ExampleRoom
-from ponder3d.data.raw.rgbd import RGBDConfig, has_frames, write_sequence
+from ponder3d.data.raw.rgbd import RGBDConfig, has_frames, splits_of, write_sequence
 from ponder3d.data.rgbd_folder import RGBDFolderConfig
 from tests.data.fuzzing import NUMBER, QUICK, check_reader
 
@@ -68,12 +69,26 @@ def test_names_splits_and_units(tree, tmp_path):
         ("house_seven-scenes", "train"),
         ("house_shelf", "train"),
     ]
-    assert [s.split for s in RGBDConfig(root=str(tree), val_every=2).build().scenes] == ["val", "train"] * 2
+    assert [s.split for s in RGBDConfig(root=str(tree), val_every=2).build().scenes] == [
+        *("val", "train", "val", "train")
+    ]
     assert {s.split for s in RGBDConfig(root=str(tree), val_every=0).build().scenes} == {"train"}
     assert data.depth_units == 8191, "tenths of millimetres up to 8 m do not fit into 16 bits"
     alone = RGBDConfig(root=str(tree / "house" / "shelf")).build()
     assert alone.depth_units == 10_000 and [(s.name, s.split) for s in alone.scenes] == [("shelf", "train")]
     assert RGBDConfig(root=str(tree / "house" / "hololens"), depth_scale=5000.0).build().depth_units == 5000
+
+
+def test_a_split_stays_when_others_come_and_go():
+    names = [f"walk_{number}" for number in range(400)]
+    splits = splits_of(names, 8)
+    assert splits == {name: "train" if zlib.crc32(name.encode()) % 8 else "val" for name in names}
+    assert 30 < list(splits.values()).count("val") < 70
+    assert splits_of(["new", *names[100:]], 8).items() >= {name: splits[name] for name in names[100:]}.items()
+    # CRC-32 of a, b, c: e8b7be43, 71beeff9, 06b9df6f.
+    assert splits_of("abc", 8) == splits_of("abc", 1) == {"a": "train", "b": "train", "c": "val"}
+    assert splits_of("a", 1) == splits_of("a", 8) == {"a": "train"} and splits_of("", 8) == {}
+    assert set(splits_of(names, 0).values()) == {"train"}
 
 
 def test_folders_of_one_name_are_told_apart(tmp_path):
