@@ -98,6 +98,7 @@ def write_doctor_page(examination: Examination, out: Path) -> Path:
     if len(examination.scenes) > len(shown):
         page.text(f"The first {len(shown)} of {len(examination.scenes)}.")
     for report in shown:
+        page.text(report.name)
         page.row(_cloud(report))
         page.row([part for view in report.views for part in _side_by_side(view, 160)])
     totals = _class_totals(examination)
@@ -214,7 +215,7 @@ def _cloud(report: SceneReport) -> list[str]:
     both = torch.from_numpy(np.concatenate([xyz, balls])), torch.from_numpy(np.concatenate([rgb, red]))
     x, y, _ = report.size
     return [
-        cloud(*both, f"{report.name}; cameras are red"),
+        cloud(*both, "cameras are red"),
         picture(_from_above(xyz, rgb, cameras), f"from above, {x:.1f} x {y:.1f} m", 300),
     ]
 
