@@ -138,7 +138,7 @@ def test_a_damaged_source_stops_it(source, packed, tmp_path):
     path.write_bytes(data[:at] + b"?" + data[at + 1 :])
     with pytest.raises(DataError, match=r"room_3.tar: room_3.xyz.npy has the SHA-256"):
         packed(source, tmp_path / "out")
-    assert sorted(contents(tmp_path / "out")) == [".preparing", "train-000000.tar"]  # and no manifest
+    assert sorted(contents(tmp_path / "out")) == ["train-000000.tar"]  # and no manifest
     path.write_bytes(data)
     packed(source, tmp_path / "out")
     assert list(damages(str(tmp_path / "out"))) == []
