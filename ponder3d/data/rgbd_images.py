@@ -23,6 +23,7 @@ from ponder3d.data.rgbd_layouts import Frame
 _COLOUR = ("RGB", "RGBA", "L")
 _DEPTH = ("I;16", "I;16B", "I")
 _LABEL = ("L", "P", "I;16", "I")
+_MAX_BYTES = 1 << 30
 
 Matrices = tuple[np.ndarray | None, np.ndarray | None]
 """[3 3] intrinsics of the colour and of the depth image at their own sizes; one that is None is the other's, scaled."""
@@ -106,8 +107,20 @@ def read_image(path: Path | str, modes: tuple[str, ...], content: bytes | None =
     Raises:
         DataError: it is missing, truncated, no image, absurdly large, or of another kind than ``modes``.
     """
-    with _opened(path, modes, content) as image:
+    with _opened(path, modes, _content(Path(path)) if content is None else content) as image:
         return np.array(image)
+
+
+def _content(path: Path) -> bytes:
+    """An image file. From memory Pillow cannot ask for more than there is, as damaged files make it do from a disk."""
+    try:
+        size = path.stat().st_size
+        if size > _MAX_BYTES:
+            raise DataError(f"{path}: {size} bytes; an image file has at most {_MAX_BYTES}")
+        return path.read_bytes()
+    except OSError as error:
+        raise_if_of_machine(error, path)
+        raise DataError(f"{path}: cannot be read as an image ({type(error).__name__}: {error})") from error
 
 
 @contextmanager
