@@ -10,6 +10,20 @@ from ponder3d.data.dataset import DataError
 from ponder3d.data.faults import raise_if_of_machine
 
 
+def npy_header(file: io.BufferedIOBase) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether the first index runs fastest, and type of an array; the file is left at its first number.
+
+    Of a damaged file whatever numpy raises, as it evaluates the header as Python.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about headers of Python 2, which are fine
+        version = np.lib.format.read_magic(file)
+        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        if version not in readers:
+            raise ValueError(f"format {version}")
+        return readers[version](file)
+
+
 def npy_array(data: bytes, where: str) -> np.ndarray:
     """The array of a npy file; it cannot be written to.
 
@@ -22,17 +36,11 @@ def npy_array(data: bytes, where: str) -> np.ndarray:
     """
     file = io.BytesIO(data)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about headers of Python 2, which are fine
-            version = np.lib.format.read_magic(file)
-            readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-            if version not in readers:
-                raise ValueError(f"format {version}")
-            shape, fortran, dtype = readers[version](file)
-            num, start = math.prod(shape), file.tell()
-            if dtype.hasobject or min(shape, default=0) < 0 or num * dtype.itemsize > len(data) - start:
-                raise ValueError(f"shape {shape} and type {dtype} in {len(data) - start} bytes")
-            return np.frombuffer(data, dtype, num, start).reshape(shape, order="F" if fortran else "C")
+        shape, fortran, dtype = npy_header(file)
+        num, start = math.prod(shape), file.tell()
+        if dtype.hasobject or min(shape, default=0) < 0 or num * dtype.itemsize > len(data) - start:
+            raise ValueError(f"shape {shape} and type {dtype} in {len(data) - start} bytes")
+        return np.frombuffer(data, dtype, num, start).reshape(shape, order="F" if fortran else "C")
     except Exception as error:  # numpy parses the header with ast and tokenize, which raise what they like
         raise_if_of_machine(error, where)
         raise DataError(f"{where}: no array ({type(error).__name__}: {error})") from error

@@ -27,17 +27,19 @@ store those.
 Coordinates are returned as they are in the file. Units are never guessed.
 """
 
+import io
 import math
 import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import cast
 
 import numpy as np
 
 from ponder3d.data.dataset import DataError
 from ponder3d.data.faults import raise_if_of_machine
+from ponder3d.data.npy import npy_header
 from ponder3d.data.raw.dataset import RawPoints
 from ponder3d.data.raw.las import read_las
 from ponder3d.data.raw.ply import read_ply
@@ -197,22 +199,16 @@ def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.n
     if info.file_size > limits.get(info.compress_type, -1) or info.compress_size > path.stat().st_size:
         raise DataError(f"{path}: {info.filename}: a size that it cannot have, or packed as numpy does not")
     with archive.open(info) as file:
-        array = _array(path, file, info.file_size, info.filename)
+        array = _array(path, cast(zipfile.ZipExtFile, file), info.file_size, info.filename)
         if file.read(1):  # also makes zipfile compare the checksum
             raise DataError(f"{path}: {info.filename}: longer than it says")
     return array
 
 
-def _array(path: Path, file: zipfile.ZipExtFile | IO[bytes], size: int, name: str) -> np.ndarray:
+def _array(path: Path, file: io.BufferedIOBase, size: int, name: str) -> np.ndarray:
     """An array in numpy's format, of a file of ``size`` bytes."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about headers of Python 2, which are fine
-            version = np.lib.format.read_magic(file)
-            readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-            if version not in readers:
-                raise ValueError(f"format {version}")
-            shape, fortran, dtype = readers[version](file)
+        shape, fortran, dtype = npy_header(file)
     except Exception as error:  # numpy evaluates the header as Python: damaged, it raises almost anything
         raise_if_of_machine(error, path)
         raise DataError(f"{path}: {name}: no array of numpy ({type(error).__name__}: {error})") from error
