@@ -27,6 +27,7 @@ def encode_cloud(
     cloud: tuple[Array, Array | None, Array | None],
     max_voxels: int,
     halo: float,
+    condition: str = "",
 ) -> Float[Tensor, "N C"]:
     """See ``Encoder.encode``, which gathers these arguments."""
     xyz, rgb, normal = as_cloud(*cloud)
@@ -64,7 +65,8 @@ def encode_cloud(
     for inner, around in tiles(centre, max_voxels, halo):
         points = Points(centre[around], feats[around], torch.tensor([len(around)]))
         key = torch.zeros(1, dtype=torch.int64)
-        batch = to_device(Batch(points, extent(points.xyz)[None], key, ("encode",)), device)
+        batch = Batch(points, extent(points.xyz)[None], key, ("encode",), conditions=(condition,))
+        batch = to_device(batch, device)
         at = centre[inner].to(device)
         scene = torch.zeros(len(at), dtype=torch.int64, device=device)
         out[inner] = sample_at(encoder(batch), at, scene).float().cpu()

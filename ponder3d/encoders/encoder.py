@@ -38,6 +38,8 @@ class Encoder(nn.Module, ABC):
 
     config: EncoderConfig
     out_channels: int
+    conditions: tuple[str, ...] = ()
+    """Conditions (``Scene.condition``) that it tells apart: every scene must have one of them. Empty: it tells none."""
     reach: float | None = None
     """Metres along any axis from which on a point cannot change a feature, neither by its values nor by being there, in
     evaluation mode; None if that is unknown or there is no such distance."""
@@ -54,6 +56,7 @@ class Encoder(nn.Module, ABC):
         normal: Array | None = None,
         max_voxels: int = 1_500_000,
         halo: float | None = None,
+        condition: str = "",
     ) -> Float[Tensor, "N C"]:
         """One feature row per point, in the order of the points, whatever their density or number.
 
@@ -75,19 +78,35 @@ class Encoder(nn.Module, ABC):
                 voxels than that lie within a cube of three halos.
             halo: metres of context around a tile; None for the encoder's ``reach``. If that is None too, the cloud is
                 not cut, whatever its size.
+            condition: which of ``conditions`` the cloud is like; may be left out where there is at most one.
 
         Returns:
             Features on the CPU, float32. The encoder is left in evaluation mode.
 
         Raises:
             ValueError: an argument has the wrong shape, or holds values that are not finite; the cloud is too long; the
-                budget is not positive, or the halo is negative.
+                budget is not positive, or the halo is negative; the encoder does not know the condition.
         """
         if max_voxels < 1 or (halo is not None and not halo >= 0):
             raise ValueError(f"encode: max_voxels must be positive and halo at least 0, not {max_voxels} and {halo}")
         if halo is None:
             halo = math.inf if self.reach is None else self.reach
+        condition = self._condition(condition)
         self.eval()
         device = next(self.parameters()).device
         size, inputs = self.config.grid_size, self.config.inputs
-        return encode_cloud(self, device, size, inputs, self.out_channels, (xyz, rgb, normal), max_voxels, halo)
+        cloud = (xyz, rgb, normal)
+        return encode_cloud(self, device, size, inputs, self.out_channels, cloud, max_voxels, halo, condition)
+
+    def _condition(self, name: str) -> str:
+        known = self.conditions
+        if not known:
+            if name:
+                raise ValueError(f"encode: condition {name!r}: this encoder tells no conditions apart; leave it out")
+            return ""
+        if not name and len(known) == 1:
+            return known[0]
+        if name not in known:
+            what = f"{name!r} is unknown" if name else "is missing"
+            raise ValueError(f"encode: condition {what}; this encoder knows {', '.join(known)}")
+        return name

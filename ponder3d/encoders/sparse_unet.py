@@ -1,7 +1,8 @@
 """SparseUNet, the encoder of PonderV2 (eq. 2): a U-Net of submanifold and strided sparse convolutions.
 
 Graham et al. 2018 (submanifold convolution) and Choy et al. 2019 (MinkUNet); numbers as in PonderV2's ``SpUNet-v1m1``.
-With its defaults and six input channels it has 39,155,904 parameters.
+With its defaults and six input channels it has 39,155,904 parameters. With ``PromptNormConfig`` it is ``SpUNet-v1m3``,
+for scenes of several datasets.
 """
 
 from dataclasses import dataclass
@@ -12,9 +13,10 @@ from torch import nn
 
 from ponder3d.config import incidental
 from ponder3d.encoders.encoder import Encoder, EncoderConfig
+from ponder3d.encoders.norms import NormConfig, PlainNormConfig, Prompted, PromptNormConfig, rows_of
 from ponder3d.geometry.grid import voxelize
 from ponder3d.sparse import SparseTensor
-from ponder3d.sparse.nn import BatchNorm, InverseConv3d, StridedConv3d, SubmConv3d
+from ponder3d.sparse.nn import InverseConv3d, StridedConv3d, SubmConv3d
 from ponder3d.sparse.tensor import MapCache
 from ponder3d.types import Batch
 from ponder3d.types.scene import INPUT_CHANNELS
@@ -41,6 +43,8 @@ class SparseUNetConfig(EncoderConfig):
     """Added to the variance in every batch norm."""
     norm_momentum: float = 0.01
     """Weight of the new statistics."""
+    norm: NormConfig = PlainNormConfig()
+    """One batch norm for everything, or norms that know the condition of each scene."""
     recompute: bool = incidental(False)
     """Whether training keeps what goes into each residual block only, and computes the block again in the backward
     pass: 0.4 times the activations kept (default channels, 50 000 voxels) for 1.25 times the time."""
@@ -68,6 +72,7 @@ class SparseUNet(Encoder):
     def __init__(self, config: SparseUNetConfig):
         super().__init__()
         self.config, self.recompute = config, config.recompute
+        self.conditions = config.norm.conditions
         half = len(config.channels) // 2
         widths, deep_to_shallow = config.channels[:half], config.channels[half:]
         in_channels = sum(INPUT_CHANNELS[name] for name in config.inputs)
@@ -90,31 +95,46 @@ class SparseUNet(Encoder):
             ]
         )
         self.out_channels = deep_to_shallow[-1]
+        self.prompts = None
+        if isinstance(config.norm, PromptNormConfig) and config.norm.adaptive:
+            self.prompts = nn.Embedding(len(self.conditions), config.norm.prompt_channels)
         # Two points whose voxels are n apart along an axis are less than n + 1 voxels apart.
         self.reach = (_reach_voxels(config) + 1) * config.grid_size
 
     def forward(self, batch: Batch) -> SparseTensor:
-        """Features at the occupied voxels of the batch; points that share a voxel enter as their mean."""
-        x = self.stem(pool_to_voxels(batch, self.config.grid_size))
+        """Features at the occupied voxels of the batch; points that share a voxel enter as their mean.
+
+        Raises:
+            ValueError: the encoder has conditions, and a scene has none of them.
+        """
+        prompted = self._prompted(batch)
+        x = self.stem(pool_to_voxels(batch, self.config.grid_size), prompted)
         skips = []
         for down, stage in zip(self.down, self.enc, strict=True):
             skips.append(x)
-            x = self._through(stage, down(x))
+            x = self._through(stage, down(x, prompted), prompted)
         for up, stage in zip(self.up, self.dec, strict=True):
-            x = up(x)
+            x = up(x, prompted)
             x = x.with_feats(torch.cat([x.feats, skips.pop().feats], dim=1))
-            x = self._through(stage, x)
+            x = self._through(stage, x, prompted)
         return x
 
-    def _through(self, stage: nn.Module, x: SparseTensor) -> SparseTensor:
+    def _prompted(self, batch: Batch) -> Prompted | None:
+        if not self.conditions:
+            return None
+        rows = rows_of(batch.conditions, self.conditions)
+        prompts = None if self.prompts is None else F.silu(self.prompts.weight)
+        return Prompted(rows, len(self.conditions), prompts, batch.points.feats.device)
+
+    def _through(self, stage: nn.Module, x: SparseTensor, prompted: Prompted | None) -> SparseTensor:
         # Not stage(x), which holds its input to the end: the last one sets the peak of memory.
         for block in stage.children():
-            x = _recomputed(block, x) if self.recompute else block(x)
+            x = _recomputed(block, x, prompted) if self.recompute else block(x, prompted)
         return x
 
 
-def _recomputed(block: nn.Module, x: SparseTensor) -> SparseTensor:
-    return x.with_feats(recomputed(block, lambda feats: block(x.with_feats(feats)).feats, x.feats))
+def _recomputed(block: nn.Module, x: SparseTensor, prompted: Prompted | None) -> SparseTensor:
+    return x.with_feats(recomputed(block, lambda feats: block(x.with_feats(feats), prompted).feats, x.feats))
 
 
 def _reach_voxels(config: SparseUNetConfig) -> int:
@@ -149,11 +169,11 @@ class _ConvNormReLU(nn.Module):
     def __init__(self, conv: SubmConv3d | StridedConv3d | InverseConv3d, config: SparseUNetConfig):
         super().__init__()
         self.conv = conv
-        self.norm = BatchNorm(conv.weight.shape[2], config.norm_eps, config.norm_momentum)
+        self.norm = config.norm.build(conv.weight.shape[2], config.norm_eps, config.norm_momentum)
 
-    def forward(self, x: SparseTensor) -> SparseTensor:
+    def forward(self, x: SparseTensor, prompted: Prompted | None) -> SparseTensor:
         x = self.conv(x)
-        return x.with_feats(F.relu(self.norm(x.feats), inplace=True))
+        return x.with_feats(F.relu(self.norm(x, prompted), inplace=True))
 
 
 class _Block(nn.Module):
@@ -162,24 +182,30 @@ class _Block(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, config: SparseUNetConfig):
         super().__init__()
         self.conv1 = SubmConv3d(in_channels, out_channels)
-        self.norm1 = BatchNorm(out_channels, config.norm_eps, config.norm_momentum)
+        self.norm1 = config.norm.build(out_channels, config.norm_eps, config.norm_momentum)
         self.conv2 = SubmConv3d(out_channels, out_channels)
-        self.norm2 = BatchNorm(out_channels, config.norm_eps, config.norm_momentum)
+        self.norm2 = config.norm.build(out_channels, config.norm_eps, config.norm_momentum)
         self.skip: nn.Module = nn.Identity()
         if in_channels != out_channels:
             project = nn.Linear(in_channels, out_channels, bias=False)  # a 1x1x1 convolution
             nn.init.trunc_normal_(project.weight, std=0.02)
-            norm = BatchNorm(out_channels, config.norm_eps, config.norm_momentum)
+            norm = config.norm.build(out_channels, config.norm_eps, config.norm_momentum)
             self.skip = nn.Sequential(project, norm)
 
-    def forward(self, x: SparseTensor) -> SparseTensor:
+    def forward(self, x: SparseTensor, prompted: Prompted | None) -> SparseTensor:
         # In place, and no name for what is no longer needed: these rows are most of the memory of ``encode``. Backward
         # needs what a batch norm read, not what it wrote.
         inner = self.conv1(x)
-        inner = inner.with_feats(F.relu(self.norm1(inner.feats), inplace=True))
+        inner = inner.with_feats(F.relu(self.norm1(inner, prompted), inplace=True))
         inner = self.conv2(inner)
-        inner = inner.with_feats(self.norm2(inner.feats))
-        return x.with_feats(F.relu(inner.feats.add_(self.skip(x.feats)), inplace=True))
+        inner = inner.with_feats(self.norm2(inner, prompted))
+        return x.with_feats(F.relu(inner.feats.add_(self._skipped(x, prompted)), inplace=True))
+
+    def _skipped(self, x: SparseTensor, prompted: Prompted | None) -> torch.Tensor:
+        if isinstance(self.skip, nn.Identity):
+            return x.feats
+        project, norm = self.skip.children()
+        return norm(x.with_feats(project(x.feats)), prompted)
 
 
 def _stage(in_channels: int, out_channels: int, num_blocks: int, config: SparseUNetConfig) -> nn.Sequential:

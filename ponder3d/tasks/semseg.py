@@ -128,7 +128,7 @@ def _part(batch: Batch, rows: Int[Tensor, " P"]) -> Batch:
     points = batch.points
     counts = torch.bincount(points.scene[rows], minlength=len(batch))
     part = Points(points.xyz[rows], points.feats[rows], counts)
-    return Batch(part, batch.bounds, batch.keys, batch.sources)
+    return Batch(part, batch.bounds, batch.keys, batch.sources, conditions=batch.conditions)
 
 
 def lovasz_softmax(probabilities: Float[Tensor, "N K"], labels: Int[Tensor, " N"]) -> Float[Tensor, ""]:

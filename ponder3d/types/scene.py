@@ -41,6 +41,8 @@ class Scene:
     """Lower and upper corner of the whole scene, where ``xyz`` shows a part of it; None: the extent of ``xyz``."""
     key: int = 0
     """Key of this draw of the scene; everything random that happens to it later is a function of it."""
+    condition: str = ""
+    """Which of several datasets it comes from, for encoders and heads that treat them differently; may be empty."""
     skipped: tuple[str, ...] = ()
     """Frames that were left out when the scene was read: one line each, with the file and what is wrong with it."""
 
@@ -63,6 +65,8 @@ class Batch:
     boxes: tuple[Boxes, ...] | None = None
     skipped: tuple[str, ...] = ()
     """``Scene.skipped`` of all scenes."""
+    conditions: tuple[str, ...] = ()
+    """``Scene.condition`` of each scene; names, not rows: whoever tells conditions apart has its own order of them."""
 
     @classmethod
     def of(cls, scenes: Sequence[Scene], inputs: Sequence[str] = ("rgb", "normal")) -> "Batch":
@@ -98,6 +102,7 @@ class Batch:
             views=_cat_views([s.views for s in scenes]),
             boxes=tuple(boxes) if len(boxes) == len(scenes) else None,
             skipped=tuple(line for s in scenes for line in s.skipped),
+            conditions=tuple(s.condition for s in scenes),
         )
 
     def __len__(self) -> int:

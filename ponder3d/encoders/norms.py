@@ -1,0 +1,239 @@
+"""Batch norms of an encoder: one for everything, or prompted by where a scene comes from.
+
+Scans of different datasets differ in density, noise and colour, and what one batch norm makes of them together suits
+none. Point Prompt Training (Wu et al. 2024, "Towards Large-scale 3D Representation Learning with Multi-dataset Point
+Prompt Training") gives each dataset (condition) its own statistics and scale, and shifts features by a learnt prompt.
+There a batch is of one dataset; here every scene has its own condition, and all of a batch are normalised at once.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ponder3d.config import Config
+from ponder3d.sparse import SparseTensor
+from ponder3d.sparse.nn import BatchNorm
+
+
+class NormConfig(Config, ABC):
+    """Choices of an encoder's norms."""
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """Conditions that the norms tell apart; empty if they tell none."""
+        return ()
+
+    @abstractmethod
+    def build(self, channels: int, eps: float, momentum: float) -> "PlainNorm | PromptNorm":
+        """One norm; ``eps`` is added to the variance, ``momentum`` is the weight of the new statistics."""
+
+
+@dataclass(frozen=True)
+class PlainNormConfig(NormConfig):
+    """One batch norm for all scenes."""
+
+    def build(self, channels: int, eps: float, momentum: float) -> "PlainNorm":
+        """A norm that ignores conditions."""
+        return PlainNorm(channels, eps, momentum)
+
+
+@dataclass(frozen=True)
+class PromptNormConfig(NormConfig):
+    """Norms that know the condition of each scene: PonderV2's PDNorm (spec of ``SpUNet-v1m3``)."""
+
+    names: tuple[str, ...] = ("ScanNet", "S3DIS", "Structured3D")
+    """Conditions, in the order of their rows."""
+    decouple: bool = True
+    """Whether each condition has its own statistics, scale and shift."""
+    adaptive: bool = True
+    """Whether the prompt of a condition scales and shifts what has been normalised."""
+    prompt_channels: int = 256
+    """Width of a prompt."""
+
+    def __post_init__(self):
+        if not self.names or len(set(self.names)) != len(self.names) or "" in self.names:
+            raise ValueError(f"PromptNormConfig.names: one or more different names are needed, not {self.names}")
+        if not (self.decouple or self.adaptive):
+            raise ValueError("PromptNormConfig: neither decouple nor adaptive makes it a plain norm; use that")
+        if self.prompt_channels < 1:
+            raise ValueError(f"PromptNormConfig.prompt_channels must be at least 1, not {self.prompt_channels}")
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """``names``."""
+        return self.names
+
+    def build(self, channels: int, eps: float, momentum: float) -> "PromptNorm":
+        """A norm with a row per condition."""
+        return PromptNorm(channels, eps, momentum, self)
+
+
+class Prompted:
+    """Which condition each scene of a batch has, and the prompts, for all norms of one forward pass.
+
+    Args:
+        rows: row of each scene's condition.
+        num_conditions: number of rows there are.
+        prompts: of each condition, after the activation; None without.
+        device: where the features are.
+    """
+
+    def __init__(
+        self, rows: Sequence[int], num_conditions: int, prompts: Float[Tensor, "K P"] | None, device: torch.device
+    ):
+        self.num_conditions, self.prompts = num_conditions, prompts
+        self.only = rows[0] if len(set(rows)) == 1 else None
+        """The row of all scenes, if they share one."""
+        self._rows = torch.tensor(rows, dtype=torch.int64).to(device, non_blocking=True)
+        self._members: dict[int, Tensor] = {}
+
+    def members(self, x: SparseTensor) -> Float[Tensor, "M K"]:
+        """1 where a voxel is of a condition, else 0. Sums and look-ups by condition are products with it: no atomics,
+        the same bits every time."""
+        if x.stride not in self._members:
+            rows = self._rows[x.coords[:, 0]]
+            self._members[x.stride] = F.one_hot(rows, self.num_conditions).to(torch.float32)
+        return self._members[x.stride]
+
+
+class PlainNorm(BatchNorm):
+    """Batch norm over the rows of all scenes."""
+
+    def forward(  # type: ignore[override]
+        self, x: SparseTensor, prompted: Prompted | None = None
+    ) -> Float[Tensor, "M C"]:
+        """Normalised rows."""
+        return super().forward(x.feats)
+
+
+class PromptNorm(nn.Module):
+    """Batch norm with statistics, scale and shift by condition.
+
+    ``y = (x - mean_k) / sqrt(var_k + eps) * w_k * (1 + s_k) + b_k * (1 + s_k) + t_k`` for rows of condition k, where
+    ``(t_k, s_k)`` is a linear function of k's prompt. A condition with fewer than two rows in a batch is normalised
+    with its running statistics, which stay as they are.
+    """
+
+    def __init__(self, channels: int, eps: float, momentum: float, config: PromptNormConfig):
+        super().__init__()
+        self.eps, self.momentum = eps, momentum
+        groups = len(config.names) if config.decouple else 1
+        self.weight = nn.Parameter(torch.ones(groups, channels))
+        self.bias = nn.Parameter(torch.zeros(groups, channels))
+        self.register_buffer("running_mean", torch.zeros(groups, channels))
+        self.register_buffer("running_var", torch.ones(groups, channels))
+        self.modulation = nn.Linear(config.prompt_channels, 2 * channels) if config.adaptive else None
+        if self.modulation is not None:
+            nn.init.trunc_normal_(self.modulation.weight, std=0.02)
+            nn.init.zeros_(self.modulation.bias)
+        self.running_mean: Tensor
+        self.running_var: Tensor
+
+    def affine(self, prompts: Float[Tensor, "K P"] | None) -> tuple[Float[Tensor, "K C"], Float[Tensor, "K C"]]:
+        """What normalised rows of each condition are multiplied by, and what is added; one row if all share it."""
+        if self.modulation is None:
+            return self.weight, self.bias
+        assert prompts is not None
+        shift, scale = self.modulation(prompts).chunk(2, dim=1)
+        return self.weight * (1 + scale), self.bias * (1 + scale) + shift
+
+    def forward(self, x: SparseTensor, prompted: Prompted | None = None) -> Float[Tensor, "M C"]:
+        """Normalised rows."""
+        assert prompted is not None
+        with torch.autocast(x.feats.device.type, enabled=False):
+            feats = x.feats.float()
+            scale, shift = self.affine(prompted.prompts)
+            if prompted.only is not None:
+                out = self._of_one(feats, scale, shift, prompted.only)
+            else:
+                out = self._of_all(feats, scale, shift, prompted.members(x))
+        return out.to(x.feats.dtype)
+
+    def _of_one(self, feats: Tensor, scale: Tensor, shift: Tensor, condition: int) -> Tensor:
+        group = min(condition, len(self.running_mean) - 1)
+        row = min(condition, len(scale) - 1)
+        training = self.training and len(feats) > 1
+        mean, var = self.running_mean[group], self.running_var[group]
+        return F.batch_norm(feats, mean, var, scale[row], shift[row], training, self.momentum, self.eps)
+
+    def _of_all(self, feats: Tensor, scale: Tensor, shift: Tensor, members: Tensor) -> Tensor:
+        mean, var = self.running_mean, self.running_var
+        grouped = members if len(mean) > 1 else torch.ones_like(members[:, :1])
+        scale, shift = (table.expand(members.shape[1], -1) for table in (scale, shift))
+        if not self.training:
+            mean, rstd = (table.expand(members.shape[1], -1) for table in (mean, (var + self.eps).rsqrt()))
+            return torch.addcmul(members @ (shift - mean * rstd * scale), feats, members @ (rstd * scale))
+        out, mean, var, counts = _grouped_norm(feats, scale, shift, members, grouped, mean, var, self.eps)
+        with torch.no_grad():
+            weight = self.momentum * (counts > 1)
+            self.running_mean.lerp_(mean, weight)
+            self.running_var.lerp_(var * counts / (counts - 1).clamp(min=1), weight)
+        return out
+
+
+class _GroupedNorm(torch.autograd.Function):
+    """Normalise rows by group, then scale and shift them by condition; keeps nothing of the rows but themselves."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        scale: Tensor,
+        shift: Tensor,
+        members: Tensor,
+        grouped: Tensor,
+        running_mean: Tensor,
+        running_var: Tensor,
+        eps: float,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        counts = grouped.sum(0)[:, None]
+        enough = counts > 1
+        mean = torch.where(enough, grouped.T @ x / counts.clamp(min=1), running_mean)
+        normal = x - grouped @ mean
+        var = torch.where(enough, grouped.T @ normal.square() / counts.clamp(min=1), running_var)
+        rstd = (var + eps).rsqrt()
+        normal *= grouped @ rstd
+        ctx.save_for_backward(x, scale, members, grouped, mean, rstd, counts)
+        ctx.mark_non_differentiable(mean, var, counts)
+        return torch.addcmul(members @ shift, normal, members @ scale), mean, var, counts
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        gradient = gradients[0]
+        x, scale, members, grouped, mean, rstd, counts = ctx.saved_tensors
+        normal = (x - grouped @ mean).mul_(grouped @ rstd)
+        to_shift = members.T @ gradient
+        to_scale = members.T @ (gradient * normal)
+        inner = gradient * (members @ scale)
+        # Through the statistics, where they were the batch's own.
+        share = (counts > 1) / counts.clamp(min=1)
+        along = grouped.T @ (inner * normal) * share
+        level = grouped.T @ inner * share
+        inner -= grouped @ level
+        inner -= normal.mul_(grouped @ along)
+        return inner.mul_(grouped @ rstd), to_scale, to_shift, None, None, None, None, None
+
+
+def _grouped_norm(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return _GroupedNorm.apply(*arguments)  # type: ignore[return-value]
+
+
+def rows_of(conditions: Sequence[str], names: Sequence[str]) -> list[int]:
+    """Row of each scene's condition.
+
+    Raises:
+        ValueError: a scene has none, or one that is not among the names.
+    """
+    rows = {name: row for row, name in enumerate(names)}
+    for condition in conditions:
+        if condition not in rows:
+            what = f"the condition {condition!r} is unknown" if condition else "the condition of a scene is missing"
+            raise ValueError(f"{what}; this encoder knows {', '.join(names)} (transforms.SetCondition names one)")
+    return [rows[condition] for condition in conditions]
