@@ -205,7 +205,7 @@ class _GroupedNorm(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         gradient = gradients[0]
         x, scale, members, grouped, mean, rstd, counts = ctx.saved_tensors
         normal = (x - grouped @ mean).mul_(grouped @ rstd)

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ponder3d.encoders.norms import PromptNormConfig, Prompted, rows_of
+from ponder3d.encoders.norms import Prompted, PromptNormConfig, rows_of
 from ponder3d.encoders.sparse_unet import SparseUNetConfig
 from ponder3d.sparse.tensor import sparse_tensor
 from ponder3d.types import Batch, Scene
