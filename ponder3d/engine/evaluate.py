@@ -43,7 +43,7 @@ def evaluate_scenes(
     """
     task.eval()
     dataset = experiment.validation_data().build()
-    scenes = KeyedScenes(dataset, experiment.on_grid(experiment.validation_transforms), experiment.seed)
+    scenes = KeyedScenes(dataset, experiment.on_grid(experiment.validation_transforms), experiment.seed, True)
     collate = Collate(experiment.task.encoder.inputs)
     metric = task.metric()
     pictures: list[Picture] = []
