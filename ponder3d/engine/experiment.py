@@ -116,7 +116,7 @@ class Experiment(Config):
         It may know more: an encoder of several datasets can be trained further on one of them.
 
         Raises:
-            ValueError: it does not, a scene has none, or ``Only`` names one that no training scene has.
+            ValueError: it does not, a scene has none, or ``Only`` names one that no scene has.
         """
         for name, scenes, transforms in (
             ("data", data, self.transforms),

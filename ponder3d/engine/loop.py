@@ -307,7 +307,7 @@ class _Run:
             )
 
     def _pass(self, number: int) -> Iterator[Batch]:
-        """Every draw of an epoch once, so every training scene. Steps draw from epochs 0, 1, ...; these are -1, -2, ..."""
+        """Every draw of an epoch, hence every scene. Steps draw from epochs 0, 1, ...; these are -1, -2, ..."""
         collate = Collate(self.experiment.task.encoder.inputs, self.experiment.max_points)
         for row in range(len(self.scenes)):
             yield to_device(collate([self.scenes[-1 - number, row]]), self.runner.device)
