@@ -41,9 +41,11 @@ class SceneDataset(ABC):
     """The number of each class in the files of its benchmark; empty where there is no benchmark."""
     skipped: tuple[str, ...] = ()
     """What was found unusable when the dataset was opened: one line each, with the file and what is wrong with it."""
+    conditions: tuple[str, ...] = ()
+    """What ``Scene.condition`` may be, where scenes have one."""
     blocks: tuple[int, ...] = ()
-    """Numbers of successive scenes that are stored together, for sets that are read from afar: an epoch visits scenes
-    of ``mix_blocks`` blocks at a time. They sum to the number of scenes; empty: any order is as good as another."""
+    """Numbers of successive draws whose scenes are stored together, for sets that are read from afar: an epoch visits
+    ``mix_blocks`` blocks at a time. They sum to ``draws``; empty: any order is as good as another."""
     mix_blocks: int = 1
     """How many blocks are mixed with each other."""
 
@@ -52,6 +54,15 @@ class SceneDataset(ABC):
 
     @abstractmethod
     def __getitem__(self, index: int) -> Scene: ...
+
+    @property
+    def draws(self) -> int:
+        """Draws of an epoch: one for each scene, unless some are to be seen more often than others."""
+        return len(self)
+
+    def drawn(self, epoch: int, place: int) -> int:
+        """The number of the scene that is draw ``place``, below ``draws``, of an epoch, before they are shuffled."""
+        return place
 
     def draw(self, index: int, generator: Generator) -> Scene:
         """What training sees of a scene: the scene, or a random part of it where reading all would be a waste, such as

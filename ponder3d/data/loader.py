@@ -1,7 +1,9 @@
 """From a dataset to batches. Batch k is a pure function of (seed, k): see ``engine.sampler`` for the order."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+import torch
 from torch.utils.data import Dataset
 
 from ponder3d.data.dataset import DataError, SceneDataset
@@ -9,28 +11,35 @@ from ponder3d.data.mix import mix_pairs
 from ponder3d.data.prepared.storage import StorageError
 from ponder3d.data.transforms import SphereCrop, Transform, apply
 from ponder3d.geometry import keyed
-from ponder3d.types import Batch, Scene
+from ponder3d.types import Batch, RayTargets, Scene
 
 
 class KeyedScenes(Dataset[Scene]):
-    """Scenes drawn by (epoch, index): what happens to a scene depends on (seed, epoch, index) alone.
+    """Scenes by (epoch, place): what happens to a scene depends on (seed, epoch, place) alone.
 
     A ``ValueError`` of a transform becomes a ``DataError`` that names the scene.
+
+    Args:
+        dataset: what they are of.
+        transforms: are done to them.
+        seed: of the draws and the transforms.
+        each_once: places are those of the dataset's scenes, not of its draws (``SceneDataset.draws``).
     """
 
-    def __init__(self, dataset: SceneDataset, transforms: tuple[Transform, ...], seed: int):
-        self.dataset, self.transforms, self.seed = dataset, transforms, seed
+    def __init__(self, dataset: SceneDataset, transforms: tuple[Transform, ...], seed: int, each_once: bool = False):
+        self.dataset, self.transforms, self.seed, self.each_once = dataset, transforms, seed, each_once
 
     def __getitem__(self, draw: tuple[int, int]) -> Scene:
-        epoch, index = draw
-        scene = self.dataset.draw(index, keyed.generator(self.seed, epoch, index, 0xD2A3))
+        epoch, place = draw
+        index = place if self.each_once else self.dataset.drawn(epoch, place)
+        scene = self.dataset.draw(index, keyed.generator(self.seed, epoch, place, 0xD2A3))
         try:
-            return apply(self.transforms, scene, self.seed, epoch, index)
+            return apply(self.transforms, scene, self.seed, epoch, place)
         except ValueError as error:  # a transform knows what it cannot use, and seldom which scene that is
             raise DataError(str(error) if scene.source in str(error) else f"{scene.source}: {error}") from error
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self.dataset) if self.each_once else self.dataset.draws
 
 
 class Collate:
@@ -53,7 +62,7 @@ class Collate:
             scenes = [crop(scene, keyed.generator(scene.key, 0xC0)) for scene in scenes]
         if self.mix:
             scenes = mix_pairs(scenes, self.mix)
-        return Batch.of(scenes, self.inputs)
+        return Batch.of(_alike(scenes), self.inputs)
 
 
 Read = Batch | DataError | StorageError
@@ -74,6 +83,37 @@ class Batches(Dataset[Read]):
             return DataError(str(error))
         except StorageError as error:
             return StorageError(str(error))
+
+
+def _alike(scenes: Sequence[Scene]) -> Sequence[Scene]:
+    """Scenes of several datasets whose rays have the same targets: where only some have a distance or a class, the
+    others get 0 or -1, which mean that there is none.
+
+    Raises:
+        DataError: some have rays, or target features, and others have none: nothing would be left of them.
+    """
+    targets = [scene.targets for scene in scenes]
+    for what, those in (
+        ("rays", [scene.rays is not None for scene in scenes]),
+        ("target features", [t is not None and t.feature is not None for t in targets]),
+    ):
+        if any(those) and not all(those):
+            has, lacks = scenes[those.index(True)].source, scenes[those.index(False)].source
+            raise DataError(
+                f"{has} has {what} and {lacks} has none; scenes of a batch must all have them"
+            )
+    measured = any(t is not None and t.t is not None for t in targets)
+    labelled = any(t is not None and t.label is not None for t in targets)
+    return [s if s.targets is None else replace(s, targets=_filled(s.targets, measured, labelled)) for s in scenes]
+
+
+def _filled(targets: RayTargets, measured: bool, labelled: bool) -> RayTargets:
+    num = len(targets.rgb)
+    if measured and targets.t is None:
+        targets = replace(targets, t=torch.zeros(num))
+    if labelled and targets.label is None:
+        targets = replace(targets, label=torch.full((num,), -1))
+    return targets
 
 
 def as_it_is(batch: Read) -> Read:

@@ -18,11 +18,12 @@ from ponder3d.types.scene import extent
 def mix_pairs(scenes: Sequence[Scene], probability: float) -> list[Scene]:
     """Lay each even scene and the one after it over each other, with some probability.
 
-    What happens to a pair is a function of the two scenes: the coin is keyed by the first one's ``key``.
+    What happens to a pair is a function of the two scenes: the coin is keyed by the first one's ``key``. Scenes of two
+    datasets (``Scene.condition``) stay two: an encoder treats each scene as one of them.
 
     Args:
         scenes: an even number.
-        probability: of each pair; one that is not mixed stays two scenes.
+        probability: of each pair of one condition; one that is not mixed stays two scenes.
 
     Raises:
         ValueError: the number of scenes is odd.
@@ -40,7 +41,8 @@ def mix_pairs(scenes: Sequence[Scene], probability: float) -> list[Scene]:
     out: list[Scene] = []
     for first, second in zip(scenes[::2], scenes[1::2], strict=True):
         chance = float(torch.rand((), generator=keyed.generator(first.key, 0x3D)))
-        out += [mixture(first, second)] if chance < probability else [first, second]
+        mixed = chance < probability and first.condition == second.condition
+        out += [mixture(first, second)] if mixed else [first, second]
     return out
 
 
@@ -49,7 +51,7 @@ def mixture(first: Scene, second: Scene) -> Scene:
 
     Labels, instances and boxes of both stay; instances of the second are numbered after the first's. Where only one has
     colour, normals or labels, the other's points get what an encoder takes for "unknown" (``types.scene.point_feats``),
-    or no label. The key is the first scene's.
+    or no label. The key is the first scene's, and so is the condition, which should be that of both.
     """
     a, b = _in_the_middle(first), _in_the_middle(second)
     instances = (a.instances, b.instances)
@@ -70,6 +72,7 @@ def mixture(first: Scene, second: Scene) -> Scene:
         boxes=None if a.boxes is None or b.boxes is None else _all_boxes(a.boxes, b.boxes),
         bounds=bounds,
         key=a.key,
+        condition=a.condition,
         skipped=a.skipped + b.skipped,
     )
 

@@ -10,6 +10,7 @@ Arrays of ``NAME.npz``, which numpy reads without pickle:
 ``classes``           [K] names
 ``palette``           [K 3] uint8
 ``benchmark_ids``     [K] int32, the number of each class in the files of its benchmark; if there is one
+``condition``         [1] which of several datasets the scene is of, if there are several
 ====================  ========================================================================================
 """
 
@@ -40,8 +41,9 @@ _KINDS = {
     "classes": "<U",
     "palette": "|u1",
     "benchmark_ids": "<i4",
+    "condition": "<U",
 }
-_OPTIONAL = {"label", "probabilities", "benchmark_ids"}
+_OPTIONAL = {"label", "probabilities", "benchmark_ids", "condition"}
 _MOST_BYTES = 1 << 31
 
 
@@ -62,6 +64,8 @@ class ScenePrediction:
     """[N K] float16."""
     benchmark_ids: tuple[int, ...] = ()
     """Of each class; empty where there is no benchmark."""
+    condition: str = ""
+    """``Scene.condition``: which of several datasets the scene is of."""
 
 
 def write_prediction(path: Path, prediction: ScenePrediction) -> None:
@@ -82,6 +86,8 @@ def write_prediction(path: Path, prediction: ScenePrediction) -> None:
         arrays["probabilities"] = prediction.probabilities.astype("<f2")
     if prediction.benchmark_ids:
         arrays["benchmark_ids"] = np.array(prediction.benchmark_ids, dtype="<i4")
+    if prediction.condition:
+        arrays["condition"] = np.array([prediction.condition], dtype=np.str_)
     with replacing(path) as file:
         np.savez_compressed(file, **{name: np.ascontiguousarray(array) for name, array in arrays.items()})  # type: ignore[arg-type]
 
@@ -116,6 +122,7 @@ def read_prediction(path: Path, probabilities: bool = True) -> ScenePrediction:
         "classes": (num_classes,),
         "palette": (num_classes, 3),
         "benchmark_ids": (num_classes,),
+        "condition": (1,),
     }
     for name, array in arrays.items():
         if array.shape != shapes[name]:
@@ -129,6 +136,7 @@ def read_prediction(path: Path, probabilities: bool = True) -> ScenePrediction:
         labels = LabelSet(names, tuple((int(r), int(g), int(b)) for r, g, b in arrays["palette"]))
     except ValueError as error:  # a class twice, or what is no character
         raise DataError(f"{path}: classes: {error}") from error
+    condition = str(arrays["condition"][0]) if "condition" in arrays else ""
     return ScenePrediction(
         name=path.stem,
         xyz=arrays["xyz"],
@@ -137,6 +145,7 @@ def read_prediction(path: Path, probabilities: bool = True) -> ScenePrediction:
         truth=arrays.get("label"),
         probabilities=arrays.get("probabilities"),
         benchmark_ids=tuple(arrays["benchmark_ids"].tolist()) if "benchmark_ids" in arrays else (),
+        condition=condition,
     )
 
 
@@ -160,12 +169,12 @@ def _read_array(archive: Archive, name: str) -> np.ndarray:
     if not data.startswith(_MAGIC) or match is None:
         raise DataError(f"{where} has no header as numpy writes it")
     kind, shape = match[1].decode(), tuple(int(n) for n in match[2].decode().replace(" ", "").split(",") if n)
-    if kind != _KINDS[name] and not (name == "classes" and kind.startswith("<U")):
+    if kind != _KINDS[name] and not (_KINDS[name] == "<U" and kind.startswith("<U")):
         raise DataError(f"{where} is of type {kind}, expected {_KINDS[name]}")
     dtype = np.dtype(kind)
     if math.prod(shape) * dtype.itemsize != len(data) - end or dtype.itemsize == 0:
         raise DataError(f"{where} has {len(data) - end} bytes, which is not an array {shape} of {kind}")
-    if name == "classes" and len(shape) == 1 and len(data) > end:
+    if _KINDS[name] == "<U" and len(shape) == 1 and len(data) > end:
         points = np.frombuffer(data, "<u4", offset=end)
         if int(points.max()) > 0x10FFFF:
             raise DataError(f"{where} holds {int(points.max())}, which is no character")

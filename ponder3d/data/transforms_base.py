@@ -34,6 +34,10 @@ class Transform(Config, ABC):
         """
         return self
 
+    def conditions_after(self, before: tuple[str, ...]) -> tuple[str, ...]:
+        """Conditions of the scenes that come out, given those of the scenes that go in (``Scene.condition``)."""
+        return before
+
 
 def apply(transforms: tuple[Transform, ...], scene: Scene, *key: int) -> Scene:
     """Run transforms in order with randomness that is a function of ``key``, and note the key on the scene."""

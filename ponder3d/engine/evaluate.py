@@ -14,7 +14,6 @@ from ponder3d.engine.checkpoint import CheckpointStore
 from ponder3d.engine.experiment import Experiment
 from ponder3d.engine.log import SKIPPED_FRAMES, Progress, SkippedFrames
 from ponder3d.engine.runner import device_type
-from ponder3d.metrics.segmentation import confusion
 from ponder3d.tasks.task import Picture, Task
 from ponder3d.types.scene import to_device
 
@@ -43,7 +42,7 @@ def evaluate_scenes(
     """
     task.eval()
     dataset = experiment.validation_data().build()
-    scenes = KeyedScenes(dataset, experiment.on_grid(experiment.validation_transforms), experiment.seed)
+    scenes = KeyedScenes(dataset, experiment.on_grid(experiment.validation_transforms), experiment.seed, True)
     collate = Collate(experiment.task.encoder.inputs)
     metric = task.metric()
     pictures: list[Picture] = []
@@ -112,18 +111,17 @@ def evaluate(run: Path | str, quiet: bool = False, augment: str = "") -> dict[st
 
 
 def _evaluate_augmented(looks: Looks, skipped: SkippedFrames, progress: Progress) -> torch.Tensor:
-    """The confusion matrix of all points of the validation scenes."""
+    """The state of the metric over all points of the validation scenes."""
     dataset = looks.experiment.validation_data().build()
-    num_classes = len(looks.task.labels)
-    state = torch.zeros(num_classes, num_classes, dtype=torch.float64)
+    metric = looks.task.metric()
     for index in range(len(dataset)):
         scene = dataset[index]
         skipped.add(scene.skipped)
         if scene.labels is None:
             raise ValueError(f"evaluate: {scene.source} has no point labels")
-        state += confusion(looks.probabilities(scene, index).argmax(1), scene.labels.long(), num_classes)
+        metric.add(looks.probabilities(scene, index).argmax(1), scene.labels, scene.condition)
         progress.show(index + 1, {})
-    return state
+    return metric.state
 
 
 def write_json(path: Path, record: dict[str, Any]) -> None:

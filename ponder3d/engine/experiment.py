@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from ponder3d.config import Config, essence, incidental
-from ponder3d.data.dataset import DatasetConfig, HeldOut
+from ponder3d.data.dataset import DatasetConfig, HeldOut, SceneDataset
 from ponder3d.data.transforms import Transform
+from ponder3d.encoders.encoder import Encoder
 from ponder3d.engine.optim import OptimConfig
 from ponder3d.tasks.task import TaskConfig
 
@@ -108,6 +109,36 @@ class Experiment(Config):
                 f"Experiment.mix takes pairs of scenes: batch_size must be a multiple of {2 * passes}, an even number "
                 f"for each pass ({ranks} ranks, accumulate {self.accumulate}), it is {self.batch_size}"
             )
+
+    def check_conditions(self, data: SceneDataset, validation: SceneDataset, encoder: Encoder) -> None:
+        """Whether an encoder that tells conditions apart knows those of all scenes.
+
+        It may know more: an encoder of several datasets can be trained further on one of them.
+
+        Raises:
+            ValueError: it does not, a scene has none, or ``Only`` names one that no scene has.
+        """
+        for name, scenes, transforms in (
+            ("data", data, self.transforms),
+            ("validation", validation, self.validation_transforms),
+        ):
+            found = scenes.conditions
+            for transform in transforms:
+                found = transform.conditions_after(found)
+            if not encoder.conditions:
+                continue
+            known = ", ".join(encoder.conditions)
+            if not found:
+                raise ValueError(
+                    f"Experiment.{name}: the encoder tells {known} apart, and no scene says which of them it is like; "
+                    "put SetCondition among the transforms, or take a JointConfig"
+                )
+            strangers = [condition for condition in found if condition not in encoder.conditions]
+            if strangers:
+                raise ValueError(
+                    f"Experiment.{name}: scenes have the condition {strangers[0]!r}, and the encoder knows {known}; "
+                    "give parts of a JointConfig, SetCondition and PromptNormConfig the same names"
+                )
 
     def validation_data(self) -> DatasetConfig:
         """The configuration of the scenes to evaluate on."""

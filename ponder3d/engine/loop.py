@@ -171,6 +171,7 @@ class _Run:
         self.scenes = KeyedScenes(dataset, experiment.on_grid(experiment.transforms), experiment.seed)
         torch.manual_seed(keyed.derive(experiment.seed, 0x1217))  # the same initial weights on every rank
         self.task = experiment.task.build(dataset.labels)
+        experiment.check_conditions(dataset, validation, self.task.encoder)
         if not goes_on:
             if experiment.init:
                 copy_weights(_initial_encoder(experiment.init), self.task.encoder, experiment.init)
@@ -306,7 +307,7 @@ class _Run:
             )
 
     def _pass(self, number: int) -> Iterator[Batch]:
-        """Every training scene once. Steps draw from epochs 0, 1, ...; these are -1, -2, ..."""
+        """Every draw of an epoch, hence every scene. Steps draw from epochs 0, 1, ...; these are -1, -2, ..."""
         collate = Collate(self.experiment.task.encoder.inputs, self.experiment.max_points)
         for row in range(len(self.scenes)):
             yield to_device(collate([self.scenes[-1 - number, row]]), self.runner.device)

@@ -10,6 +10,7 @@ import torch
 
 from ponder3d.config import essence, fingerprint
 from ponder3d.data.dataset import DataError, DatasetConfig, scene_name
+from ponder3d.data.joint import JointConfig
 from ponder3d.data.predictions import (
     ScenePrediction,
     list_predictions,
@@ -24,7 +25,7 @@ from ponder3d.engine.evaluate import load_task, read_json, write_json
 from ponder3d.engine.log import SKIPPED_FRAMES, Progress, SkippedFrames
 from ponder3d.engine.runner import device_type
 from ponder3d.files import sweep, write_whole
-from ponder3d.metrics.segmentation import SegmentationMetric, confusion
+from ponder3d.metrics.segmentation import SegmentationMetric
 from ponder3d.types import LabelSet, Scene
 
 FORMATS = ("npz", "ply", "scannet")
@@ -46,9 +47,11 @@ def predict(
 ) -> dict[str, float]:
     """Predict the class of every point of every scene of a dataset, and write it to files.
 
-    The points are the dataset's own, all of them, in their order (see ``engine.augmented``). Scenes that are done are
-    kept when the same is asked for again and the dataset still has them, unchanged; those that it no longer has are
-    removed. Files that hold anything else are never mixed with them.
+    The points are the dataset's own, all of them, in their order (see ``engine.augmented``). Of several datasets
+    (``data.joint``) files are named ``CONDITION.NAME``, and classes are those of the vocabulary that they share.
+
+    Scenes that are done are kept when the same is asked for again and the dataset still has them, unchanged; those that
+    it no longer has are removed. Files that hold anything else are never mixed with them.
 
     Args:
         run: directory of a run of a segmentation task.
@@ -110,6 +113,8 @@ def predict(
         scene = dataset[index]
         skipped.add(scene.skipped)
         name, digest = scene_name(scene.source), _digest(scene)
+        if len(dataset.conditions) > 1:  # two datasets may have scenes of one name
+            name = f"{scene.condition}.{name}"
         if name in sizes:
             raise DataError(f"{scene.source}: an earlier scene is named {name} too; their files would be one")
         made = files.kept(name, digest, scene)
@@ -120,7 +125,7 @@ def predict(
         sizes[made.name] = len(made.xyz)
         if made.truth is not None:
             truth, predicted = torch.from_numpy(made.truth), torch.from_numpy(made.prediction)
-            metric.state += confusion(predicted.long(), truth.long(), len(labels))
+            metric.add(predicted, truth, made.condition)
         progress.show(index + 1, {"miou": metric.compute()["miou"]} if bool(metric.state.any()) else {})
     progress.close()
     files.drop_others(sizes)
@@ -143,6 +148,7 @@ def _prediction(
         truth=None if scene.labels is None else scene.labels.clamp(min=-1).to(torch.int32).numpy(),
         probabilities=probabilities.to(torch.float16).numpy(),
         benchmark_ids=benchmark_ids,
+        condition=scene.condition,
     )
 
 
@@ -153,6 +159,8 @@ def _digest(scene: Scene) -> str:
 
 
 def _other_split(data: DatasetConfig, split: str) -> DatasetConfig:
+    if isinstance(data, JointConfig):
+        return replace(data, parts=tuple(replace(part, data=_other_split(part.data, split)) for part in data.parts))
     if not is_dataclass(data) or "split" not in {field.name for field in fields(data)}:
         raise ValueError(f"predict: {type(data).__name__} has no splits to choose from")
     return replace(data, split=split)

@@ -11,7 +11,7 @@ from torch import Tensor
 from ponder3d.data.dataset import DataError
 from ponder3d.data.predictions import ScenePrediction, list_predictions, read_prediction
 from ponder3d.data.submission import read_submission
-from ponder3d.metrics.segmentation import SegmentationMetric, confusion, per_class
+from ponder3d.metrics.segmentation import SegmentationMetric, confusion, ious, means_of_all, per_class
 from ponder3d.types import LabelSet
 
 AREAS = tuple(f"Area_{number}" for number in range(1, 7))
@@ -38,7 +38,9 @@ def score(
         benchmark_ids: number of each class in a submission; by default those in the files of ``truth``.
 
     Returns:
-        See ``figures_of``; and ``scenes`` and ``points``, which have a label.
+        See ``figures_of``; and ``scenes`` and ``points``, which have a label. Of several datasets (predictions of a run
+        on ``data.joint``) ``miou``, ``macc`` and ``allacc`` are the means of theirs, which are there too, as in
+        ``metrics.segmentation``; the other figures are over all points together.
 
     Raises:
         DataError: a file is damaged or has no labels, files are of different classes, a scene is there twice, or an
@@ -111,13 +113,13 @@ class _Sums:
     def __init__(self) -> None:
         self.labels: LabelSet | None = None
         self.scenes: dict[str, Path] = {}
-        self.matrix = torch.zeros(0, 0, dtype=torch.float64)
+        self.matrices: dict[str, Tensor] = {}
+        """By the condition of the scenes: one for each of several datasets."""
 
     def add(self, path: Path, prediction: ScenePrediction) -> Float[Tensor, "K K"]:
         """Add a scene; returns its matrix."""
         if self.labels is None:
             self.labels = prediction.labels
-            self.matrix = torch.zeros(len(self.labels), len(self.labels), dtype=torch.float64)
         if prediction.labels.names != self.labels.names:
             first = next(iter(self.scenes.values()))
             raise DataError(f"{path}: has other classes than {first}; they cannot be scored together")
@@ -128,13 +130,19 @@ class _Sums:
         self.scenes[prediction.name] = path
         truth, predicted = torch.from_numpy(prediction.truth).long(), torch.from_numpy(prediction.prediction).long()
         own = confusion(predicted, truth, len(self.labels))
-        self.matrix += own
+        self.matrices[prediction.condition] = self.matrices.get(prediction.condition, torch.zeros_like(own)) + own
         return own
 
     def figures(self, groups: Mapping[str, Sequence[str]] | None) -> dict[str, float]:
         assert self.labels is not None
-        counted = {"scenes": float(len(self.scenes)), "points": float(self.matrix.sum())}
-        return counted | figures_of(self.matrix, self.labels, groups)
+        matrix = torch.stack(list(self.matrices.values())).sum(0)
+        figures = {"scenes": float(len(self.scenes)), "points": float(matrix.sum())}
+        figures |= figures_of(matrix, self.labels, groups)
+        if len(self.matrices) > 1:
+            figures |= means_of_all(self.matrices)
+            for condition, own in self.matrices.items():
+                figures |= ious(own, self.labels, f"iou/{condition}")
+        return figures
 
 
 def _score_files(

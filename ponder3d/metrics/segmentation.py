@@ -1,5 +1,7 @@
 """Semantic segmentation: confusion matrix, IoU and accuracy."""
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -12,28 +14,87 @@ class SegmentationMetric(Metric[Int[Tensor, " N"]]):
     """Confusion matrix over points.
 
     ``miou`` is the mean over the classes that occur in the ground truth; a class that is nowhere does not count as 0.
+
+    Where several datasets share the classes (``LabelSet.subsets``) there is a matrix for each, by the condition of the
+    scenes. ``miou``, ``macc`` and ``allacc`` are the means of theirs then, whatever the numbers of their points.
     """
 
     def __init__(self, labels: LabelSet):
         self.labels = labels
-        self.state = torch.zeros(len(labels), len(labels), dtype=torch.float64)
+        self.conditions = tuple(condition for condition, _ in labels.subsets)
+        """Those that are told apart; empty: none are."""
+        shape = (len(self.conditions),) if self.conditions else ()
+        self.state = torch.zeros(*shape, len(labels), len(labels), dtype=torch.float64)
 
     def update(self, prediction: Int[Tensor, " N"], batch: Batch) -> None:
-        """Add the predicted class of every point."""
+        """Add the predicted class of every point.
+
+        Raises:
+            ValueError: see ``add``.
+        """
         assert batch.labels is not None
-        self.state += confusion(prediction.cpu(), batch.labels.cpu(), len(self.labels))
+        if not self.conditions:
+            self.add(prediction, batch.labels)
+            return
+        counts = batch.points.counts.tolist()
+        parts = zip(batch.conditions, prediction.split(counts), batch.labels.split(counts), strict=True)
+        for condition, predicted, truth in parts:
+            self.add(predicted, truth, condition)
+
+    def add(self, prediction: Int[Tensor, " N"], truth: Int[Tensor, " N"], condition: str = "") -> None:
+        """Add the points of a scene.
+
+        Raises:
+            ValueError: labelled points are of a condition that is none of those of the classes.
+        """
+        own = confusion(prediction.cpu().long(), truth.cpu().long(), len(self.labels))
+        if not self.conditions:
+            self.state += own
+        elif condition in self.conditions:
+            self.state[self.conditions.index(condition)] += own
+        elif bool(own.any()):
+            known = ", ".join(self.conditions)
+            raise ValueError(f"a labelled scene of the condition {condition!r}; the classes are those of {known}")
 
     def compute(self) -> dict[str, float]:
-        """``miou``, ``macc`` (mean class accuracy), ``allacc`` (share of points), and ``iou/<class>``."""
-        iou, accuracy, present = per_class(self.state)
-        share = self.state.diagonal().sum() / self.state.sum().clamp(min=1)
-        figures = {
-            "miou": float(iou[present].mean()) if bool(present.any()) else 0.0,
-            "macc": float(accuracy[present].mean()) if bool(present.any()) else 0.0,
-            "allacc": float(share),
-        }
-        names = zip(self.labels.names, iou.tolist(), present.tolist(), strict=True)
-        return figures | {f"iou/{name}": value for name, value, there in names if there}
+        """``miou``, ``macc`` (mean class accuracy), ``allacc`` (share of points), and ``iou/CLASS``, over all points.
+
+        With several datasets the first three are means, ``miou/CONDITION`` and so on are each one's own, and there is
+        ``iou/CONDITION/CLASS`` too. One without a labelled point is left out.
+        """
+        if not self.conditions:
+            return means(self.state) | ious(self.state, self.labels, "iou")
+        matrices = dict(zip(self.conditions, self.state, strict=True))
+        figures = means_of_all(matrices) | ious(self.state.sum(0), self.labels, "iou")
+        for condition, matrix in matrices.items():
+            figures |= ious(matrix, self.labels, f"iou/{condition}")
+        return figures
+
+
+def means(matrix: Float[Tensor, "K K"]) -> dict[str, float]:
+    """``miou``, ``macc`` and ``allacc`` of a confusion matrix; 0 if it is empty."""
+    iou, accuracy, present = per_class(matrix)
+    return {
+        "miou": float(iou[present].mean()) if bool(present.any()) else 0.0,
+        "macc": float(accuracy[present].mean()) if bool(present.any()) else 0.0,
+        "allacc": float(matrix.diagonal().sum() / matrix.sum().clamp(min=1)),
+    }
+
+
+def means_of_all(matrices: Mapping[str, Float[Tensor, "K K"]]) -> dict[str, float]:
+    """``means`` of several datasets' matrices: the mean of each figure over the datasets that have labelled points, and
+    ``FIGURE/DATASET`` of each of those."""
+    found = {name: means(matrix) for name, matrix in matrices.items() if bool(matrix.any())}
+    empty = means(torch.zeros(0, 0, dtype=torch.float64))
+    figures = {figure: sum(of[figure] for of in found.values()) / max(1, len(found)) for figure in empty}
+    return figures | {f"{figure}/{name}": value for name, of in found.items() for figure, value in of.items()}
+
+
+def ious(matrix: Float[Tensor, "K K"], labels: LabelSet, prefix: str) -> dict[str, float]:
+    """``PREFIX/CLASS`` of the classes that occur in the truth."""
+    iou, _, present = per_class(matrix)
+    names = zip(labels.names, iou.tolist(), present.tolist(), strict=True)
+    return {f"{prefix}/{name}": value for name, value, there in names if there}
 
 
 def confusion(

@@ -126,3 +126,10 @@ def test_what_cannot_be_mixed():
             mix_pairs([a_scene(1), replace(a_scene(2), **extra)], 1e-9)
     with pytest.raises(ValueError, match="3 scenes cannot be paired"):
         mix_pairs([a_scene(n) for n in range(3)], 0.5)
+
+
+def test_scenes_of_two_datasets_stay_two():
+    pairs = [replace(a_scene(n), condition=condition) for n, condition in enumerate("aabaab")]
+    out = mix_pairs(pairs, 1.0)
+    assert [scene.source for scene in out] == ["scene 0 + scene 1", "scene 2", "scene 3", "scene 4", "scene 5"]
+    assert [scene.condition for scene in out] == ["a", "b", "a", "a", "b"]

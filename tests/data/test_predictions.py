@@ -103,6 +103,8 @@ def saved(**arrays) -> bytes:
         ({"palette": np.zeros((2, 4), np.uint8)}, r"palette has the shape \(2, 4\)"),
         ({"xyz": np.asfortranarray(np.zeros((4, 3), np.float32))}, "xyz has no header as numpy writes it"),
         ({"benchmark_ids": np.zeros(3, np.int32)}, r"benchmark_ids has the shape \(3,\)"),
+        ({"condition": np.array(["a", "b"])}, r"condition has the shape \(2,\)"),
+        ({"condition": np.zeros(1, np.int32)}, "condition is of type <i4, expected <U"),
     ],
 )
 def test_what_is_no_prediction(tmp_path, arrays, message):
@@ -120,6 +122,7 @@ def test_no_object_is_unpickled(tmp_path):
 def check_damaged(tmp_path, fuzz, number: int) -> None:
     path = tmp_path / "a.npz"
     seeds = [saved(), saved(label=np.zeros(4, np.int32), benchmark_ids=np.array([1, 2], np.int32))]
+    seeds.append(saved(condition=np.array(["ScanNet"])))
     write_prediction(path, a_prediction(40))
     seeds.append(path.read_bytes())
 

@@ -139,3 +139,14 @@ def test_a_submission_against_the_truth(tmp_path):
         score([sent], truth=truth)
     with pytest.raises(DataError, match=r"line 1 is b'2', which is no class"):
         score([sent], truth=truth, benchmark_ids=(1, 3, 5, 7))
+
+
+def test_several_datasets_by_hand(tmp_path):
+    save(tmp_path, "a.one", [0, 0, 1, -1], [0, 0, 1, 0], condition="a")
+    save(tmp_path, "b.one", [0, 0, 0, 3], [0, 1, 1, 3], condition="b")
+    figures = score([tmp_path])
+    assert (figures["scenes"], figures["points"], figures["miou/a"]) == (2, 7, 1)
+    assert figures["miou/b"] == pytest.approx((1 / 3 + 1) / 2) and figures["miou"] == pytest.approx((1 + 2 / 3) / 2)
+    assert figures["allacc"] == pytest.approx((1 + 1 / 2) / 2) and figures["allacc/b"] == 1 / 2
+    assert figures["iou/floor"] == pytest.approx(3 / 5) and figures["iou/b/floor"] == pytest.approx(1 / 3)
+    assert figures["acc/floor"] == pytest.approx(3 / 5) and "iou/b/wall" not in figures

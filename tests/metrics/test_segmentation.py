@@ -67,3 +67,45 @@ def test_states_added_up_are_one_pass():
 def test_a_perfect_prediction():
     iou, accuracy, present = per_class(torch.diag(torch.tensor([5.0, 0, 3])).double())
     assert iou.tolist() == accuracy.tolist() == [1, 0, 1] and present.tolist() == [True, False, True]
+
+
+JOINT = LabelSet(LABELS.names, LABELS.palette, (("a", (0, 1)), ("b", (2, 0)), ("c", (1,))))
+
+
+def scene(condition: str, labels: list[int]) -> Scene:
+    return Scene(torch.zeros(len(labels), 3), None, None, "x", labels=torch.tensor(labels), condition=condition)
+
+
+def test_several_datasets_by_hand(device):
+    metric = SegmentationMetric(JOINT)
+    assert metric.state.shape == (3, 3, 3)
+    mixed = Batch.of([scene("b", [0, 2]), scene("a", [0, 0, 0, 1]), scene("b", [0, -1]), scene("none", [-1])])
+    metric.update(*to_device((torch.tensor([0, 0, 0, 0, 0, 1, 2, 1, 1]), mixed), device))
+    figures = metric.compute()
+    a, b = (3 / 3 + 1 / 1) / 2, (1 / 3 + 0) / 2
+    assert figures == pytest.approx(
+        {
+            "miou": (a + b) / 2,
+            "macc": (1 + 1 / 4) / 2,
+            "allacc": (1 + 1 / 3) / 2,
+            "miou/a": a,
+            "miou/b": b,
+            "macc/a": 1,
+            "macc/b": 1 / 4,
+            "allacc/a": 1,
+            "allacc/b": 1 / 3,
+            "iou/floor": 4 / 6,
+            "iou/chair": 1,
+            "iou/lamp": 0,
+            "iou/a/floor": 1,
+            "iou/a/chair": 1,
+            "iou/b/floor": 1 / 3,
+            "iou/b/lamp": 0,
+        }
+    )
+    with pytest.raises(ValueError, match="a labelled scene of the condition 'd'; the classes are those of a, b, c"):
+        metric.update(torch.tensor([0]), Batch.of([scene("d", [0])]))
+
+
+def test_several_datasets_without_a_label():
+    assert SegmentationMetric(JOINT).compute() == {"miou": 0, "macc": 0, "allacc": 0}

@@ -1,0 +1,47 @@
+"""What is done to the scenes of some datasets only."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ponder3d.config import from_json, to_json
+from ponder3d.data import transforms as tf
+from ponder3d.geometry import keyed
+from ponder3d.types import Scene
+
+SCENE = Scene(torch.rand(100, 3), None, None, "x", condition="S3DIS")
+
+
+def test_a_condition_is_set():
+    assert tf.SetCondition("ScanNet")(SCENE, keyed.generator(0)).condition == "ScanNet"
+    assert tf.SetCondition("ScanNet").conditions_after(("S3DIS", "a")) == ("ScanNet",)
+    assert tf.SetCondition().conditions_after(("a",)) == () and tf.Centre().conditions_after(("a",)) == ("a",)
+
+
+def test_only_some_are_cropped():
+    crop = tf.Only(("S3DIS", "other"), (tf.SphereCrop(share=0.6), tf.SetCondition("y")))
+    out = crop(SCENE, keyed.generator(0))
+    assert len(out.xyz) == 60 and out.condition == "y"
+    generator = keyed.generator(0)
+    elsewhere = replace(SCENE, condition="ScanNet")
+    assert crop(elsewhere, generator) is elsewhere
+    assert torch.equal(generator.get_state(), keyed.generator(0).get_state())
+    assert from_json(tf.Transform, to_json(crop)) == crop
+
+
+def test_only_is_what_its_transforms_are():
+    sample = tf.Only(("S3DIS",), (tf.GridSample(),))
+    assert sample.on_grid(0.5).transforms == (tf.GridSample(0.5),)
+    assert len(sample.on_grid(0.5)(SCENE, keyed.generator(0)).xyz) <= 8
+    assert not sample.keeps_points and not sample.on_grid(0.5).keeps_points and not tf.Only((), (sample,)).keeps_points
+    assert tf.Only(("S3DIS",), (tf.Centre(),)).keeps_points and tf.Only().keeps_points
+
+
+def test_conditions_that_no_scene_has():
+    only = tf.Only(("b",), (tf.SetCondition("c"),))
+    assert only.conditions_after(("a", "b")) == ("a", "c") and only.conditions_after(("b", "c")) == ("c",)
+    with pytest.raises(ValueError, match="Only.conditions: no scene has the condition 'b'; there are a, c"):
+        only.conditions_after(("a", "c"))
+    with pytest.raises(ValueError, match="there are none"):
+        only.conditions_after(())
