@@ -99,9 +99,7 @@ def _alike(scenes: Sequence[Scene]) -> Sequence[Scene]:
     ):
         if any(those) and not all(those):
             has, lacks = scenes[those.index(True)].source, scenes[those.index(False)].source
-            raise DataError(
-                f"{has} has {what} and {lacks} has none; scenes of a batch must all have them"
-            )
+            raise DataError(f"{has} has {what} and {lacks} has none; scenes of a batch must all have them")
     measured = any(t is not None and t.t is not None for t in targets)
     labelled = any(t is not None and t.label is not None for t in targets)
     return [s if s.targets is None else replace(s, targets=_filled(s.targets, measured, labelled)) for s in scenes]

@@ -9,9 +9,12 @@ from ponder3d.config import Config
 from ponder3d.data.synthetic.rooms import RoomsConfig
 from ponder3d.data.transforms import PickRays, Transform
 from ponder3d.encoders.encoder import EncoderConfig
+from ponder3d.encoders.norms import PromptNormConfig
 from ponder3d.encoders.sparse_unet import SparseUNetConfig
 from ponder3d.engine.experiment import Experiment
-from ponder3d.recipes import pretrain_indoor, pretrain_rgbd, semseg
+from ponder3d.recipes import pretrain_datasets, pretrain_indoor, pretrain_rgbd, semseg, semseg_datasets
+from ponder3d.tasks.class_vectors import ClassVectorsConfig, FixedCodes, NoVectors
+from ponder3d.tasks.heads import LanguageHeadConfig
 from ponder3d.tasks.ponder import PonderConfig
 from ponder3d.tasks.semseg import SemSegConfig
 from ponder3d.volume.unet3d import ShallowNet3DConfig, UNet3DConfig, VolumeNetConfig
@@ -67,6 +70,96 @@ def semseg_rooms_paper() -> Experiment:
     return _small(semseg.rooms_paper())
 
 
+def pretrain_datasets_joint() -> Experiment:
+    """``pretrain_datasets.joint`` in seconds; ``--data.parts.0.data.root DIR`` and so on."""
+    return _small(pretrain_datasets.joint())
+
+
+def pretrain_datasets_joint_label_free() -> Experiment:
+    """``pretrain_datasets.joint_label_free`` in seconds; ``--data.parts.0.data.root DIR`` and so on."""
+    return _small(pretrain_datasets.joint_label_free())
+
+
+def pretrain_datasets_scannet() -> Experiment:
+    """``pretrain_datasets.scannet`` in seconds; ``--data.root DIR`` as there."""
+    return _small(pretrain_datasets.scannet())
+
+
+def pretrain_datasets_scannet_label_free() -> Experiment:
+    """``pretrain_datasets.scannet_label_free`` in seconds; ``--data.root DIR`` as there."""
+    return _small(pretrain_datasets.scannet_label_free())
+
+
+def pretrain_datasets_s3dis() -> Experiment:
+    """``pretrain_datasets.s3dis`` in seconds; ``--data.root DIR`` as there."""
+    return _small(pretrain_datasets.s3dis())
+
+
+def pretrain_datasets_s3dis_label_free() -> Experiment:
+    """``pretrain_datasets.s3dis_label_free`` in seconds; ``--data.root DIR`` as there."""
+    return _small(pretrain_datasets.s3dis_label_free())
+
+
+def pretrain_datasets_structured3d() -> Experiment:
+    """``pretrain_datasets.structured3d`` in seconds; ``--data.root DIR`` as there."""
+    return _small(pretrain_datasets.structured3d())
+
+
+def pretrain_datasets_structured3d_label_free() -> Experiment:
+    """``pretrain_datasets.structured3d_label_free`` in seconds; ``--data.root DIR`` as there."""
+    return _small(pretrain_datasets.structured3d_label_free())
+
+
+def semseg_datasets_scannet() -> Experiment:
+    """``semseg_datasets.scannet`` in seconds; ``--data.root DIR`` as there."""
+    return _small(semseg_datasets.scannet())
+
+
+def semseg_datasets_scannet_finetune() -> Experiment:
+    """``semseg_datasets.scannet_finetune`` in seconds; ``--data.root DIR`` as there."""
+    return _small(semseg_datasets.scannet_finetune())
+
+
+def semseg_datasets_scannet200() -> Experiment:
+    """``semseg_datasets.scannet200`` in seconds; ``--data.root DIR`` as there."""
+    return _small(semseg_datasets.scannet200())
+
+
+def semseg_datasets_s3dis() -> Experiment:
+    """``semseg_datasets.s3dis`` in seconds; ``--data.root DIR`` as there."""
+    return _small(semseg_datasets.s3dis())
+
+
+def semseg_datasets_s3dis_finetune() -> Experiment:
+    """``semseg_datasets.s3dis_finetune`` in seconds; ``--data.root DIR`` as there."""
+    return _small(semseg_datasets.s3dis_finetune())
+
+
+def semseg_datasets_structured3d() -> Experiment:
+    """``semseg_datasets.structured3d`` in seconds; ``--data.root DIR`` as there."""
+    return _small(semseg_datasets.structured3d())
+
+
+def semseg_datasets_structured3d_finetune() -> Experiment:
+    """``semseg_datasets.structured3d_finetune`` in seconds; ``--data.root DIR`` as there."""
+    return _small(semseg_datasets.structured3d_finetune())
+
+
+def semseg_datasets_ppt() -> Experiment:
+    """``semseg_datasets.ppt`` in seconds; ``--data.parts.0.data.root DIR`` and so on."""
+    return _small(semseg_datasets.ppt())
+
+
+def semseg_datasets_scannet_few_points() -> Experiment:
+    """``semseg_datasets.scannet_few_points`` in seconds; ``--data.root DIR`` as there."""
+    return _small(semseg_datasets.scannet_few_points())
+
+
+def semseg_datasets_scannet_few_scenes() -> Experiment:
+    """``semseg_datasets.scannet_few_scenes`` in seconds; ``--data.root DIR`` as there."""
+    return _small(semseg_datasets.scannet_few_scenes())
+
+
 def _small(recipe: Experiment) -> Experiment:
     data = recipe.data
     if isinstance(data, RoomsConfig):
@@ -81,6 +174,7 @@ def _small(recipe: Experiment) -> Experiment:
         validation_transforms=tuple(_small_transform(t) for t in recipe.validation_transforms),
         steps=4,
         batch_size=2,
+        devices=1,
         workers=0,
         precision="32-true",
         validate_every=2 if recipe.validate_every else 0,
@@ -92,7 +186,10 @@ def _small(recipe: Experiment) -> Experiment:
 
 def _small_task(task: Config) -> PonderConfig | SemSegConfig:
     if isinstance(task, SemSegConfig):
-        return replace(task, encoder=_small_encoder(task.encoder))
+        head = task.head
+        if isinstance(head, LanguageHeadConfig):
+            head = replace(head, vectors=_small_vectors(head.vectors))
+        return replace(task, encoder=_small_encoder(task.encoder), head=head)
     assert isinstance(task, PonderConfig)
     return replace(
         task,
@@ -101,7 +198,13 @@ def _small_task(task: Config) -> PonderConfig | SemSegConfig:
         volume_net=_small_net(task.volume_net),
         render=replace(task.render, num_uniform=8, num_importance=4 if task.render.num_importance else 0),
         mesh_cell=0.2,
+        semantics=_small_vectors(task.semantics),
     )
+
+
+def _small_vectors(vectors: ClassVectorsConfig) -> ClassVectorsConfig:
+    """Of no text encoder: its weights are not everywhere."""
+    return vectors if isinstance(vectors, NoVectors) else FixedCodes(64)
 
 
 def _small_net(net: VolumeNetConfig) -> VolumeNetConfig:
@@ -113,8 +216,10 @@ def _small_net(net: VolumeNetConfig) -> VolumeNetConfig:
 
 def _small_encoder(encoder: EncoderConfig) -> EncoderConfig:
     assert isinstance(encoder, SparseUNetConfig)
+    norm = encoder.norm
     return replace(
         encoder,
+        norm=replace(norm, prompt_channels=8) if isinstance(norm, PromptNormConfig) else norm,
         grid_size=0.16,
         stem_channels=8,
         channels=tuple(8 for _ in encoder.channels),

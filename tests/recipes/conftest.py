@@ -1,5 +1,5 @@
+import functools
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -11,29 +11,51 @@ def shared_cache(tmp_path_factory) -> str:
 
 
 @pytest.fixture(scope="session")
-def prepared_scannet(tmp_path_factory) -> Path:
-    """The example of ScanNet, prepared."""
+def prepared(tmp_path_factory):
+    """The example of a published dataset, prepared; by name."""
     from ponder3d.data.prepared.prepare import Preparation, Preparing  # noqa: PLC0415
     from ponder3d.data.prepared.scene_file import PrepareOptions  # noqa: PLC0415
+    from ponder3d.data.raw.s3dis import S3DISConfig  # noqa: PLC0415
     from ponder3d.data.raw.scannet import ScanNetConfig  # noqa: PLC0415
+    from ponder3d.data.raw.structured3d import Structured3DConfig  # noqa: PLC0415
 
-    folder = tmp_path_factory.mktemp("scannet")
-    (folder / "raw").mkdir()
-    ScanNetConfig.write_example(folder / "raw")
-    raw = ScanNetConfig(root=str(folder / "raw"), every=1)
-    Preparing(Preparation(raw, PrepareOptions(workers=1)), folder / "prepared").run()
-    return folder / "prepared"
+    kinds = {
+        "scannet": (ScanNetConfig, {"every": 1}),
+        "s3dis": (S3DISConfig, {}),
+        "structured3d": (Structured3DConfig, {}),
+    }
+
+    @functools.cache
+    def make(name: str) -> str:
+        kind, options = kinds[name]
+        folder = tmp_path_factory.mktemp(name)
+        (folder / "raw").mkdir()
+        kind.write_example(folder / "raw")
+        frames = {"frames_root": str(folder / "raw" / "frames")} if name == "s3dis" else {}
+        raw = kind(root=str(folder / "raw"), **options, **frames)
+        Preparing(Preparation(raw, PrepareOptions(workers=1)), folder / "prepared").run()
+        return str(folder / "prepared")
+
+    return make
 
 
 @pytest.fixture
-def on_small_data(request):
-    """An experiment with the data of its kind that the tests have."""
+def on_small_data(request, prepared):
+    """The experiment of a recipe with the data of its kind that the tests have."""
 
-    def place(experiment):
+    def place(experiment, name=""):
+        from ponder3d.data.joint import JointConfig  # noqa: PLC0415
         from ponder3d.data.prepared.dataset import PreparedConfig  # noqa: PLC0415
 
-        if isinstance(experiment.data, PreparedConfig):
-            data = replace(experiment.data, root=str(request.getfixturevalue("prepared_scannet")))
+        if isinstance(experiment.data, JointConfig):
+            parts = tuple(
+                replace(part, data=replace(part.data, root=prepared(part.name.lower())))
+                for part in experiment.data.parts
+            )
+            data = replace(experiment.data, parts=parts)
+        elif isinstance(experiment.data, PreparedConfig):
+            dataset = next((word for word in ("s3dis", "structured3d") if word in name), "scannet")
+            data = replace(experiment.data, root=prepared(dataset))
         else:
             data = replace(experiment.data, cache=request.getfixturevalue("shared_cache"))
         return replace(experiment, data=data)

@@ -1,10 +1,13 @@
 """Contract of every recipe: it is found, it survives JSON, its task builds, and a smoke size of it runs."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from ponder3d.config import from_json, to_json
 from ponder3d.data.dataset import HeldOut
+from ponder3d.data.joint import JointConfig
 from ponder3d.data.prepared.dataset import PreparedConfig
 from ponder3d.data.rgbd_folder import RGBDFolderConfig
 from ponder3d.encoders.files import FILE_NAME, load_encoder
@@ -17,6 +20,7 @@ from ponder3d.recipes.catalogue import find_recipe, list_recipes
 RECIPES = list_recipes()
 FULL = sorted(name for name in RECIPES if not name.startswith("smoke."))
 SMOKE = sorted(set(RECIPES) - set(FULL))
+ONE_GPU = sorted(name for name in FULL if name.endswith("_one_gpu"))
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -31,7 +35,18 @@ def test_a_recipe_says_what_it_is(name):
     assert first.endswith(".") and len(first) < 120
 
 
-@pytest.mark.parametrize("name", FULL)
+@pytest.mark.parametrize("name", ONE_GPU)
+def test_one_gpu_takes_the_same_steps(name):
+    """The same but for how a step is divided; every pass gets as many scenes, and pairs where they are mixed."""
+    whole, divided = RECIPES[name.removesuffix("_one_gpu")](), RECIPES[name]()
+    assert replace(divided, devices=whole.devices, accumulate=1) == whole
+    assert divided.devices == 1 and divided.accumulate > 1 and divided.batch_size % divided.accumulate == 0
+    assert f"in {divided.accumulate} passes of {divided.batch_size // divided.accumulate}" in RECIPES[name].__doc__
+    divided.check_pairs(1)
+    whole.check_pairs(whole.devices)
+
+
+@pytest.mark.parametrize("name", [name for name in FULL if name not in ONE_GPU])
 def test_a_recipe_has_a_smoke_size(name):
     small, full = RECIPES["smoke." + name.replace(".", "_")](), RECIPES[name]()
     assert type(small.task) is type(full.task) and type(small.data) is type(full.data)
@@ -43,7 +58,9 @@ def test_a_recipe_has_a_smoke_size(name):
 def test_training_and_evaluation_share_no_scene(name):
     experiment = RECIPES[name]()
     assert isinstance(experiment.validation, HeldOut)
-    if isinstance(experiment.data, PreparedConfig):
+    if isinstance(experiment.data, JointConfig):
+        assert all(part.data.held_out().split != part.data.split for part in experiment.data.parts)
+    elif isinstance(experiment.data, PreparedConfig):
         assert experiment.data.held_out().split != experiment.data.split
     elif not isinstance(experiment.data, RGBDFolderConfig):  # whose held-out frames are tested with the dataset
         assert experiment.data.held_out().first >= experiment.data.first + experiment.data.num_rooms
@@ -51,7 +68,7 @@ def test_training_and_evaluation_share_no_scene(name):
 
 @pytest.mark.parametrize("name", [name for name in SMOKE if "rgbd_folder" not in name])
 def test_a_smoke_recipe_trains(name, tmp_path, on_small_data):
-    experiment = on_small_data(RECIPES[name]())
+    experiment = on_small_data(RECIPES[name](), name)
     result = train(experiment, tmp_path / "run", quiet=True)
     assert result.skipped_steps == 0 and result.figures
     assert load_encoder(tmp_path / "run" / FILE_NAME).config == experiment.task.encoder
@@ -59,7 +76,7 @@ def test_a_smoke_recipe_trains(name, tmp_path, on_small_data):
 
 @pytest.mark.parametrize("name", [name for name in SMOKE if "semseg" in name])
 def test_segmentation_scores_every_point(name, on_small_data, tmp_path):
-    experiment = on_small_data(RECIPES[name]())
+    experiment = on_small_data(RECIPES[name](), name)
     rooms = experiment.validation_data().build()
     task = experiment.task.build(rooms.labels)
     skipped = SkippedFrames(tmp_path / "skipped-frames.txt")
