@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from ponder3d.data.faults import raise_if_of_machine
 from ponder3d.data.npy import npy_array
 from ponder3d.files import replacing
 from ponder3d.tasks.class_vectors import ClassVectors, ClassVectorsConfig, words
@@ -104,9 +105,8 @@ def _read_npz(path: Path) -> tuple[list[str], Tensor, str]:
                 arrays[name] = npy_array(data, f"{path}: {name}")
         vectors = torch.from_numpy(np.array(arrays["vectors"], dtype=np.float32))
         names, source = arrays["names"].tolist(), arrays["source"].tolist()
-    except OSError:
-        raise
     except Exception as error:  # zipfile and its decompressors raise what they like of damaged archives
+        raise_if_of_machine(error, str(path))
         raise _damaged(path, error) from error
     return _checked(path, names, vectors, source)
 
