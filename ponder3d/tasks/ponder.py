@@ -14,7 +14,7 @@ from torch import Tensor
 from ponder3d.encoders.encoder import EncoderConfig, Features
 from ponder3d.encoders.sparse_unet import SparseUNetConfig
 from ponder3d.geometry.cameras import depth_from_t, normals_from_depth, pixel_grid, pixel_rays
-from ponder3d.geometry.drawing import colour_scale, normal_colours
+from ponder3d.geometry.drawing import class_colours, colour_scale, normal_colours
 from ponder3d.geometry.grid import shape_like
 from ponder3d.metrics.image import depth_l1, psnr
 from ponder3d.metrics.rendering import RenderedViews, RenderingMetric
@@ -251,11 +251,12 @@ class Ponder(Task):
         return scores if possible is None else scores.masked_fill(~possible, IMPOSSIBLE)
 
     def metric(self) -> RenderingMetric:
-        """PSNR, SSIM, depth error and distance to the TSDF surface."""
-        return RenderingMetric()
+        """PSNR, SSIM, depth error and distance to the TSDF surface; mIoU of rendered classes."""
+        return RenderingMetric(0 if self.class_vectors is None else len(self.class_vectors))
 
     def pictures(self, prediction: RenderedViews, batch: Batch) -> list[Picture]:
-        """Per view, colour, depth and normals side by side: one picture of the truth and one of what was rendered."""
+        """Per view one picture of the truth and one of what was rendered: colour, depth, normals, and classes if the
+        field has them, side by side."""
         views = batch.views
         assert views is not None and len(batch) == 1
         truth = torch.zeros_like(prediction.depth) if views.depth is None else views.depth
@@ -268,6 +269,11 @@ class Ponder(Task):
             real = [views.rgb[view], colour_scale(truth[view], far), normal_colours(true_normal[view])]
             rgb = (prediction.rgb[view].clamp(0, 1) * 255).round().to(torch.uint8)
             made = [rgb, colour_scale(prediction.depth[view], far), normal_colours(prediction.normal[view])]
+            if prediction.semantic is not None and self.labels is not None:
+                best = prediction.semantic[view].argmax(-1)
+                labels = torch.full_like(best, -1) if views.labels is None else views.labels[view]
+                real.append(class_colours(labels, self.labels.palette).to(truth.device))
+                made.append(class_colours(best, self.labels.palette).to(truth.device))
             pictures.append(Picture(f"view-{view}-truth", torch.cat(real, dim=1)))
             pictures.append(Picture(f"view-{view}-rendered", torch.cat(made, dim=1)))
         return pictures

@@ -6,12 +6,12 @@ from itertools import chain, islice
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ponder3d.encoders.encoder import EncoderConfig
 from ponder3d.encoders.sparse_unet import SparseUNetConfig
-from ponder3d.geometry.drawing import top_view
+from ponder3d.geometry.drawing import class_colours, top_view
 from ponder3d.geometry.grid import fragments
 from ponder3d.metrics.segmentation import SegmentationMetric, confusion
 from ponder3d.tasks.heads import HeadConfig, LinearHeadConfig, point_cross_entropy
@@ -119,12 +119,9 @@ class SemSeg(Task):
     def pictures(self, prediction: Int[Tensor, " N"], batch: Batch) -> list[Picture]:
         """The points from above: predicted and true classes side by side."""
         assert batch.labels is not None
-        columns = [top_view(batch.points.xyz, self._colours(labels)) for labels in (prediction, batch.labels)]
+        colours = [class_colours(labels, self.labels.palette) for labels in (prediction, batch.labels)]
+        columns = [top_view(batch.points.xyz, rgb) for rgb in colours]
         return [Picture("classes", torch.cat(columns, dim=1))]
-
-    def _colours(self, labels: Int[Tensor, " N"]) -> UInt8[Tensor, "N 3"]:
-        palette = torch.tensor([*self.labels.palette, (90, 90, 90)], dtype=torch.uint8)
-        return palette[labels.cpu().clamp(min=-1)]  # -1 reads the last row
 
 
 def _part(batch: Batch, rows: Int[Tensor, " P"]) -> Batch:
