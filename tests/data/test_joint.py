@@ -241,8 +241,8 @@ def test_rays_of_a_part_without_depth_stand_beside_others():
     with pytest.raises(DataError, match=r"a:/toy:scene0 has rays and b:/toy:scene0 has none; scenes of a batch"):
         Collate(("one",))([scenes[0], data[1]])
     feature = replace(scenes[0].targets, feature=torch.rand(4, 2))
-    with pytest.raises(DataError, match="has target features and a:/toy:scene0 has none"):
-        Collate(("one",))([scenes[1], replace(scenes[0], targets=feature)][::-1] + scenes[:1])
+    with pytest.raises(DataError, match="a:/toy:scene0 has target features and b:/toy:scene0 has none"):
+        Collate(("one",))([replace(scenes[0], targets=feature), scenes[1]])
 
 
 # ------------------------------------------------------------------------------------------------------------ mistakes
