@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ponder3d.config import Config, essence, incidental
-from ponder3d.data.dataset import DatasetConfig, HeldOut
+from ponder3d.data.dataset import DatasetConfig, HeldOut, SceneDataset
 from ponder3d.data.transforms import Transform
 from ponder3d.engine.optim import OptimConfig
 from ponder3d.tasks.task import TaskConfig
@@ -95,6 +95,21 @@ class Experiment(Config):
     def on_grid(self, transforms: tuple[Transform, ...]) -> tuple[Transform, ...]:
         """Transforms of this experiment with what they leave to the encoder filled in: its grid size."""
         return tuple(transform.on_grid(self.task.encoder.grid_size) for transform in transforms)
+
+    def check_data(self, dataset: SceneDataset) -> None:
+        """Whether transforms and task go with the training data and each other, before hours are spent.
+
+        Raises:
+            ValueError: they do not.
+        """
+        for transform in self.transforms:
+            transform.check(dataset)
+        given, wanted = sum(transform.added_features() for transform in self.transforms), self.task.feature_width()
+        if given and wanted and given != wanted:
+            raise ValueError(
+                f"Experiment: the transforms give rays a target feature of {given} channels, and the task renders one "
+                f"of {wanted}; set --task.feature-channels {given}"
+            )
 
     def check_pairs(self, ranks: int) -> None:
         """Whether scenes that are mixed are always in one pass of one rank.

@@ -56,7 +56,8 @@ class PonderConfig(TaskConfig):
     semantic_channels: int = 0
     """Width of the rendered semantic feature (eq. 9); 0 pre-trains without labels. At least the number of classes."""
     feature_channels: int = 0
-    """Width of the rendered target feature, e.g. ``data.context.ContextTarget``'s; 0 renders none."""
+    """Width of the rendered target feature, that of ``data.context.ContextTarget`` or of maps of image features
+    (``PickRays.features``), or of both together; 0 renders none."""
     render_every: int = 1
     """Each k-th ray is rendered. The others only count where they end (``RenderLossConfig.surface``), at the price of
     one sample. Let it divide ``PickRays.rays_per_view``: then the choice does not depend on the rest of the batch."""
@@ -70,6 +71,10 @@ class PonderConfig(TaskConfig):
             raise ValueError(f"PonderConfig.render_every must be at least 1, not {self.render_every}")
         if self.render_every > 1 and not self.losses.surface:
             raise ValueError("PonderConfig.render_every: the rays between count in no term; set losses.surface, or 1")
+
+    def feature_width(self) -> int:
+        """``feature_channels``."""
+        return self.feature_channels
 
     def build(self, labels: LabelSet | None) -> Task:
         """The task; ``labels`` are needed with semantics only."""
