@@ -54,8 +54,8 @@ class SceneDataset(ABC):
     def __getitem__(self, index: int) -> Scene: ...
 
     def view_names(self, index: int) -> tuple[str, tuple[str, ...]]:
-        """The recording that the views of a scene are of (``Scene.recording``, else its ``source``) and the names of all
-        that ``self[index]`` and draws may show; those of images that cannot be decoded may be among them.
+        """The recording that the views of a scene are of (``Scene.recording``, else its ``source``), and the names of
+        all that ``self[index]`` and draws may show; those of images that cannot be decoded may be among them.
 
         By default the scene is read; datasets of many scenes know better.
         """
@@ -81,8 +81,8 @@ class DatasetConfig(Config, ABC):
         """
 
     def all_images(self) -> "DatasetConfig":
-        """The choices under which every image that draws of a scene may show is in ``dataset[i]`` for some ``i``, and in
-        as few of them as can be: for work on images. By default these choices."""
+        """The choices under which each image that draws of a scene may show is in ``dataset[i]`` for some ``i``, and
+        for as few as can be: for work on images. By default these choices."""
         return self
 
     @abstractmethod

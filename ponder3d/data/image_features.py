@@ -16,10 +16,10 @@ import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import quote
 
 import numpy as np
@@ -27,7 +27,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ponder3d.config import Config
+from ponder3d.config import Config, from_json, to_json
 from ponder3d.data.dataset import DataError, SceneDataset, scene_name
 from ponder3d.data.faults import raise_if_of_machine
 from ponder3d.data.npy import npy_array, npy_header
@@ -35,7 +35,6 @@ from ponder3d.files import replacing, write_whole
 from ponder3d.types import Scene
 
 RECORD = "features.json"
-_FORMAT = "ponder3d image features 1"
 _MAX_BYTES = 1 << 29
 """Of a map; 240 x 320 cells of 1,024 channels in half precision are 157 MB."""
 _MAX_RECORD = 1 << 26
@@ -45,7 +44,7 @@ Layout = Literal["hwc", "chw"]
 
 
 @dataclass(frozen=True)
-class MapsRecord:
+class MapsRecord(Config):
     """What made the maps of a directory, and how its numbers came about."""
 
     model: str
@@ -84,49 +83,25 @@ def read_record(root: Path) -> MapsRecord | None:
     try:
         if path.stat().st_size > _MAX_RECORD:
             raise DataError(f"{path}: more than {_MAX_RECORD} bytes; this is no record of maps")
-        data = json.loads(path.read_bytes())
-        if not isinstance(data, dict) or data.pop("format", None) != _FORMAT:
-            raise DataError(f"{path}: not the record of maps that this version writes; make them anew")
-        if set(data) != {field.name for field in fields(MapsRecord)}:
-            raise DataError(f"{path}: a field is missing or unknown; make the maps anew")
-        return _checked(MapsRecord(**{name: _tuples(value) for name, value in data.items()}), path)
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+        record = from_json(MapsRecord, json.loads(path.read_bytes()))
+    except DataError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
         raise_if_of_machine(error, path)
-        if isinstance(error, DataError):
-            raise
         raise DataError(f"{path}: cannot be read as the record of maps ({error}); make them anew") from error
-
-
-def write_record(root: Path, record: MapsRecord) -> None:
-    """Write ``features.json``, whole or not at all."""
-    write_whole(root / RECORD, json.dumps({"format": _FORMAT, **asdict(record)}).encode())
-
-
-def _checked(record: MapsRecord, path: Path) -> MapsRecord:
-    """The record, if its fields are of their kinds and fit each other."""
-    words = all(isinstance(word, str) for word in (record.model, record.weights))
-    sizes = all(_is_count(number) for number in (record.channels, *record.size, *record.grid))
-    rows = [record.mean, record.std, record.origin, *record.axes]
-    numbers = all(isinstance(row, tuple) and all(_is_number(value) for value in row) for row in rows)
-    pairs = all(len(pair) == 2 and all(isinstance(name, str) for name in pair) for pair in record.unreadable)
-    if not (words and sizes and numbers and pairs and isinstance(record.reduced, bool)):
-        raise DataError(f"{path}: a field is of another kind than it should be; make the maps anew")
+    numbers = (record.mean, record.std, record.origin, *record.axes)
+    finite = all(math.isfinite(number) for row in numbers for number in row)
+    if min((record.channels, *record.size, *record.grid)) < 1 or not finite:
+        raise DataError(f"{path}: a number that is not positive, or not finite; make the maps anew")
     widths = {len(row) for row in record.axes}
     if record.reduced and (len(record.axes) != len(record.origin) or widths != {record.channels}):
         raise DataError(f"{path}: the reduction does not go with {record.channels} channels; make the maps anew")
     return record
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+def write_record(root: Path, record: MapsRecord) -> None:
+    """Write ``features.json``, whole or not at all."""
+    write_whole(root / RECORD, json.dumps(to_json(record)).encode())
 
 
 def map_path(root: Path, recording: str, view: str) -> Path:

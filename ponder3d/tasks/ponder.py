@@ -104,10 +104,13 @@ class Ponder(Task):
         """Eq. 8 and the terms beside it; PSNR and distance error of the rendered rays as monitors.
 
         Raises:
-            ValueError: the batch has no rays (see ``data.transforms.PickRays``).
+            ValueError: the batch has no rays (see ``data.transforms.PickRays``), or target features of another width.
         """
         if batch.rays is None or batch.targets is None:
             raise ValueError(f"Ponder.losses: no rays for {batch.sources[0]}; end the transforms with PickRays")
+        width, given = self.config.feature_channels, batch.targets.feature
+        if width and given is not None and given.shape[1] != width:
+            raise ValueError(f"PonderConfig.feature_channels is {width}, and the rays' features have {given.shape[1]}")
         volume = self.volume(batch)
         with torch.autocast(batch.rays.origins.device.type, enabled=False):
             rays = clip_rays(batch.rays, volume.grid)
