@@ -35,6 +35,7 @@ from ponder3d.engine.loop import resume_experiment, train
 from ponder3d.engine.optim import OptimConfig
 from ponder3d.engine.predict import _other_split, predict
 from ponder3d.engine.score import score
+from ponder3d.tasks.class_vectors import FixedCodes
 from ponder3d.tasks.semseg import SemSegConfig
 from ponder3d.types import LabelSet, Scene
 
@@ -92,7 +93,7 @@ def rooms(tmp_path) -> JointConfig:
 
 def pretraining(data: JointConfig, **changes) -> Experiment:
     base = ponder_run()
-    task = replace(base.task, encoder=ENCODER, semantic_channels=40)
+    task = replace(base.task, encoder=ENCODER, semantics=FixedCodes(40))
     crop = Only(("coarse",), (SphereCrop(share=0.8),))
     return replace(
         base,
