@@ -21,7 +21,7 @@ TASK = PonderConfig(
     encoder=ENCODER,
     volume_shape=(32, 32, 16),
     volume_net=ShallowNet3DConfig(channels=8, out_channels=16),
-    semantics=FixedCodes(64),
+    semantics=FixedCodes(128),
 )
 STEPS = (
     Centre(),
