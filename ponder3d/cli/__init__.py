@@ -11,7 +11,7 @@ from typing import Annotated
 
 import tyro
 
-from ponder3d.cli import data, results
+from ponder3d.cli import data, features, results
 from ponder3d.cli.results import import_all, print_figures
 from ponder3d.data.dataset import DataError
 from ponder3d.engine.checkpoint import NoCheckpointError
@@ -32,6 +32,8 @@ usage: ponder3d COMMAND [options]; COMMAND --help explains them
   doctor     look a dataset or your own recordings over: a table, a page with pictures, a list of what to leave out
   prepare    read a dataset as it was downloaded, once, and keep it ready to train on: prepare scannet RAW OUT
   shard      put prepared scenes together in large files, to be streamed from object storage
+
+  features   what a 2D model says of every image, as a target to render: features DIR --backbone MODULE:FUNCTION
 
   train      run a recipe: ponder3d train pretrain_rgbd.folder --data.root DIR --out RUN, or continue one: --resume RUN
   recipes    list the recipes
@@ -85,6 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "prepare": data.prepare,
         "doctor": data.doctor,
         "shard": data.shard,
+        "features": features.features,
         "encode": results.encode,
         "predict": results.predict,
         "score": results.score,

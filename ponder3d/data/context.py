@@ -20,7 +20,8 @@ from ponder3d.types import Scene
 
 @dataclass(frozen=True)
 class ContextTarget(Transform):
-    """Gives every ray with a measured distance the surroundings of its end point as ``targets.feature``.
+    """Gives every ray with a measured distance the surroundings of its end point as ``targets.feature``, after the
+    channels that are there already.
 
     Put it after ``GridSample`` and ``PickRays`` and before the transforms that take points away. Scenes need normals.
     """
@@ -52,6 +53,10 @@ class ContextTarget(Transform):
         """Width of the target."""
         return 2 * len(self.radii) * (len(self.heights) - 1)
 
+    def added_features(self) -> int:
+        """``channels``."""
+        return self.channels
+
     def on_grid(self, grid_size: float) -> "ContextTarget":
         """For clouds with one point per voxel of the encoder, unless it has been told otherwise."""
         return self if self.spacing else replace(self, spacing=grid_size)
@@ -69,6 +74,8 @@ class ContextTarget(Transform):
         density = surroundings(ends, scene.xyz, scene.normal, self.cell, self.radii, self.heights)
         # The root keeps a wall beside the point from drowning the leg of a chair.
         feature = (density * self.spacing**2).sqrt()
+        if scene.targets.feature is not None:
+            feature = torch.cat([scene.targets.feature, feature], dim=1)
         return replace(scene, targets=replace(scene.targets, feature=feature))
 
 

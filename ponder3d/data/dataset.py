@@ -64,6 +64,19 @@ class SceneDataset(ABC):
         """The number of the scene that is draw ``place``, below ``draws``, of an epoch, before they are shuffled."""
         return place
 
+    def view_names(self, index: int) -> tuple[str, tuple[str, ...]]:
+        """The recording that the views of a scene are of (``Scene.recording``, else its ``source``), and the names of
+        all that ``self[index]`` and draws may show; those of images that cannot be decoded may be among them.
+
+        By default the scene is read; datasets of many scenes know better.
+        """
+        scene = self[index]
+        return scene.recording or scene.source, () if scene.views is None else scene.views.names
+
+    def only(self, conditions: tuple[str, ...]) -> "SceneDataset":
+        """The scenes of these conditions, for what has to do with them alone; by default all."""
+        return self
+
     def draw(self, index: int, generator: Generator) -> Scene:
         """What training sees of a scene: the scene, or a random part of it where reading all would be a waste, such as
         a few of hundreds of images. A function of ``index`` and the generator only.
@@ -81,6 +94,11 @@ class DatasetConfig(Config, ABC):
         Raises:
             DataError: it is not where it should be or cannot be read.
         """
+
+    def all_images(self) -> "DatasetConfig":
+        """The choices under which each image that draws of a scene may show is in ``dataset[i]`` for some ``i``, and
+        for as few as can be: for work on images. By default these choices."""
+        return self
 
     @abstractmethod
     def held_out(self) -> "DatasetConfig":

@@ -80,6 +80,10 @@ class JointConfig(DatasetConfig):
         parts = tuple(replace(part, data=part.data.held_out(), share=0.0) for part in self.parts)
         return replace(self, parts=parts)
 
+    def all_images(self) -> "JointConfig":
+        """All images of all parts."""
+        return replace(self, parts=tuple(replace(part, data=part.data.all_images()) for part in self.parts))
+
 
 class Joint(SceneDataset):
     """The scenes of several datasets.
@@ -92,9 +96,9 @@ class Joint(SceneDataset):
 
     **What some parts have and others lack.** If any part has classes, scenes and images without labels get -1
     everywhere; an unlabelled part has no entry in ``labels.subsets``. What lacks colour or normals is packed with zeros
-    (``types.scene.point_feats``). Rays without a measured distance get 0 beside others (``loader.Collate``). Nothing
-    stands for missing rays or target features: every part must have them, or no part. Instances and boxes are packed
-    where all scenes of a batch have them.
+    (``types.scene.point_feats``). Beside others, rays without a measured distance get 0, and those without a target
+    feature NaN (``loader.Collate``). Nothing stands for missing rays: every part must have them, or no part. Instances
+    and boxes are packed where all scenes of a batch have them.
     """
 
     def __init__(self, config: JointConfig, parts: Sequence[SceneDataset]):
@@ -136,6 +140,18 @@ class Joint(SceneDataset):
         part, row = self._find(index)
         return self._as_ours(part, self.parts[part].draw(row, generator))
 
+    def view_names(self, index: int) -> tuple[str, tuple[str, ...]]:
+        """As the part has them; the name of the part stands before the recording."""
+        part, row = self._find(index)
+        recording, names = self.parts[part].view_names(row)
+        return f"{self.conditions[part]}:{recording}", names
+
+    def only(self, conditions: tuple[str, ...]) -> "Joint":
+        """The parts of these names."""
+        chosen = [number for number, name in enumerate(self.conditions) if name in conditions]
+        config = replace(self.config, parts=tuple(self.config.parts[number] for number in chosen))
+        return Joint(config, [self.parts[number] for number in chosen])
+
     def _find(self, index: int) -> tuple[int, int]:
         if not 0 <= index < len(self):
             raise IndexError(f"scene {index} of {len(self)}")
@@ -143,7 +159,8 @@ class Joint(SceneDataset):
 
     def _as_ours(self, part: int, scene: Scene) -> Scene:
         name = self.conditions[part]
-        scene = replace(scene, condition=name, source=f"{name}:{scene.source}")
+        recording = f"{name}:{scene.recording}" if scene.recording else ""
+        scene = replace(scene, condition=name, source=f"{name}:{scene.source}", recording=recording)
         if self.labels is None:
             return scene
         rows, views, boxes = self._rows[part], scene.views, scene.boxes

@@ -1,5 +1,6 @@
 """From a dataset to batches. Batch k is a pure function of (seed, k): see ``engine.sampler`` for the order."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -86,31 +87,37 @@ class Batches(Dataset[Read]):
 
 
 def _alike(scenes: Sequence[Scene]) -> Sequence[Scene]:
-    """Scenes of several datasets whose rays have the same targets: where only some have a distance or a class, the
-    others get 0 or -1, which mean that there is none.
+    """Scenes of several datasets whose rays have the same targets: where only some have a distance, a class or a
+    feature, the others get 0, -1 or NaN, which mean that there is none.
 
     Raises:
-        DataError: some have rays, or target features, and others have none: nothing would be left of them.
+        DataError: some have rays and others have none, of which nothing would be left; or features of two widths.
     """
-    targets = [scene.targets for scene in scenes]
-    for what, those in (
-        ("rays", [scene.rays is not None for scene in scenes]),
-        ("target features", [t is not None and t.feature is not None for t in targets]),
-    ):
-        if any(those) and not all(those):
-            has, lacks = scenes[those.index(True)].source, scenes[those.index(False)].source
-            raise DataError(f"{has} has {what} and {lacks} has none; scenes of a batch must all have them")
-    measured = any(t is not None and t.t is not None for t in targets)
-    labelled = any(t is not None and t.label is not None for t in targets)
-    return [s if s.targets is None else replace(s, targets=_filled(s.targets, measured, labelled)) for s in scenes]
+    rays = [scene.rays is not None for scene in scenes]
+    if any(rays) and not all(rays):
+        has, lacks = scenes[rays.index(True)].source, scenes[rays.index(False)].source
+        raise DataError(f"{has} has rays and {lacks} has none; scenes of a batch must all have them")
+    targets = [scene.targets for scene in scenes if scene.targets is not None]
+    measured = any(target.t is not None for target in targets)
+    labelled = any(target.label is not None for target in targets)
+    widths = {s.targets.feature.shape[1]: s.source for s in scenes if s.targets and s.targets.feature is not None}
+    if len(widths) > 1:
+        (one, first), (other, second) = list(widths.items())[:2]
+        raise DataError(f"{first} has target features of {one} channels and {second} of {other}; give all the same")
+    width = next(iter(widths), 0)
+    return [
+        s if s.targets is None else replace(s, targets=_filled(s.targets, measured, labelled, width)) for s in scenes
+    ]
 
 
-def _filled(targets: RayTargets, measured: bool, labelled: bool) -> RayTargets:
+def _filled(targets: RayTargets, measured: bool, labelled: bool, width: int) -> RayTargets:
     num = len(targets.rgb)
     if measured and targets.t is None:
         targets = replace(targets, t=torch.zeros(num))
     if labelled and targets.label is None:
         targets = replace(targets, label=torch.full((num,), -1))
+    if width and targets.feature is None:
+        targets = replace(targets, feature=torch.full((num, width), math.nan))
     return targets
 
 

@@ -121,6 +121,10 @@ class RGBDFolderConfig(DatasetConfig):
             raise DataError("RGBDFolderConfig.root is empty: name the directory, e.g. --data.root DIR")
         return RGBDFolder(self)
 
+    def all_images(self) -> "RGBDFolderConfig":
+        """The same frames in windows that do not overlap, but for the last of a sequence."""
+        return replace(self, window_step=self.window or 1, keep_in_memory=0)
+
     def held_out(self) -> "RGBDFolderConfig":
         """The same scenes with their held-out frames as views."""
         return replace(self, split="held_out")
@@ -207,6 +211,11 @@ class RGBDFolder(SceneDataset):
             return scene
         return self._memory[index]
 
+    def view_names(self, index: int) -> tuple[str, tuple[str, ...]]:
+        """The sequence, and the frames of the window that are views."""
+        window = self._windows[index]
+        return window.sequence.name, tuple(frame.name for frame in window.shown)
+
     def _read(self, window: _Window) -> Scene:
         frames = [*window.fused, *(f for f in window.shown if f not in window.fused)]
         views, skipped = self._read_views(window.sequence, frames)
@@ -226,6 +235,7 @@ class RGBDFolder(SceneDataset):
             labels=cloud.labels,
             source=f"{window.sequence.folder}:{frames[0].name}",
             views=select_views(views, shown),
+            recording=window.sequence.name,
             skipped=skipped,
         )
         turn = rotation_between(up_direction(window.sequence, self.config.up), torch.tensor([0.0, 0.0, 1.0]))

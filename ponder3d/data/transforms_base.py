@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from ponder3d.config import Config
+from ponder3d.data.dataset import SceneDataset
 from ponder3d.geometry import keyed
 from ponder3d.geometry.cameras import select_cameras
 from ponder3d.geometry.rows import take
@@ -37,6 +38,17 @@ class Transform(Config, ABC):
     def conditions_after(self, before: tuple[str, ...]) -> tuple[str, ...]:
         """Conditions of the scenes that come out, given those of the scenes that go in (``Scene.condition``)."""
         return before
+
+    def added_features(self) -> int:
+        """Channels that it adds to the rays' target feature (``RayTargets.feature``)."""
+        return 0
+
+    def check(self, dataset: SceneDataset) -> None:
+        """Whether it goes with a dataset, as far as can be told without reading its scenes; asked before training.
+
+        Raises:
+            ValueError: it does not.
+        """
 
 
 def apply(transforms: tuple[Transform, ...], scene: Scene, *key: int) -> Scene:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from torch import Generator
 
+from ponder3d.data.dataset import SceneDataset
 from ponder3d.data.transforms_base import Transform
 from ponder3d.types import Scene
 
@@ -26,6 +27,8 @@ class SetCondition(Transform):
 @dataclass(frozen=True)
 class Only(Transform):
     """Transforms for the scenes of some datasets; those of others stay as they are.
+
+    Target features that they add are not counted in ``added_features``: each dataset has its own.
 
     In the paper's joint training, rooms of Structured3D are cropped to 0.8 of their points and those of S3DIS to 0.6;
     scans of ScanNet to 100,000 points.
@@ -63,6 +66,12 @@ class Only(Transform):
             known = ", ".join(before) or "none"
             raise ValueError(f"Only.conditions: no scene has the condition {strangers[0]!r}; there are {known}")
         return tuple(dict.fromkeys(after))
+
+    def check(self, dataset: SceneDataset) -> None:
+        """Whether its transforms go with its scenes."""
+        if any(name in self.conditions for name in dataset.conditions):
+            for transform in self.transforms:
+                transform.check(dataset.only(self.conditions))
 
     def on_grid(self, grid_size: float) -> "Only":
         """With what its transforms leave to the encoder filled in."""

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
+from ponder3d.data.dataset import SceneDataset
+from ponder3d.data.image_features import FeatureMaps, NoFeatureMaps
 from ponder3d.data.transforms_base import Transform, select_views
 from ponder3d.geometry.cameras import pixel_rays, t_from_depth
 from ponder3d.types import Rays, RayTargets, Scene
@@ -34,10 +36,20 @@ class PickRays(Transform):
     """Metres in front of the camera that are taken to be free."""
     far: float = 20.0
     """Metres along a ray at which it ends, if the volume does not end before."""
+    features: FeatureMaps = NoFeatureMaps()
+    """What a 2D model says of the images, as the rays' target feature; ``MapFolder`` reads it from files."""
 
     def __post_init__(self):
         if self.by_area and not self.need_depth:
             raise ValueError("PickRays.by_area needs depth: set need_depth too")
+
+    def added_features(self) -> int:
+        """Those of ``features``."""
+        return self.features.num_channels()
+
+    def check(self, dataset: SceneDataset) -> None:
+        """Whether there are ``features`` of every image."""
+        self.features.check(dataset)
 
     def __call__(self, scene: Scene, generator: Generator) -> Scene:
         views = scene.views
@@ -67,6 +79,7 @@ class PickRays(Transform):
             rgb=views.rgb[view, v, u].to(torch.float32) / 255,
             t=None if depth is None else t_from_depth(views.cameras, uv, depth, view),
             label=None if views.labels is None else views.labels[view, v, u].to(torch.int64),
+            feature=self.features.look_up(scene, uv, view),
         )
         return replace(scene, views=None, rays=rays, targets=targets)
 

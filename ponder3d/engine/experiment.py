@@ -97,6 +97,21 @@ class Experiment(Config):
         """Transforms of this experiment with what they leave to the encoder filled in: its grid size."""
         return tuple(transform.on_grid(self.task.encoder.grid_size) for transform in transforms)
 
+    def check_data(self, dataset: SceneDataset) -> None:
+        """Whether transforms and task go with the training data and each other, before hours are spent.
+
+        Raises:
+            ValueError: they do not.
+        """
+        for transform in self.transforms:
+            transform.check(dataset)
+        given, wanted = sum(transform.added_features() for transform in self.transforms), self.task.feature_width()
+        if given and wanted and given != wanted:
+            raise ValueError(
+                f"Experiment: the transforms give rays a target feature of {given} channels, and the task renders one "
+                f"of {wanted}; set --task.feature-channels {given}"
+            )
+
     def check_pairs(self, ranks: int) -> None:
         """Whether scenes that are mixed are always in one pass of one rank.
 

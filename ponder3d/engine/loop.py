@@ -166,6 +166,7 @@ class _Run:
         self.leads = self.runner.rank == 0
         experiment.check_pairs(self.runner.world)
         dataset = experiment.data.build()
+        experiment.check_data(dataset)
         validation = experiment.validation_data().build()  # now, not after hours: there may be nothing to evaluate on
         self.num_validation = len(validation)
         self.scenes = KeyedScenes(dataset, experiment.on_grid(experiment.transforms), experiment.seed)

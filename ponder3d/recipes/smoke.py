@@ -40,9 +40,19 @@ def pretrain_rgbd_folder() -> Experiment:
     return _small(pretrain_rgbd.folder())
 
 
+def pretrain_rgbd_folder_features() -> Experiment:
+    """``pretrain_rgbd.folder_features`` in seconds; roots of data and maps as there."""
+    return _small(pretrain_rgbd.folder_features())
+
+
 def pretrain_rgbd_prepared() -> Experiment:
     """``pretrain_rgbd.prepared`` in seconds; ``--data.root DIR`` as there."""
     return _small(pretrain_rgbd.prepared())
+
+
+def pretrain_rgbd_prepared_features() -> Experiment:
+    """``pretrain_rgbd.prepared_features`` in seconds; roots of data and maps as there."""
+    return _small(pretrain_rgbd.prepared_features())
 
 
 def semseg_prepared() -> Experiment:

@@ -34,7 +34,10 @@ class RenderLossConfig(Config):
     semantic: float = 0.1
     """Weight of the cross-entropy of rendered classes (eq. 9); counts with ``PonderConfig.semantics``."""
     feature: float = 1.0
-    """Weight of the L1 error of rendered features; counts with ``PonderConfig.feature_channels``."""
+    """Weight of the error of rendered features; counts with ``PonderConfig.feature_channels``."""
+    feature_distance: Literal["l1", "cosine"] = "l1"
+    """Of a rendered feature from its target: mean absolute difference of the channels, or 1 - cosine, which is blind to
+    length, as in the distillation of OpenScene (Peng et al. 2023)."""
     truncation: float = 0.2
     """Metres on either side of a surface in which its signed distance is supervised."""
     temperature: float = 0.1
@@ -49,6 +52,8 @@ class RenderLossConfig(Config):
     rendered along it; in [0, 1]. It is what a perfectly sharp surface would render, for one sample per ray."""
 
     def __post_init__(self):
+        if self.feature_distance not in ("l1", "cosine"):
+            raise ValueError(f"RenderLossConfig.feature_distance must be l1 or cosine, not {self.feature_distance!r}")
         if not 0 <= self.surface <= 1:
             raise ValueError(f"RenderLossConfig.surface must be in [0, 1], not {self.surface}")
 
@@ -143,9 +148,31 @@ def _head_losses(
             semantic, label, class_vectors, weights.temperature, weights.contrast, possible
         )
     if weights.feature and feature is not None and targets.feature is not None:
-        error = (feature - targets.feature).abs().mean(1)
-        losses["feature"] = weights.feature * masked_mean(error, described)
+        losses["feature"] = weights.feature * feature_loss(
+            feature, targets.feature, described, weights.feature_distance
+        )
     return losses
+
+
+def feature_loss(
+    rendered: Float[Tensor, "R F"],
+    target: Float[Tensor, "R F"],
+    counts: Bool[Tensor, " R"],
+    distance: Literal["l1", "cosine"] = "l1",
+) -> Float[Tensor, ""]:
+    """Mean distance of rendered features from their targets, see ``RenderLossConfig.feature_distance``.
+
+    Rays whose target is not finite throughout do not count, nor, with ``cosine``, those whose target has no direction.
+    """
+    finite = torch.isfinite(target)
+    counts = counts & finite.all(1)
+    target = torch.where(finite, target, 0)
+    if distance == "l1":
+        return masked_mean((rendered - target).abs().mean(1), counts)
+    length = target.norm(dim=1)
+    # The floor keeps the gradient of a ray that hardly meets anything, whose feature is almost 0, from exploding.
+    cosine = (rendered * target).sum(1) / ((rendered.square().sum(1) + 1e-4).sqrt() * length.clamp(min=1e-12))
+    return masked_mean(1 - cosine, counts & (length > 0))
 
 
 def near_surface_loss(

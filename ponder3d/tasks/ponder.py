@@ -60,7 +60,8 @@ class PonderConfig(TaskConfig):
     """What the rendered semantic feature (eq. 9) is compared with, a vector per class; the 2D labels of pre-training
     scenes are needed with any but ``NoVectors``."""
     feature_channels: int = 0
-    """Width of the rendered target feature, e.g. ``data.context.ContextTarget``'s; 0 renders none."""
+    """Width of the rendered target feature, that of ``data.context.ContextTarget`` or of maps of image features
+    (``PickRays.features``), or of both together; 0 renders none."""
     render_every: int = 1
     """Each k-th ray is rendered. The others only count where they end (``RenderLossConfig.surface``), at the price of
     one sample. Let it divide ``PickRays.rays_per_view``: then the choice does not depend on the rest of the batch."""
@@ -81,6 +82,10 @@ class PonderConfig(TaskConfig):
             raise ValueError("PonderConfig.render_every: the rays between count in no term; set losses.surface, or 1")
         if self.points < 0:
             raise ValueError(f"PonderConfig.points must not be negative, but is {self.points}")
+
+    def feature_width(self) -> int:
+        """``feature_channels``."""
+        return self.feature_channels
 
     def build(self, labels: LabelSet | None) -> Task:
         """The task; ``labels`` are needed with ``semantics`` and ``points`` only."""
@@ -123,10 +128,13 @@ class Ponder(Task):
         """Eq. 8 and the terms beside it; PSNR and distance error of the rendered rays as monitors.
 
         Raises:
-            ValueError: the batch has no rays (see ``data.transforms.PickRays``).
+            ValueError: the batch has no rays (see ``data.transforms.PickRays``), or target features of another width.
         """
         if batch.rays is None or batch.targets is None:
             raise ValueError(f"Ponder.losses: no rays for {batch.sources[0]}; end the transforms with PickRays")
+        width, given = self.config.feature_channels, batch.targets.feature
+        if width and given is not None and given.shape[1] != width:
+            raise ValueError(f"PonderConfig.feature_channels is {width}, and the rays' features have {given.shape[1]}")
         features = self.encoder(self.mask(batch))
         volume = self.volume_of(features, batch)
         possible = self._possible(batch.conditions, volume.feats.device)

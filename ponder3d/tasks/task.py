@@ -38,6 +38,10 @@ class TaskConfig(Config, ABC):
 
     encoder: EncoderConfig
 
+    def feature_width(self) -> int:
+        """Channels of the target feature of rays (``RayTargets.feature``) that it learns from; 0: from none."""
+        return 0
+
     @abstractmethod
     def build(self, labels: LabelSet | None) -> "Task":
         """The task for a dataset with these classes.

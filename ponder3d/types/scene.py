@@ -43,6 +43,9 @@ class Scene:
     """Key of this draw of the scene; everything random that happens to it later is a function of it."""
     condition: str = ""
     """Which of several datasets it comes from, for encoders and heads that treat them differently; may be empty."""
+    recording: str = ""
+    """What its views are a part of, where scenes are cut from longer recordings: views of one recording and one name
+    are the same image. Empty: they are the scene's own."""
     skipped: tuple[str, ...] = ()
     """Frames that were left out when the scene was read: one line each, with the file and what is wrong with it."""
 

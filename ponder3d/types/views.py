@@ -40,4 +40,5 @@ class Views:
     instances: Int[Tensor, "V H W"] | None = None
     """Instance number of each pixel within its scene; -1 where there is none."""
     names: tuple[str, ...] = ()
-    """Where each view came from (file name), for messages; empty for generated views."""
+    """What each view is called (its file's name, say), the same every time, no two alike within a scene or recording:
+    for messages, and to find what is kept of an image elsewhere."""

@@ -13,6 +13,7 @@ from ponder3d.data.loader import Collate, KeyedScenes
 from ponder3d.data.prepared.dataset import PreparedConfig
 from ponder3d.data.raw import s3dis, structured3d
 from ponder3d.data.raw.scannet_classes import label_tables
+from ponder3d.data.rgbd_folder import RGBDFolderConfig
 from ponder3d.data.synthetic.rooms import RoomsConfig
 from ponder3d.engine.sampler import StepSampler
 from ponder3d.geometry import keyed
@@ -240,9 +241,12 @@ def test_rays_of_a_part_without_depth_stand_beside_others():
     assert batch.targets.label[4:].tolist() == [-1] * 4 and len(batch.rays) == 8
     with pytest.raises(DataError, match=r"a:/toy:scene0 has rays and b:/toy:scene0 has none; scenes of a batch"):
         Collate(("one",))([scenes[0], data[1]])
-    feature = replace(scenes[0].targets, feature=torch.rand(4, 2))
-    with pytest.raises(DataError, match="has target features and a:/toy:scene0 has none"):
-        Collate(("one",))([scenes[1], replace(scenes[0], targets=feature)][::-1] + scenes[:1])
+    feature = replace(scenes[0], targets=replace(scenes[0].targets, feature=torch.rand(4, 2)))
+    filled = Collate(("one",))([feature, scenes[1]]).targets.feature
+    assert torch.equal(filled[:4], feature.targets.feature) and bool(filled[4:].isnan().all())
+    other = replace(scenes[1], targets=replace(scenes[1].targets, feature=torch.rand(4, 3)))
+    with pytest.raises(DataError, match="a:/toy:scene0 has target features of 2 channels and b:/toy:scene0 of 3"):
+        Collate(("one",))([feature, other])
 
 
 # ------------------------------------------------------------------------------------------------------------ mistakes
@@ -272,3 +276,12 @@ def test_a_part_that_cannot_be_opened_names_its_own_option(tmp_path):
     lost = replace(data, parts=(data.parts[0], PartConfig("b", PreparedConfig(root=str(tmp_path)))))
     with pytest.raises(DataError, match=r"data.parts\[1\] \(b\): .*manifest.json"):
         lost.build()
+
+
+def test_views_by_name_and_the_images_of_some_parts():
+    data = joint(ToyConfig(1), ToyConfig(2)).build()
+    assert data.view_names(2) == ("b:/toy:scene1", ()) == (data[2].source, ())
+    some = data.only(("b", "x"))
+    assert sources(some[i] for i in range(len(some))) == ["b:0", "b:1"]
+    config = JointConfig((PartConfig("a", RGBDFolderConfig(window=7)), PartConfig("b", ROOMS)))
+    assert [part.data for part in config.all_images().parts] == [config.parts[0].data.all_images(), ROOMS]

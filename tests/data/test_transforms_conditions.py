@@ -1,12 +1,14 @@
 """What is done to the scenes of some datasets only."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 
 from ponder3d.config import from_json, to_json
 from ponder3d.data import transforms as tf
+from ponder3d.data.joint import JointConfig, PartConfig
+from ponder3d.data.synthetic.rooms import RoomsConfig
 from ponder3d.geometry import keyed
 from ponder3d.types import Scene
 
@@ -45,3 +47,22 @@ def test_conditions_that_no_scene_has():
         only.conditions_after(("a", "c"))
     with pytest.raises(ValueError, match="there are none"):
         only.conditions_after(())
+
+
+@dataclass(frozen=True)
+class Suspicious(tf.Transform):
+    """Does not go with any data; says which."""
+
+    def __call__(self, scene, generator):
+        return scene
+
+    def check(self, dataset):
+        raise ValueError(f"{len(dataset)} scenes")
+
+
+def test_only_the_scenes_that_are_meant_are_checked():
+    rooms = RoomsConfig(num_rooms=3)
+    data = JointConfig((PartConfig("a", rooms), PartConfig("b", replace(rooms, num_rooms=5)))).build()
+    with pytest.raises(ValueError, match="^5 scenes$"):
+        tf.Only(("b",), (Suspicious(),)).check(data)
+    tf.Only(("c",), (Suspicious(),)).check(data)

@@ -84,6 +84,10 @@ class PreparedConfig(DatasetConfig):
             raise DataError("PreparedConfig.root is empty: name the directory or the URL, e.g. --data.root DIR")
         return PreparedScenes(self)
 
+    def all_images(self) -> "PreparedConfig":
+        """All images of each scene, if any are wanted."""
+        return replace(self, views=-1 if self.views else 0)
+
     def held_out(self) -> "PreparedConfig":
         """The scenes of the other split; a list of scenes is one of training scenes."""
         return replace(self, split=self.held_out_split, scenes="")
@@ -160,6 +164,15 @@ class PreparedScenes(SceneDataset):
         num = _drawn(self.config.views, len(frames))
         order = torch.randperm(len(frames), generator=generator)[:num].sort().values
         return self._scene(entry, [frames[i] for i in order.tolist()])
+
+    def view_names(self, index: int) -> tuple[str, tuple[str, ...]]:
+        """All usable images of a scene; its index is read, and no image."""
+        entry = self._entries[index]
+        opened = self._open(entry)
+        return self._source(entry), tuple(opened.index.frames[row] for row in opened.rows)
+
+    def _source(self, entry: SceneEntry) -> str:
+        return f"{self.config.root}:{entry.name}"
 
     def _skip_list(self) -> SkipList:
         if self.config.skip:
@@ -263,7 +276,7 @@ class PreparedScenes(SceneDataset):
             normal=points.normal,
             labels=points.labels,
             instances=points.instances,
-            source=f"{self.config.root}:{entry.name}",
+            source=self._source(entry),
             views=self._parse_views(entry, opened, rows, members) if rows else None,
         )
 

@@ -130,6 +130,10 @@ class Rooms(SceneDataset):
             raise IndexError(f"room {index} of {len(self)}")
         return _scene(_packed(self.config, index), self.config, index)
 
+    def view_names(self, index: int) -> tuple[str, tuple[str, ...]]:
+        """Known without making the room."""
+        return _source(self.config, index), _view_names(self.config.num_views)
+
 
 def generate(config: RoomsConfig, workers: int = 2, progress: Callable[[int, int], None] | None = None) -> None:
     """Fill the cache in several processes. Interrupt it and run it again: finished rooms stay.
@@ -217,6 +221,14 @@ def _save(path: Path, packed: PackedRoom) -> None:
         raise DataError(f"{path}: cannot be written ({error}); set RoomsConfig.cache to a writable folder") from error
 
 
+def _source(config: RoomsConfig, index: int) -> str:
+    return f"room {config.first + index} of seed {config.seed}"
+
+
+def _view_names(number: int) -> tuple[str, ...]:
+    return tuple(f"view-{view:02d}" for view in range(number))
+
+
 def _scene(packed: PackedRoom, config: RoomsConfig, index: int) -> Scene:
     number = config.first + index
     normal = packed.point_normal.astype(np.float32)
@@ -235,13 +247,14 @@ def _scene(packed: PackedRoom, config: RoomsConfig, index: int) -> Scene:
         labels=rows.to(torch.int16)[torch.from_numpy(packed.labels).to(torch.int64)],
         counts=torch.tensor([len(cameras)]),
         instances=torch.from_numpy(packed.instances),
+        names=_view_names(len(cameras)),
     )
     boxes = torch.from_numpy(packed.boxes)
     return Scene(
         xyz=torch.from_numpy(packed.xyz * np.float32(0.001)),
         rgb=torch.from_numpy(packed.point_rgb * np.float32(1 / 255)),
         normal=torch.from_numpy(normal),
-        source=f"room {number} of seed {config.seed}",
+        source=_source(config, index),
         labels=rows[torch.from_numpy(packed.point_labels).to(torch.int64)],
         instances=torch.from_numpy(packed.point_instances.astype(np.int64)),
         views=views,
