@@ -36,7 +36,7 @@ _OWN = ("conv_input.", "down.", "enc.", "up.", "dec.", "final.")
 _LANGUAGE = ("proj_head.weight", "proj_head.bias", "class_embedding", "logit_scale")
 _TABLE = "embedding_table.weight"
 
-_LEFT_OUT = (
+_LEFT_OUT: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("renderer", ("renderer.",), "it serves pre-training only"),
     ("projection network", ("proj_net.",), "it serves pre-training only"),
     ("mask token", ("mtoken", "mask_token"), "it serves pre-training only"),
@@ -263,14 +263,12 @@ def _left_out(backbone: set[str], rest: set[str], pretraining: bool, where: str)
     Raises:
         EncoderFileError: a name belongs to nothing that is known.
     """
-    groups = [*_LEFT_OUT]
-    if pretraining:
-        groups.append(("text head", _LANGUAGE, "the loss that would have trained it was left out of the total"))
+    found = {}
     if backbone:
-        groups.append(("counters of batches", (), "the weight of new statistics is constant"))
-    found = {name: (len(backbone), reason) for name, beginnings, reason in groups if not beginnings}
-    for group, beginnings, reason in groups:
-        members = {name for name in rest if beginnings and name.startswith(beginnings)}
+        found["counters of batches"] = (len(backbone), "the weight of new statistics is constant")
+    text = ("text head", _LANGUAGE, "the loss that would have trained it was left out of the total")
+    for group, beginnings, reason in (*_LEFT_OUT, text) if pretraining else _LEFT_OUT:
+        members = {name for name in rest if name.startswith(beginnings)}
         if members:
             found[group] = (len(members), reason)
             rest = rest - members

@@ -37,7 +37,7 @@ class _Nothing:
         pass
 
 
-_HARMLESS = [
+_HARMLESS: list[Any] = [
     (_Nothing, name)
     for name in (
         "numpy.core.multiarray.scalar",  # NumPy 1

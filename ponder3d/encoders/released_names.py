@@ -1,8 +1,8 @@
 """Names and layouts of the weights of PonderV2's SparseUNets (SpUNet-v1m1, v1m2 and v1m3), and their way into ours.
 
 The structure is read off names and shapes. spconv stores a convolution as ``[out, x, y, z, in]`` since its version
-2.2; before, as ``[x, y, z, in, out]`` or ``[x, y, z, out, in]``. Where a kernel has one tap, spconv takes the numbers as
-they lie for a matrix ``[in, out]``, whatever the shape says: not transposed, reinterpreted.
+2.2; before, as ``[x, y, z, in, out]`` or ``[x, y, z, out, in]``. Where a kernel has one tap, spconv takes the numbers
+as they lie for a matrix ``[in, out]``, whatever the shape says: not transposed, reinterpreted.
 """
 
 import math

@@ -127,16 +127,20 @@ class SparseUNet(Encoder):
             ValueError: it does not know one of them.
         """
         rows = rows_of(conditions, self.conditions)
-        norm = self.config.norm
-        assert isinstance(norm, PromptNormConfig)
-        tables = {name for name, module in self.named_modules() if isinstance(module, PromptNorm) and norm.decouple}
-        kept = replace(self.config, norm=replace(norm, names=tuple(conditions))).build()
-        kept.load_state_dict(
-            {
-                name: value[rows] if name == "prompts.weight" or (name.rpartition(".")[0] in tables) else value
-                for name, value in self.state_dict().items()
-            }
-        )
+        config = self.config
+        assert isinstance(config, SparseUNetConfig) and isinstance(config.norm, PromptNormConfig)
+        norm = config.norm
+        kept = replace(config, norm=replace(norm, names=tuple(conditions))).build()
+        weights = self.state_dict()
+        for path, module in self.named_modules():
+            if isinstance(module, PromptNorm) and norm.decouple:
+                weights |= {
+                    f"{path}.{name}": weights[f"{path}.{name}"][rows]
+                    for name in ("weight", "bias", "running_mean", "running_var")
+                }
+        if self.prompts is not None:
+            weights["prompts.weight"] = weights["prompts.weight"][rows]
+        kept.load_state_dict(weights)
         return kept.train(self.training)
 
     def folded(self, condition: str) -> "SparseUNet":
@@ -152,6 +156,7 @@ class SparseUNet(Encoder):
             if isinstance(module, PromptNorm):
                 weights = {name: value for name, value in weights.items() if not name.startswith(f"{path}.")}
                 weights |= {f"{path}.{name}": value for name, value in module.folded(prompts, row).state_dict().items()}
+        assert isinstance(self.config, SparseUNetConfig)
         plain = replace(self.config, norm=PlainNormConfig()).build()
         plain.load_state_dict(weights)
         return plain.train(self.training)
