@@ -51,6 +51,7 @@ from ponder3d.render.fields import FieldConfig
 from ponder3d.render.losses import RenderLossConfig
 from ponder3d.render.renderer import RenderConfig
 from ponder3d.tasks import ponder
+from ponder3d.tasks.class_vectors import FixedCodes
 from ponder3d.tasks.masking import BlockMasking
 from ponder3d.tasks.ponder import Ponder, PonderConfig
 from ponder3d.types import Batch, Rays, RayTargets, Scene
@@ -181,7 +182,7 @@ def rooms_paper() -> Experiment:
     """The paper's indoor recipe with a semantic head."""
     experiment = pretrain_indoor.rooms_paper()
     assert isinstance(experiment.task, PonderConfig)
-    return replace(experiment, task=replace(experiment.task, semantic_channels=512))
+    return replace(experiment, task=replace(experiment.task, semantics=FixedCodes(512)))
 
 
 @contextlib.contextmanager

@@ -106,6 +106,7 @@ def evaluate(run: Path | str, quiet: bool = False, augment: str = "") -> dict[st
     metric.state = state
     figures = metric.compute()
     record = {"step": step, "scenes": total, "experiment": fingerprint(experiment), "augment": augment}
+    record |= task.facts()
     name = f"evaluation-{augment}.json" if augment else "evaluation.json"
     write_json(Path(run) / name, record | {"figures": figures})
     return figures

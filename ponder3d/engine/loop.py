@@ -412,7 +412,7 @@ class _Run:
         self.store.save(self.position, state, to_json(self.experiment))
         if self.position:  # an encoder that has learnt nothing is no result
             card = {"experiment": fingerprint(self.experiment), "step": self.position}
-            save_encoder(self.task.encoder, self.out / FILE_NAME, card)
+            save_encoder(self.task.encoder, self.out / FILE_NAME, card | self.task.facts())
 
     def _sweep(self) -> None:
         """Remove what a killed process of this run has left unfinished."""

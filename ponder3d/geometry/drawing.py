@@ -1,7 +1,9 @@
 """Small pictures of geometry as tensors: depth in colours, points from above. No plotting library."""
 
+from collections.abc import Sequence
+
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 _STOPS = (
@@ -29,6 +31,12 @@ def normal_colours(normal: Float[Tensor, "*N 3"]) -> UInt8[Tensor, "*N 3"]:
     """Normals as colours: x, y, z from -1 to 1 become red, green, blue from 0 to 255; no normal (zero) is black."""
     rgb = ((normal + 1) * 127.5).round().clamp(0, 255)
     return (rgb * (normal.abs().sum(-1, keepdim=True) > 0)).to(torch.uint8)
+
+
+def class_colours(labels: Int[Tensor, "*N"], palette: Sequence[tuple[int, int, int]]) -> UInt8[Tensor, "*N 3"]:
+    """The colour of each class, on the CPU; dark grey where a label is negative."""
+    table = torch.tensor([*palette, (90, 90, 90)], dtype=torch.uint8)
+    return table[labels.cpu().to(torch.int64).clamp(min=-1)]  # -1 reads the last row
 
 
 def top_view(

@@ -9,6 +9,7 @@ from torch import Tensor
 from ponder3d.geometry.mesh import Mesh
 from ponder3d.metrics.image import depth_l1, psnr, ssim
 from ponder3d.metrics.metric import Metric
+from ponder3d.metrics.segmentation import confusion, per_class
 from ponder3d.metrics.surface import field_to_tsdf
 from ponder3d.types import Batch
 from ponder3d.types.scene import to_device
@@ -34,7 +35,8 @@ class RenderingMetric(Metric[RenderedViews]):
 
     Beside the figures stand two baselines that know the answer's mean: each view's mean colour (``psnr_mean_colour``)
     and its median depth (``depth_error_median``). ``surface_missing`` is the share of the scenes in which the views saw
-    a surface and the field has none; there is no distance to average in those.
+    a surface and the field has none; there is no distance to average in those. ``semantic_miou`` (over the classes that
+    occur) and ``semantic_accuracy`` are of the labelled pixels of all views, where both views and field have classes.
     """
 
     NAMES = (
@@ -48,8 +50,10 @@ class RenderingMetric(Metric[RenderedViews]):
         "surface_missing",
     )
 
-    def __init__(self) -> None:
-        self.state = torch.zeros(2, len(self.NAMES), dtype=torch.float64)  # sums, and how many each of them has
+    def __init__(self, num_classes: int = 0) -> None:
+        self.num_classes = num_classes
+        # Sums of the figures, how many values each of them has, and the confusion matrix.
+        self.state = torch.zeros(2 * len(self.NAMES) + num_classes**2, dtype=torch.float64)
 
     def update(self, prediction: RenderedViews, batch: Batch) -> None:
         """Add the views of a batch of one scene."""
@@ -77,9 +81,23 @@ class RenderingMetric(Metric[RenderedViews]):
             if surface.completeness is not None:
                 self._add("surface_completeness", surface.completeness)
 
+        if self.num_classes and prediction.semantic is not None and views.labels is not None:
+            best, true = prediction.semantic.argmax(-1).flatten(), views.labels.flatten().to(torch.int64)
+            self.state[2 * len(self.NAMES) :] += confusion(best, true, self.num_classes).flatten()
+
     def _add(self, name: str, value: float) -> None:
-        self.state[:, self.NAMES.index(name)] += torch.tensor([value, 1.0], dtype=torch.float64)
+        number = self.NAMES.index(name)
+        self.state[[number, number + len(self.NAMES)]] += torch.tensor([value, 1.0], dtype=torch.float64)
 
     def compute(self) -> dict[str, float]:
         """Figures by name; those that nothing could give are left out. Depth and surface errors are metres."""
-        return {name: s / n for name, s, n in zip(self.NAMES, *self.state.tolist(), strict=True) if n}
+        names = len(self.NAMES)
+        sums, numbers = self.state[: 2 * names].view(2, names).tolist()
+        figures = {name: s / n for name, s, n in zip(self.NAMES, sums, numbers, strict=True) if n}
+        matrix = self.state[2 * names :].view(self.num_classes, self.num_classes)
+        total = float(matrix.sum())
+        if total:
+            iou, _, present = per_class(matrix)
+            figures["semantic_miou"] = float(iou[present].mean())
+            figures["semantic_accuracy"] = float(matrix.diagonal().sum()) / total
+        return figures

@@ -22,6 +22,7 @@ from ponder3d.engine.optim import OptimConfig
 from ponder3d.render.fields import FieldConfig
 from ponder3d.render.losses import RenderLossConfig
 from ponder3d.render.renderer import RenderConfig
+from ponder3d.tasks.class_vectors import FixedCodes
 from ponder3d.tasks.ponder import PonderConfig
 from ponder3d.volume.unet3d import ShallowNet3DConfig
 
@@ -100,7 +101,7 @@ def rooms_semantic() -> Experiment:
     assert isinstance(base.task, PonderConfig)
     task = replace(
         base.task,
-        semantic_channels=32,
+        semantics=FixedCodes(32),
         # The heads see nothing but a linear map of the pooled features: probe 0.43 instead of 0.39, and 0.31 without
         # any bypass. Label-free the same costs few-label transfer 2 points.
         volume_net=replace(_small_net(), bypass="appearance"),

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ponder3d.config import Config
 from ponder3d.types import Rays, RayTargets, RenderOutput
+from ponder3d.types.labels import IMPOSSIBLE
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class RenderLossConfig(Config):
     eikonal: float = 0.01
     """Weight of (length of the SDF's gradient - 1)^2 at all samples."""
     semantic: float = 0.1
-    """Weight of the cross-entropy of rendered classes (eq. 9); counts with ``PonderConfig.semantic_channels``."""
+    """Weight of the cross-entropy of rendered classes (eq. 9); counts with ``PonderConfig.semantics``."""
     feature: float = 1.0
     """Weight of the L1 error of rendered features; counts with ``PonderConfig.feature_channels``."""
     truncation: float = 0.2
@@ -41,7 +42,8 @@ class RenderLossConfig(Config):
     contrast: Literal["classes", "rays"] = "classes"
     """What a rendered feature is told apart from: every class once, or the classes of all rays of the batch, as the
     released code (spec 2.11). With ``rays`` frequent classes weigh more, and the loss cannot fall below the logarithm
-    of the number of rays of a class."""
+    of the number of rays of a class. Rays of other datasets are told apart too, which is what that code does where all
+    of a batch are of one."""
     surface: float = 0.0
     """Share of the semantic and feature terms that asks the field at the measured end of each ray, instead of what is
     rendered along it; in [0, 1]. It is what a perfectly sharp surface would render, for one sample per ray."""
@@ -57,6 +59,7 @@ def render_losses(
     targets: RayTargets,
     config: RenderLossConfig,
     class_vectors: Float[Tensor, "K E"] | None = None,
+    possible: Bool[Tensor, "B K"] | None = None,
 ) -> dict[str, Float[Tensor, ""]]:
     """The weighted terms by name; their sum is the loss.
 
@@ -66,6 +69,7 @@ def render_losses(
         targets: what the camera saw.
         config: weights.
         class_vectors: unit vector per class, for the semantic term.
+        possible: which classes each scene can have; None: all.
     """
     hit = rays.hits
     losses: dict[str, Tensor] = {}
@@ -88,7 +92,8 @@ def render_losses(
         config, semantic=config.semantic * (1 - config.surface), feature=config.feature * (1 - config.surface)
     )
     counts = hit if targets.t is None else hit & (targets.t > 0)
-    return losses | _head_losses(out.semantic, out.feature, hit, counts, targets, rendered, class_vectors)
+    of_ray = None if possible is None else possible[rays.scene]
+    return losses | _head_losses(out.semantic, out.feature, hit, counts, targets, rendered, class_vectors, of_ray)
 
 
 def surface_losses(
@@ -98,6 +103,7 @@ def surface_losses(
     targets: RayTargets,
     config: RenderLossConfig,
     class_vectors: Float[Tensor, "K E"] | None = None,
+    possible: Bool[Tensor, "B K"] | None = None,
 ) -> dict[str, Float[Tensor, ""]]:
     """The share ``config.surface`` of the semantic and feature terms, from what the field says where rays end.
 
@@ -108,11 +114,13 @@ def surface_losses(
         targets: what the camera saw.
         config: weights.
         class_vectors: unit vector per class, for the semantic term.
+        possible: which classes each scene can have; None: all.
     """
     assert targets.t is not None
     counts = rays.hits & (targets.t > rays.near) & (targets.t <= rays.far)
     weights = replace(config, semantic=config.semantic * config.surface, feature=config.feature * config.surface)
-    losses = _head_losses(semantic, feature, counts, counts, targets, weights, class_vectors)
+    of_ray = None if possible is None else possible[rays.scene]
+    losses = _head_losses(semantic, feature, counts, counts, targets, weights, class_vectors, of_ray)
     return {f"surface_{name}": loss for name, loss in losses.items()}
 
 
@@ -124,6 +132,7 @@ def _head_losses(
     targets: RayTargets,
     weights: RenderLossConfig,
     class_vectors: Tensor | None,
+    possible: Bool[Tensor, "R K"] | None,
 ) -> dict[str, Float[Tensor, ""]]:
     """Terms of the affine heads; the masks say which rays count in which."""
     losses: dict[str, Tensor] = {}
@@ -131,7 +140,7 @@ def _head_losses(
         assert class_vectors is not None
         label = targets.label.masked_fill(~labelled, -1)
         losses["semantic"] = weights.semantic * semantic_loss(
-            semantic, label, class_vectors, weights.temperature, weights.contrast
+            semantic, label, class_vectors, weights.temperature, weights.contrast, possible
         )
     if weights.feature and feature is not None and targets.feature is not None:
         error = (feature - targets.feature).abs().mean(1)
@@ -161,18 +170,22 @@ def semantic_loss(
     class_vectors: Float[Tensor, "K E"],
     temperature: float,
     contrast: Literal["classes", "rays"] = "classes",
+    possible: Bool[Tensor, "R K"] | None = None,
 ) -> Float[Tensor, ""]:
     """Cross-entropy of the cosine between rendered features and class vectors; negative labels do not count.
 
     With ``contrast="rays"`` the candidates are the targets of all R rays, and a ray without a label is a candidate of
     cosine 0. Rays of one class have one target, so their number stands for them (exact, spec 10.3): R x K products
-    instead of R x R.
+    instead of R x R. ``possible`` says which classes each ray's scene can have; with ``contrast="classes"`` no others
+    are candidates.
     """
     # The floor keeps a ray that hardly meets anything, whose feature is almost 0, from outweighing all others.
     direction = rendered / (rendered.square().sum(1, keepdim=True) + 1e-4).sqrt()
     logits = direction @ class_vectors.T / temperature
     labelled = label >= 0
     offset = torch.zeros_like(logits[:, 0])
+    if contrast == "classes" and possible is not None:
+        logits = logits.masked_fill(~possible, IMPOSSIBLE)
     if contrast == "rays":
         classes = torch.arange(len(class_vectors), device=label.device)
         counts = (label[:, None] == classes).sum(0).to(logits.dtype).log()

@@ -14,8 +14,12 @@ _CURVES = (
     ("psnr", "PSNR", "dB"),
     ("depth_error", "depth error", "m"),
     ("accuracy", "accuracy on the batch", ""),
+    ("semantic_accuracy", "accuracy of rendered classes", ""),
+    ("semantic_miou", "mIoU of rendered classes", ""),
     ("miou", "mIoU", ""),
 )
+_FACTS = ("class_vectors", "points_class_vectors")
+"""Of ``Task.facts``, those that figures depend on."""
 
 
 def write_run_page(run: Path | str) -> Path:
@@ -33,12 +37,14 @@ def write_run_page(run: Path | str) -> Path:
     evaluation = read_json(run / "evaluation.json")
     if evaluation is not None:
         page.heading("Evaluation on what was held out")
-        page.table(("figure", "value"), [(name, f"{value:.4g}") for name, value in evaluation["figures"].items()])
+        rows = [(name, f"{value:.4g}") for name, value in evaluation["figures"].items()]
+        rows += [(name.replace("_", " "), evaluation[name]) for name in _FACTS if name in evaluation]
+        page.table(("figure", "value"), rows)
     page.heading("Learning")
     page.row(curves({"training": run / "train.csv", "held out": run / "validation.csv"}))
     stages = render_stages(run, 0)
     if stages:
-        page.heading("Rendered while learning: colour, depth, normals")
+        page.heading("Rendered while learning: colour, depth, normals, and classes where they are learnt")
         page.row(stages)
     page.heading("Configuration")
     page.code(to_json(experiment))
@@ -66,5 +72,5 @@ def render_stages(run: Path, view: int) -> list[str]:
     if not found:
         return []
     truth = found[-1].with_name(f"view-{view}-truth.png")
-    parts = [picture(truth, "truth: colour, depth, normals from depth")] if truth.is_file() else []
+    parts = [picture(truth, "truth: colour, depth, normals from depth, classes if any")] if truth.is_file() else []
     return parts + [picture(path, f"rendered after {int(path.parent.name.split('-')[1])} steps") for path in found]

@@ -4,7 +4,8 @@ Features are computed once per scene, so a probe costs one pass over the data an
 regression; nothing of the encoder is trained, its batch statistics included.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,7 @@ from ponder3d.config import Config
 from ponder3d.encoders.encoder import Encoder
 from ponder3d.geometry import keyed
 from ponder3d.metrics.segmentation import SegmentationMetric
+from ponder3d.tasks.heads import Head, LinearHead
 from ponder3d.types import Batch, LabelSet, Scene
 from ponder3d.types.scene import to_device
 from ponder3d.volume.convert import sample_at
@@ -69,27 +71,28 @@ def linear_probe(
     """
     encoder.to(device)
     batches = (to_device(Batch.of([scene], encoder.config.inputs), device) for scene in train)
-    head = fit_head(encoder, batches, len(labels), config, seed)
+    head = LinearHead(encoder.out_channels, labels)
+    fit_head(encoder, head, batches, config, seed)
     metric = SegmentationMetric(labels)
-    for scene in test:
-        scores = head(features_of(encoder, scene, device))
-        metric.update(scores.argmax(1), Batch.of([scene], encoder.config.inputs))
+    with torch.no_grad():
+        for scene in test:
+            feats = features_of(encoder, scene, device)
+            scores = head(feats, torch.zeros(len(feats), dtype=torch.int64), (scene.condition,))
+            metric.update(scores.argmax(1), Batch.of([scene], encoder.config.inputs))
     return metric.compute()
 
 
-def fit_head(
-    encoder: Encoder, batches: Iterable[Batch], num_classes: int, config: LinearProbeConfig, seed: int
-) -> nn.Linear:
-    """A linear classifier of an encoder's features, fitted to the labelled points of batches of one scene each.
+def fit_head(encoder: Encoder, head: Head, batches: Iterable[Batch], config: LinearProbeConfig, seed: int) -> None:
+    """Fit a head to the frozen features of the labelled points of batches of one scene each.
 
-    It is fitted to standardised features and returned as the same function of the features themselves, on the CPU. The
-    encoder is left in evaluation mode.
+    It is fitted to standardised features, on the CPU, and becomes the same function of the features themselves. A
+    linear head starts from zero weights, any other from those that it has. The encoder is left in evaluation mode.
 
     Raises:
         ValueError: no labelled point in the batches.
     """
     encoder.eval()
-    feats, truth = [], []
+    feats, truth, scenes, conditions = [], [], [], []
     with torch.no_grad():
         for number, batch in enumerate(batches):
             assert batch.labels is not None
@@ -98,31 +101,45 @@ def fit_head(
             pick = torch.randperm(len(rows), generator=keyed.generator(seed, number))[: config.points_per_scene]
             feats.append(_features(encoder, batch)[rows[pick]])
             truth.append(labels[rows[pick]])
+            scenes.append(torch.full((len(pick),), number))
+            conditions += batch.conditions
     if not sum(map(len, truth)):
         raise ValueError("linear probe: the training scenes have no labelled points")
-    x, y = torch.cat(feats), torch.cat(truth)
+    x, y, scene = torch.cat(feats), torch.cat(truth), torch.cat(scenes)
     mean, std = x.mean(0), x.std(0, correction=0).clamp(min=1e-6)
-    head = fit_linear((x - mean) / std, y, num_classes, config, seed)
+    x = (x - mean) / std
+    fitted = deepcopy(head).cpu()
+    if fitted.reads is fitted:
+        nn.init.zeros_(fitted.reads.weight)
+        nn.init.zeros_(fitted.reads.bias)
+    _regress(fitted, lambda rows: fitted(x[rows], scene[rows], tuple(conditions)), y, config, seed)
     with torch.no_grad():
-        head.weight.div_(std)
-        head.bias.sub_(head.weight @ mean)
-    return head
+        fitted.reads.weight.div_(std)
+        fitted.reads.bias.sub_(fitted.reads.weight @ mean)
+    head.load_state_dict(fitted.state_dict())
 
 
 def fit_linear(
     x: Float[Tensor, "N C"], y: Int[Tensor, " N"], num_classes: int, config: LinearProbeConfig, seed: int
 ) -> nn.Linear:
-    """Multinomial logistic regression by AdamW with a cosine schedule, from zero weights."""
+    """Multinomial logistic regression from zero weights."""
     head = nn.Linear(x.shape[1], num_classes)
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
+    _regress(head, lambda rows: head(x[rows]), y, config, seed)
+    return head.requires_grad_(False)
+
+
+def _regress(
+    head: nn.Module, scores: Callable[[Tensor], Tensor], y: Tensor, config: LinearProbeConfig, seed: int
+) -> None:
+    """Cross-entropy of ``scores`` of random rows by AdamW with a cosine schedule."""
     optimizer = torch.optim.AdamW(head.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
     generator = keyed.generator(seed, 0x9B)
     for _ in range(config.steps):
-        rows = torch.randint(len(x), (config.batch_size,), generator=generator)
+        rows = torch.randint(len(y), (config.batch_size,), generator=generator)
         optimizer.zero_grad()
-        F.cross_entropy(head(x[rows]), y[rows]).backward()
+        F.cross_entropy(scores(rows), y[rows]).backward()
         optimizer.step()
         schedule.step()
-    return head.requires_grad_(False)

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ponder3d.encoders.encoder import EncoderConfig
+from ponder3d.encoders.encoder import EncoderConfig, Features
 from ponder3d.encoders.sparse_unet import SparseUNetConfig
 from ponder3d.geometry.cameras import depth_from_t, normals_from_depth, pixel_grid, pixel_rays
-from ponder3d.geometry.drawing import colour_scale, normal_colours
+from ponder3d.geometry.drawing import class_colours, colour_scale, normal_colours
 from ponder3d.geometry.grid import shape_like
 from ponder3d.metrics.image import depth_l1, psnr
 from ponder3d.metrics.rendering import RenderedViews, RenderingMetric
@@ -22,11 +22,14 @@ from ponder3d.render.fields import FieldConfig
 from ponder3d.render.losses import RenderLossConfig, render_losses, surface_losses
 from ponder3d.render.renderer import RenderConfig, clip_rays, decode_at_ends, render
 from ponder3d.render.surface import extract_mesh
+from ponder3d.tasks.class_vectors import ClassVectorsConfig, NoVectors
+from ponder3d.tasks.heads import Head, HeadConfig, LanguageHeadConfig, point_cross_entropy
 from ponder3d.tasks.masking import MaskingConfig, NoMasking
 from ponder3d.tasks.task import Picture, StepLosses, Task, TaskConfig
 from ponder3d.types import Batch, Cameras, Grid, LabelSet, Rays, RayTargets, RenderOutput, Volume
+from ponder3d.types.labels import IMPOSSIBLE
 from ponder3d.types.scene import INPUT_CHANNELS
-from ponder3d.volume.convert import densify, densify_with_offsets
+from ponder3d.volume.convert import densify, densify_with_offsets, sample_at
 from ponder3d.volume.unet3d import UNet3DConfig, VolumeNetConfig
 
 
@@ -53,8 +56,9 @@ class PonderConfig(TaskConfig):
     """Samples along rays, and their opacity (eq. 6, 7)."""
     losses: RenderLossConfig = RenderLossConfig()
     """Weights of the loss terms (eq. 8)."""
-    semantic_channels: int = 0
-    """Width of the rendered semantic feature (eq. 9); 0 pre-trains without labels. At least the number of classes."""
+    semantics: ClassVectorsConfig = NoVectors()
+    """What the rendered semantic feature (eq. 9) is compared with, a vector per class; the 2D labels of pre-training
+    scenes are needed with any but ``NoVectors``."""
     feature_channels: int = 0
     """Width of the rendered target feature, e.g. ``data.context.ContextTarget``'s; 0 renders none."""
     render_every: int = 1
@@ -62,6 +66,11 @@ class PonderConfig(TaskConfig):
     one sample. Let it divide ``PickRays.rays_per_view``: then the choice does not depend on the rest of the batch."""
     mesh_cell: float = 0.05
     """Metres between the lattice points on which the field is evaluated to extract its surface."""
+    points: float = 0.0
+    """Weight of the cross-entropy of the input points' classes, read by ``points_head`` from the encoder's features
+    (spec 2.13); 0 leaves it out. Without any labelled point in a batch the term is 0."""
+    points_head: HeadConfig = LanguageHeadConfig()
+    """The head of that term."""
 
     def __post_init__(self):
         if min(self.volume_shape) < 3:
@@ -70,9 +79,11 @@ class PonderConfig(TaskConfig):
             raise ValueError(f"PonderConfig.render_every must be at least 1, not {self.render_every}")
         if self.render_every > 1 and not self.losses.surface:
             raise ValueError("PonderConfig.render_every: the rays between count in no term; set losses.surface, or 1")
+        if self.points < 0:
+            raise ValueError(f"PonderConfig.points must not be negative, but is {self.points}")
 
     def build(self, labels: LabelSet | None) -> Task:
-        """The task; ``labels`` are needed with semantics only."""
+        """The task; ``labels`` are needed with ``semantics`` and ``points`` only."""
         return Ponder(self, labels)
 
 
@@ -81,19 +92,32 @@ class Ponder(Task):
 
     def __init__(self, config: PonderConfig, labels: LabelSet | None):
         super().__init__()
-        if config.semantic_channels and labels is None:
-            raise ValueError("PonderConfig.semantic_channels: the dataset has no labels to render; set it to 0")
+        made = None
+        if not isinstance(config.semantics, NoVectors):
+            if labels is None:
+                raise ValueError("PonderConfig.semantics: the dataset has no labels to render; take NoVectors")
+            made = config.semantics.build(labels)
+        if config.points and labels is None:
+            raise ValueError("PonderConfig.points: the dataset has no labels of points; set it to 0")
         self.config = config
         self.mask = config.masking.build(sum(INPUT_CHANNELS[name] for name in config.encoder.inputs))
         self.encoder = config.encoder.build()
         self.unet = config.volume_net.build(self.encoder.out_channels + (4 if config.cell_offsets else 0))
-        self.field = config.field.build(self.unet.out_channels, config.semantic_channels, config.feature_channels)
-        vectors = None
-        if config.semantic_channels:
-            assert labels is not None
-            vectors = class_codes(len(labels), config.semantic_channels)
+        semantic_channels = 0 if made is None else made.vectors.shape[1]
+        self.field = config.field.build(self.unet.out_channels, semantic_channels, config.feature_channels)
+        self.labels, self.source = labels, "" if made is None else made.source
         self.class_vectors: Tensor | None
-        self.register_buffer("class_vectors", vectors)
+        self.register_buffer("class_vectors", None if made is None else made.vectors)
+        self.points_head: Head | None = None
+        if config.points:
+            assert labels is not None
+            self.points_head = config.points_head.build(self.encoder.out_channels, labels)
+
+    def facts(self) -> dict[str, str]:
+        """``class_vectors`` and ``points_class_vectors``: what made those of rendered semantics and of points."""
+        of_points = "" if self.points_head is None else self.points_head.source
+        sources = {"class_vectors": self.source, "points_class_vectors": of_points}
+        return {name: source for name, source in sources.items() if source}
 
     def losses(self, batch: Batch, step: int) -> StepLosses:
         """Eq. 8 and the terms beside it; PSNR and distance error of the rendered rays as monitors.
@@ -103,30 +127,67 @@ class Ponder(Task):
         """
         if batch.rays is None or batch.targets is None:
             raise ValueError(f"Ponder.losses: no rays for {batch.sources[0]}; end the transforms with PickRays")
-        volume = self.volume(batch)
+        features = self.encoder(self.mask(batch))
+        volume = self.volume_of(features, batch)
+        possible = self._possible(batch.conditions, volume.feats.device)
         with torch.autocast(batch.rays.origins.device.type, enabled=False):
             rays = clip_rays(batch.rays, volume.grid)
             shown, targets = rays.every(self.config.render_every), batch.targets.every(self.config.render_every)
             keys, guide = (batch.keys, targets.t) if self.training else (None, None)
             out = render(self.field, volume, shown, self.config.render, keys, guide)
-            terms = render_losses(out, shown, targets, self.config.losses, self.class_vectors)
-            terms |= self._surface_losses(volume, rays, batch.targets)
+            terms = render_losses(out, shown, targets, self.config.losses, self.class_vectors, possible)
+            terms |= self._surface_losses(volume, rays, batch.targets, possible)
+            terms |= self._point_losses(features, batch)
         with torch.no_grad():
             monitors = {"psnr": psnr(out.rgb, targets.rgb, shown.hits), "inv_std": self.field.inv_std}
             if targets.t is not None:
                 monitors["depth_error"] = depth_l1(out.t, targets.t, shown.hits & (targets.t > 0))
+            right = self._semantic_accuracy(out, shown, targets, possible)
+            monitors |= {} if right is None else {"semantic_accuracy": right}
         return StepLosses(terms, monitors)
 
-    def _surface_losses(self, volume: Volume, rays: Rays, targets: RayTargets) -> dict[str, Tensor]:
+    def _surface_losses(
+        self, volume: Volume, rays: Rays, targets: RayTargets, possible: Tensor | None
+    ) -> dict[str, Tensor]:
         has_heads = self.field.semantic is not None or self.field.feature is not None
         if not self.config.losses.surface or targets.t is None or not has_heads:
             return {}
         semantic, feature = decode_at_ends(self.field, volume, rays, targets.t)
-        return surface_losses(semantic, feature, rays, targets, self.config.losses, self.class_vectors)
+        return surface_losses(semantic, feature, rays, targets, self.config.losses, self.class_vectors, possible)
+
+    def _point_losses(self, features: Features, batch: Batch) -> dict[str, Tensor]:
+        """The term ``ppt``: classes of the input points, from what the encoder makes of them."""
+        if self.points_head is None:
+            return {}
+        points, labels = batch.points, batch.labels
+        feats = sample_at(features, points.xyz, points.scene).float()
+        scores = self.points_head(feats, points.scene, batch.conditions)
+        # Without labels the term stays, at 0: ranks of a parallel run must not differ in which parameters take part.
+        labels = torch.full_like(points.scene, -1) if labels is None else labels
+        return {"ppt": self.config.points * point_cross_entropy(scores, labels)}
+
+    def _possible(self, conditions: tuple[str, ...], device: torch.device) -> Bool[Tensor, "B K"] | None:
+        """Which classes each scene can have; None where all can have all."""
+        if self.labels is None or not self.labels.subsets or not conditions:
+            return None
+        return self.labels.possible(conditions).to(device, non_blocking=True)
+
+    def _semantic_accuracy(
+        self, out: RenderOutput, rays: Rays, targets: RayTargets, possible: Tensor | None
+    ) -> Float[Tensor, ""] | None:
+        """Share of the rays that count in the semantic term whose best class is theirs; NaN if none does."""
+        scores = self.class_scores(out, None if possible is None else possible[rays.scene])
+        if scores is None or targets.label is None:
+            return None
+        counts = rays.hits & (targets.label >= 0)
+        return ((scores.argmax(1) == targets.label) & counts).sum() / counts.sum()
 
     def volume(self, batch: Batch) -> Volume:
         """The feature volume of a batch (eq. 1 to 3), in float32."""
-        features = self.encoder(self.mask(batch))
+        return self.volume_of(self.encoder(self.mask(batch)), batch)
+
+    def volume_of(self, features: Features, batch: Batch) -> Volume:
+        """The feature volume of what the encoder has made of a batch (eq. 2 and 3), in float32."""
         pool = densify_with_offsets if self.config.cell_offsets else densify
         volume = self.unet(pool(features, self.grid(batch)))
         return replace(volume, feats=volume.feats.float())
@@ -147,21 +208,25 @@ class Ponder(Task):
         if batch.views is None or len(batch) != 1:
             raise ValueError("Ponder.predict: needs a batch of one scene with the views to render")
         volume = self.volume(batch)
-        return self.render_views(volume, batch.views.cameras)
+        return self.render_views(volume, batch.views.cameras, condition="".join(batch.conditions))
 
     @torch.no_grad()
-    def render_views(self, volume: Volume, cameras: Cameras, chunk: int = 4096) -> RenderedViews:
-        """Render every pixel of cameras that look at the volume's first scene, ``chunk`` rays at a time."""
+    def render_views(self, volume: Volume, cameras: Cameras, chunk: int = 4096, condition: str = "") -> RenderedViews:
+        """Render every pixel of cameras that look at the volume's first scene, ``chunk`` rays at a time.
+
+        ``condition`` is the scene's, which says what classes it can have.
+        """
         height, width = cameras.size
         uv = pixel_grid(cameras.size, volume.feats.device).repeat(len(cameras), 1)
         view = torch.arange(len(cameras), device=uv.device).repeat_interleave(height * width)
         origins, directions = pixel_rays(cameras, uv, view)
+        possible = self._possible((condition,), uv.device)
         parts = []
         for o, d in zip(origins.split(chunk), directions.split(chunk), strict=True):
             zeros = torch.zeros(len(o), device=o.device)
             rays = Rays(o, d, near=zeros + 0.05, far=zeros + 1e3, scene=zeros.to(torch.int64))
             out = render(self.field, volume, clip_rays(rays, volume.grid), self.config.render)
-            parts.append((out.rgb, out.t, out.normal, self.class_scores(out)))
+            parts.append((out.rgb, out.t, out.normal, self.class_scores(out, possible)))
         rgb, t, normal = (torch.cat([p[i] for p in parts]) for i in range(3))
         scores = [p[3] for p in parts if p[3] is not None]
         size = (len(cameras), height, width)
@@ -173,18 +238,25 @@ class Ponder(Task):
             mesh=extract_mesh(self.field, volume, scene=0, cell=self.config.mesh_cell),
         )
 
-    def class_scores(self, out: RenderOutput) -> Float[Tensor, "R K"] | None:
-        """Cosine between the rendered semantic feature and each class vector; None without semantics."""
+    def class_scores(
+        self, out: RenderOutput, possible: Bool[Tensor, "_ K"] | None = None
+    ) -> Float[Tensor, "R K"] | None:
+        """Cosine between the rendered semantic feature and each class vector; None without semantics.
+
+        ``possible`` says which classes rays can have, by ray or for all; the others get ``IMPOSSIBLE``.
+        """
         if out.semantic is None or self.class_vectors is None:
             return None
-        return F.normalize(out.semantic, dim=1) @ self.class_vectors.T
+        scores = F.normalize(out.semantic, dim=1) @ self.class_vectors.T
+        return scores if possible is None else scores.masked_fill(~possible, IMPOSSIBLE)
 
     def metric(self) -> RenderingMetric:
-        """PSNR, SSIM, depth error and distance to the TSDF surface."""
-        return RenderingMetric()
+        """PSNR, SSIM, depth error and distance to the TSDF surface; mIoU of rendered classes."""
+        return RenderingMetric(0 if self.class_vectors is None else len(self.class_vectors))
 
     def pictures(self, prediction: RenderedViews, batch: Batch) -> list[Picture]:
-        """Per view, colour, depth and normals side by side: one picture of the truth and one of what was rendered."""
+        """Per view one picture of the truth and one of what was rendered: colour, depth, normals, and classes if the
+        field has them, side by side."""
         views = batch.views
         assert views is not None and len(batch) == 1
         truth = torch.zeros_like(prediction.depth) if views.depth is None else views.depth
@@ -197,19 +269,11 @@ class Ponder(Task):
             real = [views.rgb[view], colour_scale(truth[view], far), normal_colours(true_normal[view])]
             rgb = (prediction.rgb[view].clamp(0, 1) * 255).round().to(torch.uint8)
             made = [rgb, colour_scale(prediction.depth[view], far), normal_colours(prediction.normal[view])]
+            if prediction.semantic is not None and self.labels is not None:
+                best = prediction.semantic[view].argmax(-1)
+                labels = torch.full_like(best, -1) if views.labels is None else views.labels[view]
+                real.append(class_colours(labels, self.labels.palette).to(truth.device))
+                made.append(class_colours(best, self.labels.palette).to(truth.device))
             pictures.append(Picture(f"view-{view}-truth", torch.cat(real, dim=1)))
             pictures.append(Picture(f"view-{view}-rendered", torch.cat(made, dim=1)))
         return pictures
-
-
-def class_codes(num_classes: int, channels: int) -> Float[Tensor, "{num_classes} {channels}"]:
-    """One fixed vector per class: orthonormal, the same for everyone (drawn with seed 0).
-
-    Raises:
-        ValueError: fewer channels than classes.
-    """
-    if channels < num_classes:
-        raise ValueError(f"semantic_channels is {channels}, but {num_classes} classes need at least as many")
-    generator = torch.Generator().manual_seed(0)
-    random = torch.randn(channels, num_classes, generator=generator, dtype=torch.float64)
-    return torch.linalg.qr(random).Q.T.to(torch.float32).contiguous()

@@ -1,4 +1,4 @@
-"""Semantic segmentation of points (spec 7.1): cross-entropy and Lovasz-softmax on a linear head."""
+"""Semantic segmentation of points (spec 7.1): cross-entropy and Lovasz-softmax on a head of the encoder's features."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -6,14 +6,15 @@ from itertools import chain, islice
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, UInt8
-from torch import Tensor, nn
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from ponder3d.encoders.encoder import EncoderConfig
 from ponder3d.encoders.sparse_unet import SparseUNetConfig
-from ponder3d.geometry.drawing import top_view
+from ponder3d.geometry.drawing import class_colours, top_view
 from ponder3d.geometry.grid import fragments
 from ponder3d.metrics.segmentation import SegmentationMetric, confusion
+from ponder3d.tasks.heads import HeadConfig, LinearHeadConfig, point_cross_entropy
 from ponder3d.tasks.linear_probe import LinearProbeConfig, fit_head
 from ponder3d.tasks.task import Picture, StepLosses, Task, TaskConfig
 from ponder3d.types import Batch, LabelSet, Points
@@ -34,6 +35,8 @@ class SemSegConfig(TaskConfig):
     """Passes over the training scenes to whose frozen features the head is fitted before the first step; 0 starts from
     a random head. Through a random head, few labelled points disturb a pre-trained encoder before the head means
     anything (Kumar et al. 2022, "Fine-tuning can distort pretrained features")."""
+    head: HeadConfig = LinearHeadConfig()
+    """What tells the classes from the features; they differ where several datasets are trained on together."""
 
     def __post_init__(self):
         if self.head_passes < 0:
@@ -47,20 +50,23 @@ class SemSegConfig(TaskConfig):
 
 
 class SemSeg(Task):
-    """An encoder and a linear classifier of its point features."""
+    """An encoder and a classifier of its point features."""
 
     def __init__(self, config: SemSegConfig, labels: LabelSet):
         super().__init__()
         self.config, self.labels = config, labels
         self.encoder = config.encoder.build()
-        self.head = nn.Linear(self.encoder.out_channels, len(labels))
+        self.head = config.head.build(self.encoder.out_channels, labels)
 
     def prepare(self, passes: Iterator[Iterable[Batch]]) -> None:
         """Fit the head to the encoder's features as they are, if ``head_passes`` asks for it."""
         if self.config.head_passes:
             batches = chain.from_iterable(islice(passes, self.config.head_passes))
-            fitted = fit_head(self.encoder, batches, len(self.labels), LinearProbeConfig(), seed=0)
-            self.head.load_state_dict(fitted.state_dict())
+            fit_head(self.encoder, self.head, batches, LinearProbeConfig(), seed=0)
+
+    def facts(self) -> dict[str, str]:
+        """``class_vectors``: what made those of the head, if it has some."""
+        return {"class_vectors": self.head.source} if self.head.source else {}
 
     def losses(self, batch: Batch, step: int) -> StepLosses:
         """Cross-entropy and Lovasz-softmax over the labelled points.
@@ -73,9 +79,7 @@ class SemSeg(Task):
         logits = self.logits(batch).float()
         terms = {}
         if self.config.cross_entropy:
-            per_point = F.cross_entropy(logits, batch.labels.clamp(min=-1), ignore_index=-1, reduction="none")
-            labelled = batch.labels >= 0
-            terms["cross_entropy"] = self.config.cross_entropy * per_point.sum() / labelled.sum().clamp(min=1)
+            terms["cross_entropy"] = self.config.cross_entropy * point_cross_entropy(logits, batch.labels)
         if self.config.lovasz:
             terms["lovasz"] = self.config.lovasz * lovasz_softmax(logits.softmax(1), batch.labels)
         with torch.no_grad():
@@ -83,9 +87,9 @@ class SemSeg(Task):
             return StepLosses(terms, {"accuracy": right.diagonal().sum() / right.sum().clamp(min=1)})
 
     def logits(self, batch: Batch) -> Float[Tensor, "N K"]:
-        """Class scores of every point."""
+        """Class scores of every point; of classes that its scene's condition does not have, ``IMPOSSIBLE``."""
         points = batch.points
-        return self.head(sample_at(self.encoder(batch), points.xyz, points.scene))
+        return self.head(sample_at(self.encoder(batch), points.xyz, points.scene), points.scene, batch.conditions)
 
     def predict(self, batch: Batch) -> Int[Tensor, " N"]:
         """The class of every point, however many share a voxel of the encoder: the likeliest of ``probabilities``."""
@@ -115,12 +119,9 @@ class SemSeg(Task):
     def pictures(self, prediction: Int[Tensor, " N"], batch: Batch) -> list[Picture]:
         """The points from above: predicted and true classes side by side."""
         assert batch.labels is not None
-        columns = [top_view(batch.points.xyz, self._colours(labels)) for labels in (prediction, batch.labels)]
+        colours = [class_colours(labels, self.labels.palette) for labels in (prediction, batch.labels)]
+        columns = [top_view(batch.points.xyz, rgb) for rgb in colours]
         return [Picture("classes", torch.cat(columns, dim=1))]
-
-    def _colours(self, labels: Int[Tensor, " N"]) -> UInt8[Tensor, "N 3"]:
-        palette = torch.tensor([*self.labels.palette, (90, 90, 90)], dtype=torch.uint8)
-        return palette[labels.cpu().clamp(min=-1)]  # -1 reads the last row
 
 
 def _part(batch: Batch, rows: Int[Tensor, " P"]) -> Batch:

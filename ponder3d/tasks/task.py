@@ -60,6 +60,10 @@ class Task(nn.Module, ABC):
         default nothing.
         """
 
+    def facts(self) -> dict[str, str]:
+        """What a result should name beside its configuration: the encoder's card and the evaluation carry it."""
+        return {}
+
     @abstractmethod
     def losses(self, batch: Batch, step: int) -> StepLosses:
         """Loss terms of a batch at a step; schedules are functions of ``step``."""

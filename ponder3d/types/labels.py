@@ -7,6 +7,10 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+IMPOSSIBLE = -1e4
+"""Score of a class that a point cannot have. Its probability is exactly 0, and no gradient becomes infinite or NaN, as
+it may with -inf."""
+
 
 @dataclass(frozen=True)
 class LabelSet:

@@ -10,6 +10,7 @@ from ponder3d.config import from_json, to_json
 from ponder3d.data import transforms as tf
 from ponder3d.data.synthetic.rooms import ROOMS_LABELS, RoomsConfig
 from ponder3d.metrics.metric import Metric
+from ponder3d.tasks.class_vectors import FixedCodes
 from ponder3d.tasks.task import Picture, StepLosses, TaskConfig
 from ponder3d.types import Batch
 
@@ -28,7 +29,7 @@ def rooms() -> tuple[Batch, Batch]:
 @pytest.fixture
 def build(small_encoder, small_ponder):
     """Builds a task with a small encoder; tasks that are slow otherwise get small parts too."""
-    small_parts = {type(small_ponder): replace(small_ponder, semantic_channels=len(ROOMS_LABELS))}
+    small_parts = {type(small_ponder): replace(small_ponder, semantics=FixedCodes(len(ROOMS_LABELS)))}
 
     def make(config: type[TaskConfig]):
         made = small_parts.get(config) or replace(config(), encoder=small_encoder)

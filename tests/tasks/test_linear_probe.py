@@ -2,8 +2,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from ponder3d.geometry import keyed
+from ponder3d.tasks.heads import LinearHead
 from ponder3d.tasks.linear_probe import LinearProbeConfig, features_of, fit_head, fit_linear, linear_probe
 from ponder3d.types import Batch, Scene
 
@@ -85,14 +87,15 @@ def test_logistic_regression_reaches_its_optimum():
     assert not any(p.requires_grad for p in head.parameters())
 
 
-def test_the_head_is_the_one_of_standardised_features(pass_config):
+def test_the_head_is_the_one_of_standardised_features(pass_config, labels):
     """Fitted where the features have mean 0 and deviation 1, it says the same of the features themselves."""
     encoder = pass_config().build()
     batches = [Batch.of([coloured(key, noise=0.3)], ("rgb",)) for key in (1, 2)]
     few = replace(FAST, points_per_scene=1000)
-    head = fit_head(encoder, batches, 3, few, seed=0)
+    head = LinearHead(3, labels)
+    fit_head(encoder, head, batches, few, seed=0)
     x, y = torch.cat([b.points.feats for b in batches]), torch.cat([b.labels for b in batches])
     order = torch.cat([400 * number + torch.randperm(400, generator=keyed.generator(0, number)) for number in range(2)])
     standard = (x - x.mean(0)) / x.std(0, correction=0)
     by_hand = fit_linear(standard[order], y[order], 3, few, seed=0)
-    torch.testing.assert_close(head(x), by_hand(standard), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(F.linear(x, head.weight, head.bias), by_hand(standard), atol=1e-4, rtol=1e-4)

@@ -8,8 +8,9 @@ from ponder3d.metrics.rendering import RenderedViews
 from ponder3d.render.fields import FieldConfig
 from ponder3d.render.losses import RenderLossConfig
 from ponder3d.render.renderer import RenderConfig, clip_rays, render
+from ponder3d.tasks.class_vectors import FixedCodes, class_codes
 from ponder3d.tasks.masking import BlockMasking
-from ponder3d.tasks.ponder import PonderConfig, class_codes
+from ponder3d.tasks.ponder import PonderConfig
 from ponder3d.types import Batch, Cameras, RayTargets, Scene, Views
 from ponder3d.volume.unet3d import ShallowNet3DConfig
 
@@ -35,9 +36,9 @@ def depth_error(task, batch) -> float:
         {"masking": BlockMasking(0.5, 0.5), "cell_offsets": False},
         {"field": FieldConfig(hidden=16, geometry_channels=8, use_position=True, shared_volume=True, colour_layers=2)},
         {"render": RenderConfig(16, 4, num_guided=6, alpha="slope")},
-        {"semantic_channels": 4, "feature_channels": 5},
+        {"semantics": FixedCodes(4), "feature_channels": 5},
         {
-            "semantic_channels": 4,
+            "semantics": FixedCodes(4),
             "feature_channels": 5,
             "volume_net": ShallowNet3DConfig(channels=12, depth=1, out_channels=12, bypass="appearance"),
             "field": FieldConfig(hidden=16, geometry_channels=8, heads_see="appearance"),
@@ -53,7 +54,7 @@ def test_every_parameter_learns(room, small_ponder, labels, changes):
         batch = replace(batch, targets=replace(batch.targets, feature=torch.rand(96, 5)))
     out = task.losses(batch, 0)
     expected = {"colour", "eikonal", "depth", "sdf", "free_space"}
-    heads = {"semantic_channels": "semantic", "feature_channels": "feature"}
+    heads = {"semantics": "semantic", "feature_channels": "feature"}
     expected |= {term for field, term in heads.items() if field in changes}
     assert set(out.terms) == expected | ({"surface_semantic", "surface_feature"} if "losses" in changes else set())
     assert all(math.isfinite(v) and v > 0 for v in values(out.terms).values())
@@ -66,7 +67,7 @@ def test_every_parameter_learns(room, small_ponder, labels, changes):
 
 def test_rays_in_between_count_where_they_end_only(room, small_ponder, labels):
     losses = RenderLossConfig(surface=0.5)
-    config = replace(small_ponder, semantic_channels=4, losses=losses)
+    config = replace(small_ponder, semantics=FixedCodes(4), losses=losses)
     task, thin = config.build(labels).eval(), replace(config, render_every=4).build(labels).eval()
     thin.load_state_dict(task.state_dict())
     batch = pack(room(1), room(2))
@@ -137,7 +138,7 @@ def test_rays_that_see_nothing_cost_nothing(room, small_ponder, scene):
 
 
 def test_rays_that_miss_do_not_dilute_the_others(room, small_ponder, labels):
-    task = replace(small_ponder, semantic_channels=3).build(labels).eval()
+    task = replace(small_ponder, semantics=FixedCodes(3)).build(labels).eval()
     scene, away = room(1), room(1, away=True)
     rays, targets = scene.rays, scene.targets
     more = replace(
@@ -166,15 +167,15 @@ def semantic(task, scene, labels) -> float:
 
 
 def test_semantics_are_rendered_with_labels_only(room, small_ponder, labels):
-    task = replace(small_ponder, semantic_channels=3).build(labels).eval()
+    task = replace(small_ponder, semantics=FixedCodes(3)).build(labels).eval()
     assert math.isnan(semantic(task, room(1), None))
     assert "semantic" not in small_ponder.build(None).losses(pack(room(1)), 0).terms
     with pytest.raises(ValueError, match="the dataset has no labels to render"):
-        replace(small_ponder, semantic_channels=3).build(None)
+        replace(small_ponder, semantics=FixedCodes(3)).build(None)
 
 
 def test_class_zero_counts_and_unlabelled_rays_do_not(room, small_ponder, labels):
-    task = replace(small_ponder, semantic_channels=3).build(labels).eval()
+    task = replace(small_ponder, semantics=FixedCodes(3)).build(labels).eval()
     scene = room(1)
     zeros = torch.zeros(48, dtype=torch.int64)
     assert semantic(task, scene, zeros) > 0 and semantic(task, scene, zeros - 1) == 0
@@ -192,7 +193,7 @@ def test_class_codes_are_orthonormal_and_the_same_for_everyone():
     torch.testing.assert_close(codes @ codes.T, torch.eye(5), atol=1e-6, rtol=0)
     torch.manual_seed(7)
     assert torch.equal(codes, class_codes(5, 16))
-    with pytest.raises(ValueError, match="semantic_channels is 4, but 5 classes"):
+    with pytest.raises(ValueError, match="FixedCodes.channels is 4, but 5 classes"):
         class_codes(5, 4)
 
 
@@ -286,7 +287,7 @@ def looking(num: int = 2) -> Views:
 
 
 def test_views_are_rendered_and_pictured(room, small_ponder, labels):
-    task = replace(small_ponder, semantic_channels=3).build(labels).eval()
+    task = replace(small_ponder, semantics=FixedCodes(3)).build(labels).eval()
     batch = pack(replace(room(1), views=looking()))
     out = task.predict(batch)
     assert isinstance(out, RenderedViews) and out.rgb.shape == (2, 8, 10, 3) and out.semantic.shape == (2, 8, 10, 3)

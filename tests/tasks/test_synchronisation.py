@@ -14,6 +14,7 @@ from ponder3d.geometry.kernels import kernels
 from ponder3d.render.fields import FieldConfig
 from ponder3d.render.losses import RenderLossConfig
 from ponder3d.render.renderer import RenderConfig
+from ponder3d.tasks.class_vectors import FixedCodes
 from ponder3d.tasks.masking import BlockMasking
 from ponder3d.tasks.ponder import PonderConfig
 from ponder3d.types import Batch, LabelSet, Points, Rays, RayTargets
@@ -85,7 +86,7 @@ def test_a_step_waits_once_per_level(net, contrast, monkeypatch):
         field=FieldConfig(hidden=8, geometry_channels=4, use_position=True),
         render=RenderConfig(8, 4, 4),
         losses=RenderLossConfig(surface=0.5, contrast=contrast),
-        semantic_channels=4,
+        semantics=FixedCodes(4),
         feature_channels=5,
         render_every=2,
     )
