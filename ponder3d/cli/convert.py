@@ -1,4 +1,4 @@
-"""``ponder3d convert``: encoders of others, and one condition of an encoder, as a file of ponder3d."""
+"""``ponder3d convert``: encoders and segmentation models of others, and one condition of an encoder."""
 
 import inspect
 from dataclasses import dataclass
@@ -12,6 +12,9 @@ from ponder3d.encoders.files import load_encoder, read_card, save_encoder
 from ponder3d.encoders.released import Released, read_released
 from ponder3d.encoders.released_file import is_torch_file
 from ponder3d.encoders.sparse_unet import SparseUNet
+from ponder3d.engine.adopt import adopt
+from ponder3d.engine.experiment import Experiment
+from ponder3d.recipes.catalogue import find_recipe
 
 _CONVERTER = 1
 """Version of what is done to weights on their way, for the card."""
@@ -24,12 +27,15 @@ class _ConvertOptions:
     Says what the file holds, what of it went into the encoder and what did not, and why. With --condition, an encoder
     for one of the datasets that a checkpoint was trained on: it has plain norms, gives the same features, and starts
     any recipe with a SparseUNet of the same size (--init).
+
+    With --recipe NAME, a recipe of segmentation whose options may follow, OUT is the directory of a run that ends with
+    the released model, its head included: ponder3d evaluate OUT, ponder3d predict OUT.
     """
 
-    file: Annotated[str, tyro.conf.Positional]
+    file: Annotated[str, tyro.conf.Positional] = ""
     """Checkpoint, encoder file, or the directory of a run."""
-    out: Annotated[str, tyro.conf.Positional]
-    """File to write, NAME.safetensors."""
+    out: Annotated[str, tyro.conf.Positional] = ""
+    """File to write, NAME.safetensors; with --recipe, the directory of the run."""
     condition: str = ""
     """Keep what belongs to one condition, and fold it into plain norms."""
     grid_size: float = 0.02
@@ -46,20 +52,26 @@ class _ConvertOptions:
     """Of a checkpoint: weight of new statistics; 0.1 for SpUNet-v1m2."""
 
 
+@dataclass(frozen=True)
+class _AdoptOptions:
+    convert: Annotated[_ConvertOptions, tyro.conf.arg(name="")]
+    experiment: Annotated[Experiment, tyro.conf.arg(name="")]
+
+
 def convert(arguments: list[str]) -> int:
     """``ponder3d convert``."""
+    if "--recipe" in arguments:
+        return _convert_to_run(arguments)
     o = tyro.cli(_ConvertOptions, args=arguments, prog="ponder3d convert", description=inspect.getdoc(_ConvertOptions))
+    _check_places(o)
     source, out = Path(o.file), Path(o.out)
     if out.suffix != ".safetensors":
         raise ValueError(f"convert: {out}: the file to write must be called NAME.safetensors")
     if not out.parent.is_dir():
         raise ValueError(f"convert: {out.parent} is no directory")
     if source.is_file() and is_torch_file(source):
-        released = read_released(source, o.grid_size, o.conditions, o.eps, o.momentum, o.inputs, o.table)
+        released = _read(o)
         encoder, card = released.encoder, _card(source, released)
-        print(f"{source}: {released.kind}, {len(released.used)} names used")
-        for group, (number, reason) in released.left_out.items():
-            print(f"  left out: {group} ({number} names): {reason}")
     else:
         loaded = load_encoder(source)
         if not isinstance(loaded, SparseUNet):
@@ -77,6 +89,40 @@ def convert(arguments: list[str]) -> int:
     told = f"conditions {', '.join(encoder.conditions)}" if encoder.conditions else "no conditions"
     print(f"{out}: {number:,} parameters, reads {' and '.join(encoder.config.inputs)}, {told}")
     return 0
+
+
+def _convert_to_run(arguments: list[str]) -> int:
+    place = arguments.index("--recipe")
+    if place + 1 == len(arguments):
+        raise ValueError("convert: --recipe needs the name of a recipe; ponder3d recipes lists them")
+    name = arguments[place + 1]
+    options = tyro.cli(
+        _AdoptOptions,
+        default=_AdoptOptions(_ConvertOptions(), find_recipe(name)()),
+        args=arguments[:place] + arguments[place + 2 :],
+        prog=f"ponder3d convert --recipe {name}",
+        description=inspect.getdoc(_ConvertOptions),
+    )
+    o = options.convert
+    _check_places(o)
+    released = _read(o)
+    experiment = adopt(released, options.experiment, o.out, o.condition, _card(Path(o.file), released))
+    print(f"run: {o.out}   data: {type(experiment.data).__name__}")
+    return 0
+
+
+def _check_places(o: _ConvertOptions) -> None:
+    if not o.file or not o.out:
+        raise ValueError("usage: ponder3d convert FILE OUT.safetensors, or convert FILE RUN --recipe NAME; see --help")
+
+
+def _read(o: _ConvertOptions) -> Released:
+    """Read a checkpoint, and say what is in it."""
+    released = read_released(o.file, o.grid_size, o.conditions, o.eps, o.momentum, o.inputs, o.table)
+    print(f"{o.file}: {released.kind}, {len(released.used)} names used")
+    for group, (number, reason) in released.left_out.items():
+        print(f"  left out: {group} ({number} names): {reason}")
+    return released
 
 
 def _card(source: Path, released: Released) -> dict[str, Any]:
