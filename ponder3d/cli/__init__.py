@@ -12,6 +12,7 @@ from typing import Annotated
 import tyro
 
 from ponder3d.cli import data, features, results
+from ponder3d.cli.convert import convert
 from ponder3d.cli.results import import_all, print_figures
 from ponder3d.data.dataset import DataError
 from ponder3d.engine.checkpoint import NoCheckpointError
@@ -41,6 +42,7 @@ usage: ponder3d COMMAND [options]; COMMAND --help explains them
   report     a page about a run or a demo, with pictures and curves
 
   encode     features of point clouds, as numbers and as a picture: encode RUN/encoder.safetensors CLOUD.ply
+  convert    released weights of PonderV2 and Pointcept (.pth) as an encoder file: convert FILE.pth OUT.safetensors
   predict    the class of every point of a run's validation scenes, as files, also those of the ScanNet benchmark
   score      figures of saved predictions
 """
@@ -89,6 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "shard": data.shard,
         "features": features.features,
         "encode": results.encode,
+        "convert": convert,
         "predict": results.predict,
         "score": results.score,
     }

@@ -16,6 +16,10 @@ from ponder3d.volume.convert import Features
 Array = np.ndarray | Tensor
 
 
+class EncoderFileError(ValueError):
+    """A file that holds no encoder that can be read; the message says what differs."""
+
+
 class EncoderConfig(Config, ABC):
     """Choices of an encoder. Every leaf has the two fields below among its own."""
 

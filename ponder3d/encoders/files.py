@@ -19,15 +19,15 @@ from torch import Tensor, nn
 
 from ponder3d.config import fingerprint, from_json, to_json
 from ponder3d.encoders.encoder import Encoder, EncoderConfig
+from ponder3d.encoders.encoder import EncoderFileError as EncoderFileError
+from ponder3d.encoders.released import read_released
+from ponder3d.encoders.released_file import is_torch_file
+from ponder3d.encoders.sparse_unet import SparseUNet
 from ponder3d.files import sync_directory
 
 FILE_NAME = "encoder.safetensors"
 _FORMAT = 1
 _HEADER = "ponder3d"
-
-
-class EncoderFileError(ValueError):
-    """A file that is no encoder of this version; the message says what differs."""
 
 
 def save_encoder(encoder: Encoder, path: Path | str, card: dict[str, Any] | None = None) -> None:
@@ -70,7 +70,9 @@ def load_encoder(path: Path | str, device: torch.device | str = "cpu") -> Encode
     """Read an encoder.
 
     Args:
-        path: a file written by ``save_encoder``, or a directory (of a run) that holds ``encoder.safetensors``.
+        path: a file written by ``save_encoder``, or a directory (of a run) that holds ``encoder.safetensors``; or a
+            checkpoint of PonderV2 or Pointcept with a SparseUNet in it (``.pth``), with the defaults of
+            ``encoders.released.read_released``.
         device: where to put it.
 
     Returns:
@@ -87,6 +89,8 @@ def load_encoder(path: Path | str, device: torch.device | str = "cpu") -> Encode
         path = path / FILE_NAME
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; a run writes it with its first checkpoint")
+    if is_torch_file(path):
+        return read_released(path).encoder.to(device)
     header, weights = _read(path)
     try:
         config = from_json(EncoderConfig, header["config"])
@@ -111,18 +115,41 @@ def read_card(path: Path | str) -> dict[str, Any]:
 
 
 def copy_weights(source: Encoder, target: Encoder, name: str) -> None:
-    """Start ``target`` from the weights of ``source``.
+    """Start ``target`` from the weights of ``source``, of which it may know some of the conditions only.
 
     Raises:
-        EncoderFileError: they differ in what they read, in the size of their voxels or in structure; the message names
-            the first difference.
+        EncoderFileError: they differ in what they read, in the size of their voxels, in conditions or in structure; the
+            message names the first difference.
     """
     for field in ("inputs", "grid_size"):  # weights fit whatever these are, and mean something else
         theirs, ours = getattr(source.config, field), getattr(target.config, field)
         if theirs != ours:
             raise EncoderFileError(f"{name}: trained with {field} {theirs}, this encoder has {ours}; give it the same")
+    source = _of_conditions(source, target.conditions, name)
     _check_names(Path(name), set(source.state_dict()), set(target.state_dict()))
     _load(target, source.state_dict(), name)
+
+
+def _of_conditions(source: Encoder, wanted: tuple[str, ...], name: str) -> Encoder:
+    """The source, with these of its conditions."""
+    known = source.conditions
+    if known == wanted:
+        return source
+    if not wanted:
+        raise EncoderFileError(
+            f"{name}: trained for the conditions {', '.join(known)}, and this encoder tells none apart; fold one of "
+            "them into it: ponder3d convert FILE NEW.safetensors --condition NAME"
+        )
+    if not known:
+        raise EncoderFileError(
+            f"{name}: trained without conditions, this encoder tells {', '.join(wanted)} apart; give it plain norms"
+        )
+    unknown = [condition for condition in wanted if condition not in known]
+    if unknown or not isinstance(source, SparseUNet):
+        raise EncoderFileError(
+            f"{name}: trained for the conditions {', '.join(known)}, this encoder has {', '.join(wanted)}"
+        )
+    return source.only(wanted)
 
 
 def _check_device(device: torch.device | str) -> None:

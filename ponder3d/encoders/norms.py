@@ -219,6 +219,15 @@ class PromptNorm(nn.Module):
         shift, scale = self.modulation(prompts).chunk(2, dim=1)
         return self.weight * (1 + scale), self.bias * (1 + scale) + shift
 
+    def folded(self, prompts: Float[Tensor, "K P"] | None, condition: int) -> "PlainNorm":
+        """The plain norm that does what this one does to rows of a condition, in evaluation mode."""
+        scale, shift = self.affine(prompts)
+        plain = PlainNorm(scale.shape[1], self.eps, self.momentum)
+        values = {"weight": scale, "bias": shift, "running_mean": self.running_mean, "running_var": self.running_var}
+        rows = {name: table[min(condition, len(table) - 1)].detach() for name, table in values.items()}
+        plain.norm.load_state_dict({**plain.norm.state_dict(), **rows})
+        return plain
+
     def forward(self, x: SparseTensor, prompted: Prompted | None = None) -> Float[Tensor, "M C"]:
         """Normalised rows."""
         assert prompted is not None

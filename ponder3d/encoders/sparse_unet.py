@@ -5,7 +5,8 @@ With its defaults and six input channels it has 39,155,904 parameters. With ``Pr
 for scenes of several datasets.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from torch import nn
 
 from ponder3d.config import incidental
 from ponder3d.encoders.encoder import Encoder, EncoderConfig
-from ponder3d.encoders.norms import NormConfig, PlainNormConfig, Prompted, PromptNormConfig, rows_of
+from ponder3d.encoders.norms import NormConfig, PlainNormConfig, Prompted, PromptNorm, PromptNormConfig, rows_of
 from ponder3d.geometry.grid import voxelize
 from ponder3d.sparse import SparseTensor
 from ponder3d.sparse.nn import InverseConv3d, StridedConv3d, SubmConv3d
@@ -118,6 +119,47 @@ class SparseUNet(Encoder):
             x = x.with_feats(torch.cat([x.feats, skips.pop().feats], dim=1))
             x = self._through(stage, x, prompted)
         return x
+
+    def only(self, conditions: Sequence[str]) -> "SparseUNet":
+        """A copy that knows some of this encoder's conditions, in this order.
+
+        Raises:
+            ValueError: it does not know one of them.
+        """
+        rows = rows_of(conditions, self.conditions)
+        config = self.config
+        assert isinstance(config, SparseUNetConfig) and isinstance(config.norm, PromptNormConfig)
+        norm = config.norm
+        kept = replace(config, norm=replace(norm, names=tuple(conditions))).build()
+        weights = self.state_dict()
+        for path, module in self.named_modules():
+            if isinstance(module, PromptNorm) and norm.decouple:
+                weights |= {
+                    f"{path}.{name}": weights[f"{path}.{name}"][rows]
+                    for name in ("weight", "bias", "running_mean", "running_var")
+                }
+        if self.prompts is not None:
+            weights["prompts.weight"] = weights["prompts.weight"][rows]
+        kept.load_state_dict(weights)
+        return kept.train(self.training)
+
+    def folded(self, condition: str) -> "SparseUNet":
+        """A copy with plain norms that treats every scene as one of a condition: the same features in evaluation mode.
+
+        Raises:
+            ValueError: this encoder does not know it.
+        """
+        (row,) = rows_of([condition], self.conditions)
+        prompts = None if self.prompts is None else F.silu(self.prompts.weight)
+        weights = {name: value for name, value in self.state_dict().items() if name != "prompts.weight"}
+        for path, module in self.named_modules():
+            if isinstance(module, PromptNorm):
+                weights = {name: value for name, value in weights.items() if not name.startswith(f"{path}.")}
+                weights |= {f"{path}.{name}": value for name, value in module.folded(prompts, row).state_dict().items()}
+        assert isinstance(self.config, SparseUNetConfig)
+        plain = replace(self.config, norm=PlainNormConfig()).build()
+        plain.load_state_dict(weights)
+        return plain.train(self.training)
 
     def _prompted(self, batch: Batch) -> Prompted | None:
         if not self.conditions:
