@@ -29,10 +29,10 @@ UNION = (
 """The 36 names of the paper's vocabulary (spec 4.2)."""
 
 
-def example() -> JointConfig:
-    return JointConfig(
-        (PartConfig("all", ROOMS), PartConfig("grouped", replace(ROOMS, seed=1, num_rooms=2, classes="grouped")))
-    )
+def example(tmp_path) -> JointConfig:
+    fine = replace(ROOMS, num_rooms=2, num_test_rooms=1, cache=str(tmp_path))
+    coarse = replace(fine, seed=1, num_rooms=1, classes="grouped")
+    return JointConfig((PartConfig("fine", fine), PartConfig("coarse", coarse)))
 
 
 @dataclass(frozen=True)
