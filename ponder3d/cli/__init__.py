@@ -39,6 +39,7 @@ usage: ponder3d COMMAND [options]; COMMAND --help explains them
   report     a page about a run or a demo, with pictures and curves
 
   encode     features of point clouds, as numbers and as a picture: encode RUN/encoder.safetensors CLOUD.ply
+  info       what an encoder reads, gives and was trained on: info RUN/encoder.safetensors
   predict    the class of every point of a run's validation scenes, as files, also those of the ScanNet benchmark
   score      figures of saved predictions
 """
@@ -86,6 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "doctor": data.doctor,
         "shard": data.shard,
         "encode": results.encode,
+        "info": results.info,
         "predict": results.predict,
         "score": results.score,
     }

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from ponder3d.config import Config, essence, incidental
 from ponder3d.data.dataset import DatasetConfig, HeldOut
-from ponder3d.data.transforms import Transform
+from ponder3d.data.transforms import DropModality, Transform
 from ponder3d.engine.optim import OptimConfig
 from ponder3d.tasks.task import TaskConfig
 
@@ -95,6 +95,11 @@ class Experiment(Config):
     def on_grid(self, transforms: tuple[Transform, ...]) -> tuple[Transform, ...]:
         """Transforms of this experiment with what they leave to the encoder filled in: its grid size."""
         return tuple(transform.on_grid(self.task.encoder.grid_size) for transform in transforms)
+
+    def dropped_inputs(self) -> list[str]:
+        """Point channels of the encoder that it sometimes has to do without while it is trained."""
+        dropped = {name for t in self.transforms if isinstance(t, DropModality) for name in t.inputs}
+        return [name for name in self.task.encoder.inputs if name in dropped]
 
     def check_pairs(self, ranks: int) -> None:
         """Whether scenes that are mixed are always in one pass of one rank.
