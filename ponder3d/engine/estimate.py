@@ -122,7 +122,7 @@ def estimate(experiment: Experiment, seconds: float = SECONDS) -> Estimate:
     world = int(os.environ.get("WORLD_SIZE", experiment.devices))
     experiment.check_pairs(world)
     kind = device_type(experiment.accelerator)
-    device = torch.device(kind, int(os.environ.get("LOCAL_RANK", 0)) if kind == "cuda" else None)
+    device = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if kind == "cuda" else kind)
     with _random_numbers_put_back(device):
         try:
             return _measure(experiment, world, device, seconds)
@@ -265,7 +265,7 @@ def _evaluations(e: Experiment) -> int:
 
 def _bytes_of_checkpoint(task: Task, optimizer: torch.optim.Optimizer, e: Experiment) -> int:
     counter = _Counter()
-    torch.save({"model": task.state_dict(), "optimizer": optimizer.state_dict()}, counter)
+    torch.save({"model": task.state_dict(), "optimizer": optimizer.state_dict()}, counter)  # type: ignore[arg-type]
     return counter.size + len(repr(to_json(e)))
 
 

@@ -79,13 +79,15 @@ def test_an_unknown_recipe_lists_the_known(capsys):
     assert "pretrain_indoor.rooms" in capsys.readouterr().err
 
 
-def test_estimate(run, tmp_path, capsys):
-    cache = str(Path(run).parent / "rooms")
-    options = ["smoke.pretrain_indoor_rooms", "--out", str(tmp_path / "run"), "--data.cache", cache, "--steps", "3000"]
-    assert cli.main(["estimate", *options]) == 0
+def test_estimate(tmp_path, monkeypatch, capsys):
+    measured = []
+    needed = Estimate(3000, 1.3, 1.3, 0.1, 0.0, 0.1, 0.0, 10**9, 10**6, 10**7, "cpu", 3)
+    monkeypatch.setattr(cli, "estimate", lambda experiment: measured.append(experiment) or needed)
+    arguments = ["estimate", "smoke.semseg_rooms", "--out", str(tmp_path / "run"), "--steps", "3000"]
+    assert cli.main(arguments) == 0 and measured[0].steps == 3000
     time, memory = capsys.readouterr().out.splitlines()
-    assert re.match(r"about \S+ \w+: 3,000 steps of \S+ m?s", time)
-    assert re.match(r"memory \S+ [MG]B \(\S+\); disk \S+ MB, \S+ GB are free$", memory)
+    assert time == "about 65 min: 3,000 steps of 1.3 s, evaluations 0 ms"
+    assert re.match(r"memory 1000.0 MB \(cpu\); disk 10.0 MB, \S+ [MG]B are free$", memory)
     assert not (tmp_path / "run").exists()
     assert cli.main(["estimate", "--help"]) == 0 and "pretrain_indoor.rooms" in capsys.readouterr().out
 
