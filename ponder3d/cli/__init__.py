@@ -4,9 +4,11 @@ Exit codes: 0 done, 143 preempted (saved, can be resumed), 2 usage, 3 bad data, 
 1 anything else, such as a loader process that was killed; 130 interrupted at once.
 """
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -15,7 +17,8 @@ from ponder3d.cli import data, features, results
 from ponder3d.cli.convert import convert
 from ponder3d.cli.results import import_all, print_figures
 from ponder3d.data.dataset import DataError
-from ponder3d.engine.checkpoint import NoCheckpointError
+from ponder3d.engine.checkpoint import CheckpointStore, NoCheckpointError
+from ponder3d.engine.estimate import LONG, TooLargeError, estimate, is_long
 from ponder3d.engine.evaluate import evaluate
 from ponder3d.engine.experiment import Experiment
 from ponder3d.engine.loop import LoaderError, NonFiniteError, PreemptedError, resume_experiment, train
@@ -37,12 +40,14 @@ usage: ponder3d COMMAND [options]; COMMAND --help explains them
   features   what a 2D model says of every image, as a target to render: features DIR --backbone MODULE:FUNCTION
 
   train      run a recipe: ponder3d train pretrain_rgbd.folder --data.root DIR --out RUN, or continue one: --resume RUN
+  estimate   what a recipe takes on this machine: time, memory, disk; options as for train
   recipes    list the recipes
   evaluate   figures of a run on views and scenes it has never seen
   report     a page about a run or a demo, with pictures and curves
 
   encode     features of point clouds, as numbers and as a picture: encode RUN/encoder.safetensors CLOUD.ply
   convert    released weights of PonderV2 and Pointcept (.pth) as an encoder file: convert FILE.pth OUT.safetensors
+  info       what an encoder reads, gives and was trained on: info RUN/encoder.safetensors
   predict    the class of every point of a run's validation scenes, as files, also those of the ScanNet benchmark
   score      figures of saved predictions
 """
@@ -83,6 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands: dict[str, Callable[[list[str]], int]] = {
         "demo": _demo,
         "train": _train,
+        "estimate": _estimate,
         "evaluate": _evaluate,
         "report": _report,
         "recipes": _recipes,
@@ -92,6 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "features": features.features,
         "encode": results.encode,
         "convert": convert,
+        "info": results.info,
         "predict": results.predict,
         "score": results.score,
     }
@@ -131,18 +138,47 @@ def _train(arguments: list[str]) -> int:
         run = _run(arguments[1:], "train --resume", "Continue a run as it was started.")
         result = train(resume_experiment(run), run, resume=True)
     else:
-        recipe = find_recipe(arguments[0])
-        options = tyro.cli(
-            TrainOptions,
-            default=TrainOptions(recipe(), out=f"runs/{arguments[0]}"),
-            args=arguments[1:],
-            prog=f"ponder3d train {arguments[0]}",
-            description=recipe.__doc__,
-        )
+        options = _train_options("train", arguments)
+        if is_long(options.experiment) and not CheckpointStore(Path(options.out) / "checkpoints").steps():
+            _tell_what_it_takes(options)
         result = train(options.experiment, options.out)
     print_figures(result.figures)
     print(f"\nrun: {result.out}   encoder: {result.out / 'encoder.safetensors'}")
     return 0
+
+
+def _estimate(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: ponder3d estimate RECIPE [options]: what ponder3d train RECIPE [options] takes on this machine\n")
+        print("A few steps are taken and thrown away. RECIPE --help lists the options of a recipe. Recipes:")
+        return _recipes([])
+    options = _train_options("estimate", arguments)
+    print("\n".join(estimate(options.experiment).lines(options.out)))
+    return 0
+
+
+def _train_options(command: str, arguments: list[str]) -> TrainOptions:
+    recipe = find_recipe(arguments[0])
+    return tyro.cli(
+        TrainOptions,
+        default=TrainOptions(recipe(), out=f"runs/{arguments[0]}"),
+        args=arguments[1:],
+        prog=f"ponder3d {command} {arguments[0]}",
+        description=recipe.__doc__,
+    )
+
+
+def _tell_what_it_takes(options: TrainOptions) -> None:
+    """Before a long run; on the first of its processes alone."""
+    if any(os.environ.get(name, "0") != "0" for name in ("RANK", "LOCAL_RANK")):
+        return
+    try:
+        needed = estimate(options.experiment)
+    except TooLargeError as error:  # the run will say so too, if it is true for it
+        print(f"ponder3d: {error}", file=sys.stderr)
+        return
+    if needed.total_seconds > LONG or len(needed.lines(options.out)) > 2:
+        print("\n".join(f"ponder3d: {line}" for line in needed.lines(options.out)), file=sys.stderr)
 
 
 def _evaluate(arguments: list[str]) -> int:

@@ -1,11 +1,14 @@
-"""Commands about what encoders and runs give: ``ponder3d encode | predict | score``."""
+"""Commands about what encoders and runs give: ``ponder3d encode | info | predict | score``."""
 
+import json
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
+from ponder3d.config import fingerprint
 from ponder3d.data.raw.scannet_classes import GROUPS200, LABELS200
+from ponder3d.encoders.files import load_encoder
 from ponder3d.engine.predict import predict as predict_run
 from ponder3d.engine.score import score as score_predictions
 from ponder3d.recipes.catalogue import import_own
@@ -35,6 +38,17 @@ class _EncodeOptions:
     """Length of the unit of the coordinates."""
     normals: bool = True
     """Whether the encoder sees the normals that a file has."""
+    estimate_normals: bool = False
+    """Take the normals of a cloud that has none from its neighbouring points."""
+    viewpoint: tuple[float, ...] = ()
+    """Where estimated normals point, x y z in the files' world; empty: the middle of the cloud, or above it if the
+    cloud is longer than 50 m."""
+    missing: Literal["zeros", "error"] = "zeros"
+    """What becomes of a cloud without colours or normals that the encoder reads: it sees zeros there, or the cloud is
+    refused."""
+    condition: str = ""
+    """Which of the encoder's conditions the clouds are like (ponder3d info lists them); may be left out if there is at
+    most one."""
     half: bool = False
     """Write features in half precision."""
     colour: str = "auto"
@@ -49,9 +63,52 @@ def encode(arguments: list[str]) -> int:
     if not o.inputs:
         raise ValueError("encode: name at least one file or directory")
     for path in encode_files(
-        o.encoder, o.inputs, o.out, o.up, o.metres_per_unit, o.normals, o.half, o.colour, device=o.device
+        o.encoder,
+        o.inputs,
+        o.out,
+        o.up,
+        o.metres_per_unit,
+        o.normals,
+        o.half,
+        o.colour,
+        device=o.device,
+        condition=o.condition,
+        missing=o.missing,
+        estimate_normals=o.estimate_normals,
+        viewpoint=o.viewpoint,
     ):
         print(path)
+    return 0
+
+
+@dataclass(frozen=True)
+class _InfoOptions:
+    """What an encoder is: a fact a line."""
+
+    encoder: Annotated[str, tyro.conf.Positional]
+    """Encoder file, or the directory of a run."""
+
+
+def info(arguments: list[str]) -> int:
+    """``ponder3d info``."""
+    encoder = load_encoder(tyro.cli(_InfoOptions, args=arguments, prog="ponder3d info").encoder)
+    reach = "unknown" if encoder.reach is None else f"{encoder.reach:g} m"
+    facts = {
+        "kind": type(encoder).__name__,
+        "parameters": f"{sum(p.numel() for p in encoder.parameters()):,}",
+        "inputs": ", ".join(encoder.config.inputs),
+        "grid size": f"{encoder.config.grid_size:g} m",
+        "conditions": ", ".join(encoder.conditions) or "none",
+        "out channels": str(encoder.out_channels),
+        "reach": reach,
+        "configuration": fingerprint(encoder.config),
+    }
+    facts |= {
+        f"card: {key}": value if isinstance(value, str) else json.dumps(value) for key, value in encoder.card.items()
+    }
+    width = max(len(name) for name in facts)
+    for name, value in facts.items():
+        print(f"{name:<{width}}  {value}")
     return 0
 
 

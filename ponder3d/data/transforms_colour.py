@@ -76,6 +76,11 @@ class DropModality(Transform):
         colour, normal = (torch.rand(2, generator=generator) < torch.tensor([self.colour, self.normal])).tolist()
         return replace(scene, rgb=None if colour else scene.rgb, normal=None if normal else scene.normal)
 
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Those that are sometimes forgotten, by their names in ``types.scene.INPUT_CHANNELS``."""
+        return tuple(name for name, share in (("rgb", self.colour), ("normal", self.normal)) if share > 0)
+
 
 @dataclass(frozen=True)
 class LimitLabels(Transform):

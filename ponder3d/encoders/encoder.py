@@ -1,7 +1,9 @@
 """The contract of an encoder."""
 
 import math
+import warnings
 from abc import ABC, abstractmethod
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -9,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ponder3d.config import Config
-from ponder3d.encoders.encode import encode_cloud
+from ponder3d.encoders.encode import as_cloud, encode_cloud, normals_of_cloud
 from ponder3d.types import Batch
 from ponder3d.volume.convert import Features
 
@@ -47,6 +49,14 @@ class Encoder(nn.Module, ABC):
     reach: float | None = None
     """Metres along any axis from which on a point cannot change a feature, neither by its values nor by being there, in
     evaluation mode; None if that is unknown or there is no such distance."""
+    card: dict[str, Any]
+    """What its file says about it (``encoders.files``); empty for an encoder that has not been read from one."""
+
+    def __init__(self):
+        super().__init__()
+        self.card = {}
+        self._told: set[str] = set()
+        """Inputs whose absence ``encode`` has warned of."""
 
     @abstractmethod
     def forward(self, batch: Batch) -> Features:
@@ -61,6 +71,9 @@ class Encoder(nn.Module, ABC):
         max_voxels: int = 1_500_000,
         halo: float | None = None,
         condition: str = "",
+        missing: Literal["zeros", "error"] = "zeros",
+        estimate_normals: bool = False,
+        viewpoint: Array | None = None,
     ) -> Float[Tensor, "N C"]:
         """One feature row per point, in the order of the points, whatever their density or number.
 
@@ -71,35 +84,50 @@ class Encoder(nn.Module, ABC):
         7.3 m far, and more voxels may lie around a tile than in it. A smaller halo is faster and needs less memory, and
         features near a cut differ (``benchmarks/encode.py`` says by how much).
 
+        Coordinates alone are enough. What an encoder reads and does not get is zero for it: a middle grey, no direction
+        at all. To an encoder that was trained with modality dropout (``data.transforms.DropModality``, as in
+        ``recipes.pretrain_indoor`` and ``pretrain_rgbd``) that means "unknown"; its card lists such inputs as
+        ``modality_dropout``. Any other, the released weights of PonderV2 among them, has never seen it: ``encode``
+        warns of that once.
+
         Args:
             xyz: [N 3] coordinates in metres, z up; numpy or torch, any real type, any distance from the origin, up to
                 130,000 voxels across.
-            rgb: [N 3] colours, uint8 in 0..255 or float in 0..1. Without it the encoder gets zeros, which it knows to
-                mean "unknown" if it was trained with modality dropout.
-            normal: [N 3] unit normals; as for colour.
+            rgb: [N 3] colours, uint8 in 0..255 or float in 0..1.
+            normal: [N 3] unit normals.
             max_voxels: memory budget per tile, halo included; SparseUNet of the default configuration needs 2.8 GB per
                 million. No tile is cut further that is smaller than the halo, so a tile exceeds the budget where more
                 voxels than that lie within a cube of three halos.
             halo: metres of context around a tile; None for the encoder's ``reach``. If that is None too, the cloud is
                 not cut, whatever its size.
             condition: which of ``conditions`` the cloud is like; may be left out where there is at most one.
+            missing: ``error`` refuses a cloud that lacks an input which the encoder reads.
+            estimate_normals: where the encoder reads normals and there are none, take those of planes through
+                neighbours (``geometry.normals``).
+            viewpoint: [3] or [N 3], where the points were seen from: estimated normals point there. None: the middle of
+                the cloud's box; above it, if the cloud is longer than 50 m.
 
         Returns:
             Features on the CPU, float32. The encoder is left in evaluation mode.
 
         Raises:
             ValueError: an argument has the wrong shape, or holds values that are not finite; the cloud is too long; the
-                budget is not positive, or the halo is negative; the encoder does not know the condition.
+                budget is not positive, or the halo is negative; the encoder does not know the condition; an input is
+                missing, and ``missing`` is ``error``, or there is no other.
         """
         if max_voxels < 1 or (halo is not None and not halo >= 0):
             raise ValueError(f"encode: max_voxels must be positive and halo at least 0, not {max_voxels} and {halo}")
         if halo is None:
             halo = math.inf if self.reach is None else self.reach
         condition = self._condition(condition)
+        estimates = estimate_normals and normal is None and "normal" in self.config.inputs
+        self._miss({"rgb": rgb is not None, "normal": normal is not None or estimates}, missing)
         self.eval()
         device = next(self.parameters()).device
         size, inputs = self.config.grid_size, self.config.inputs
-        cloud = (xyz, rgb, normal)
+        cloud = as_cloud(xyz, rgb, normal)
+        if estimates:
+            cloud = (*cloud[:2], normals_of_cloud(cloud[0], size, viewpoint))
         return encode_cloud(self, device, size, inputs, self.out_channels, cloud, max_voxels, halo, condition)
 
     def _condition(self, name: str) -> str:
@@ -114,3 +142,24 @@ class Encoder(nn.Module, ABC):
             what = f"{name!r} is unknown" if name else "is missing"
             raise ValueError(f"encode: condition {what}; this encoder knows {', '.join(known)}")
         return name
+
+    def _miss(self, given: dict[str, bool], missing: str) -> None:
+        """Deal with inputs that the encoder reads and does not get."""
+        if missing not in ("zeros", "error"):
+            raise ValueError(f"encode: missing must be zeros or error, not {missing!r}")
+        lacking = [name for name in self.config.inputs if not given.get(name, True)]
+        if not lacking:
+            return
+        ways = {"rgb": "pass rgb", "normal": "pass normal, or have them estimated (estimate_normals)"}
+        cure = "; ".join(ways[name] for name in lacking)
+        if missing == "error":
+            raise ValueError(f"encode: this encoder reads {' and '.join(lacking)}, which the cloud lacks: {cure}")
+        learnt = self.card.get("modality_dropout")
+        new = [n for n in lacking if n not in self._told and not (isinstance(learnt, list) and n in learnt)]
+        if new and len(lacking) < len(self.config.inputs):  # else ``encode_cloud`` refuses
+            self._told.update(new)
+            warnings.warn(
+                f"encode: {' and '.join(new)} missing, the encoder gets zeros. Its file does not say that it was "
+                f"trained for that (card entry modality_dropout), so its features may be worth less: {cure}",
+                stacklevel=4,
+            )

@@ -36,7 +36,8 @@ def save_encoder(encoder: Encoder, path: Path | str, card: dict[str, Any] | None
     Args:
         encoder: its weights and ``config``.
         path: the file; its directory must exist.
-        card: JSON values to travel along, e.g. the experiment's fingerprint.
+        card: JSON values to travel along, e.g. the experiment's fingerprint; None: the encoder's own. ``encode`` reads
+            ``modality_dropout``, the list of inputs without which the encoder has learnt to do.
 
     Raises:
         OSError: it could not be written; at ``path`` there is what was there before, or the whole new file.
@@ -48,7 +49,7 @@ def save_encoder(encoder: Encoder, path: Path | str, card: dict[str, Any] | None
         "config": to_json(encoder.config),
         "fingerprint": fingerprint(encoder.config),
         "sha256": weights_digest(weights),
-        "card": card or {},
+        "card": encoder.card if card is None else card,
     }
     data = save(weights, metadata={_HEADER: json.dumps(header)})
     temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
@@ -76,7 +77,7 @@ def load_encoder(path: Path | str, device: torch.device | str = "cpu") -> Encode
         device: where to put it.
 
     Returns:
-        The encoder in evaluation mode.
+        The encoder in evaluation mode, with its ``card``.
 
     Raises:
         ValueError: the device is not there.
@@ -101,6 +102,7 @@ def load_encoder(path: Path | str, device: torch.device | str = "cpu") -> Encode
     encoder = config.build()
     _check_names(path, set(weights), set(encoder.state_dict()))
     _load(encoder, weights, str(path))
+    encoder.card = header["card"]
     return encoder.to(device).eval()
 
 
@@ -179,6 +181,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     missing = [key for key in ("config", "fingerprint", "sha256", "card") if key not in header]
     if missing:
         raise EncoderFileError(f"{path}: its '{_HEADER}' header has no {missing[0]!r}; the file is damaged")
+    if not isinstance(header["card"], dict):
+        raise EncoderFileError(f"{path}: its card is no table of entries; the file is damaged")
     if header["sha256"] != weights_digest(weights):
         raise EncoderFileError(f"{path}: the weights differ from their digest; the file is damaged")
     return header, weights

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from ponder3d.config import Config, essence, incidental
 from ponder3d.data.dataset import DatasetConfig, HeldOut, SceneDataset
-from ponder3d.data.transforms import Transform
+from ponder3d.data.transforms import DropModality, Transform
 from ponder3d.encoders.encoder import Encoder
 from ponder3d.engine.optim import OptimConfig
 from ponder3d.tasks.task import TaskConfig
@@ -111,6 +111,11 @@ class Experiment(Config):
                 f"Experiment: the transforms give rays a target feature of {given} channels, and the task renders one "
                 f"of {wanted}; set --task.feature-channels {given}"
             )
+
+    def dropped_inputs(self) -> list[str]:
+        """Point channels of the encoder that it sometimes has to do without while it is trained."""
+        dropped = {name for t in self.transforms if isinstance(t, DropModality) for name in t.inputs}
+        return [name for name in self.task.encoder.inputs if name in dropped]
 
     def check_pairs(self, ranks: int) -> None:
         """Whether scenes that are mixed are always in one pass of one rank.

@@ -413,7 +413,11 @@ class _Run:
         }
         self.store.save(self.position, state, to_json(self.experiment))
         if self.position:  # an encoder that has learnt nothing is no result
-            card = {"experiment": fingerprint(self.experiment), "step": self.position}
+            card = {
+                "experiment": fingerprint(self.experiment),
+                "step": self.position,
+                "modality_dropout": self.experiment.dropped_inputs(),
+            }
             save_encoder(self.task.encoder, self.out / FILE_NAME, card | self.task.facts())
 
     def _sweep(self) -> None:

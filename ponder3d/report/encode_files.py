@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -57,6 +58,10 @@ def encode_files(
     options: RGBDOptions | None = None,
     device: torch.device | str = "cpu",
     quiet: bool = False,
+    condition: str = "",
+    missing: Literal["zeros", "error"] = "zeros",
+    estimate_normals: bool = False,
+    viewpoint: tuple[float, ...] = (),
 ) -> list[Path]:
     """Write features of clouds as numbers and as a picture, two files each, whole or not at all.
 
@@ -80,6 +85,10 @@ def encode_files(
         options: how RGB-D frames are read; root, up, and size of images are set here.
         device: where to encode.
         quiet: show no progress.
+        condition: which of the encoder's conditions the clouds are like; see ``Encoder.encode`` for this and the next.
+        missing: zeros, or error: what becomes of a cloud without colours or normals that the encoder reads.
+        estimate_normals: take the normals of a cloud without any (or with ``normals`` off) from neighbours.
+        viewpoint: in the files' world, where estimated normals point; empty: as ``Encoder.encode`` decides.
 
     Returns:
         The files, npz and ply of one cloud after the other.
@@ -87,26 +96,30 @@ def encode_files(
     Raises:
         DataError: an input cannot be read, is not recognised, does not fit the encoder, or two have one name; a file
             would be written over an input. What was encoded before stays.
-        ValueError: ``up``, ``metres_per_unit`` or ``device`` is not usable; or ``encoders.files.EncoderFileError``.
+        ValueError: ``up``, ``metres_per_unit``, ``viewpoint`` or ``device`` is not usable; or
+            ``encoders.files.EncoderFileError``.
         OSError: a file cannot be written, or there is no encoder.
     """
     if (up and not is_direction(up)) or not 0 < metres_per_unit < np.inf:
         raise ValueError(f"encode: up must be x y z and metres_per_unit positive, not {up} and {metres_per_unit}")
+    if viewpoint and not (len(viewpoint) == 3 and np.isfinite(viewpoint).all()):
+        raise ValueError(f"encode: viewpoint must be x y z, not {viewpoint}")
     model = load_encoder(encoder, device)
     out = Path(out)
     clouds = [cloud for path in inputs for cloud in _clouds(Path(path), up, metres_per_unit, options)]
     _check_names(clouds, out)
     turn = upright(np.array(up or (0.0, 0.0, 1.0)))
+    choices: dict[str, Any] = {"condition": condition, "missing": missing, "estimate_normals": estimate_normals}
     progress = Progress(len(clouds), label="encode", quiet=quiet or len(clouds) < 2)
     written = []
     for number, cloud in enumerate(clouds):
         if cloud.file is not None:
             points = read_points(cloud.file, colour)
-            features = _encode(model, cloud.source, points, turn * metres_per_unit, normals)
+            features = _encode(model, cloud.source, points, turn * metres_per_unit, normals, viewpoint, choices)
         else:
             assert cloud.scene is not None
             points = _fused(cloud.scene, cloud.skips)
-            features = _encode(model, cloud.source, points, np.eye(3), normals)
+            features = _encode(model, cloud.source, points, np.eye(3), normals, (), choices)
         written += _write(out / cloud.name, points, features, half)
         progress.show(number + 1, {"points": float(len(points.xyz))})
     progress.close()
@@ -154,14 +167,23 @@ def _check_names(clouds: list[_Input], out: Path) -> None:
             raise DataError(f"{cloud.file}: would be written over; choose another directory for the features")
 
 
-def _encode(model: Encoder, source: str, points: RawPoints, turn: np.ndarray, normals: bool) -> torch.Tensor:
+def _encode(
+    model: Encoder,
+    source: str,
+    points: RawPoints,
+    turn: np.ndarray,
+    normals: bool,
+    viewpoint: tuple[float, ...],
+    choices: dict[str, Any],
+) -> torch.Tensor:
     """Features [N C]; ``turn`` takes the file's coordinates to metres with z up."""
     normal = None
     if normals and points.normal is not None:
         rotation = turn / np.cbrt(np.linalg.det(turn))
         normal = (points.normal @ rotation.T).astype(np.float32)
     try:
-        return model.encode(points.xyz @ turn.T, rgb=points.rgb, normal=normal)
+        seen_from = np.array(viewpoint) @ turn.T if viewpoint else None
+        return model.encode(points.xyz @ turn.T, rgb=points.rgb, normal=normal, viewpoint=seen_from, **choices)
     except ValueError as error:
         raise DataError(f"{source}: {error}") from error
 

@@ -5,7 +5,9 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ import ponder3d
 from ponder3d import cli
 from ponder3d.data.dataset import DataError
 from ponder3d.engine.checkpoint import CheckpointError
+from ponder3d.engine.estimate import Estimate, TooLargeError
 from ponder3d.engine.loop import LoaderError, NonFiniteError, PreemptedError
 from ponder3d.recipes.catalogue import list_recipes
 
@@ -74,6 +77,47 @@ def test_a_flag_without_a_text_is_found():
 def test_an_unknown_recipe_lists_the_known(capsys):
     assert cli.main(["train", "pretrain_indoor.romos"]) == 2
     assert "pretrain_indoor.rooms" in capsys.readouterr().err
+
+
+def test_estimate(tmp_path, monkeypatch, capsys):
+    measured = []
+    needed = Estimate(3000, 1.3, 1.3, 0.1, 0.0, 0.1, 0.0, 10**9, 10**6, 10**7, "cpu", 3)
+    monkeypatch.setattr(cli, "estimate", lambda experiment: measured.append(experiment) or needed)
+    arguments = ["estimate", "smoke.semseg_rooms", "--out", str(tmp_path / "run"), "--steps", "3000"]
+    assert cli.main(arguments) == 0 and measured[0].steps == 3000
+    time, memory = capsys.readouterr().out.splitlines()
+    assert time == "about 65 min: 3,000 steps of 1.3 s, evaluations 0 ms"
+    assert re.match(r"memory 1000.0 MB \(cpu\); disk 10.0 MB, \S+ [MG]B are free$", memory)
+    assert not (tmp_path / "run").exists()
+    assert cli.main(["estimate", "--help"]) == 0 and "pretrain_indoor.rooms" in capsys.readouterr().out
+
+
+def test_long_runs_are_told_of_beforehand(tmp_path, monkeypatch, capsys):
+    """Measured from 500 steps on, told of from 10 minutes on or where the disk is too small, and not on resume."""
+    measured, result = [], SimpleNamespace(figures={}, out=tmp_path)
+    needed = Estimate(500, 1.3, 1.3, 0.1, 0.0, 0.1, 0.0, 10**9, 10**6, 10**7, "cpu", 3)
+    monkeypatch.setattr(cli, "train", lambda *args, **kwargs: result)
+    monkeypatch.setattr(cli, "estimate", lambda experiment: measured.append(experiment) or needed)
+    arguments = ["train", "smoke.pretrain_indoor_rooms", "--out", str(tmp_path / "run"), "--steps"]
+    assert cli.main([*arguments, "499"]) == 0 and not measured
+    assert cli.main([*arguments, "500"]) == 0 and len(measured) == 1
+    assert "ponder3d: about 11 min: 500 steps of 1.3 s" in capsys.readouterr().err
+    monkeypatch.setattr(cli, "estimate", lambda experiment: replace(needed, step_seconds=0.1))
+    assert cli.main([*arguments, "500"]) == 0 and "about" not in capsys.readouterr().err
+    monkeypatch.setattr(cli, "estimate", lambda experiment: replace(needed, step_seconds=0.1, disk_bytes=10**18))
+    assert cli.main([*arguments, "500"]) == 0 and "ponder3d: WARNING:" in capsys.readouterr().err
+    measured.clear()
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert cli.main([*arguments, "500"]) == 0 and "WARNING" not in capsys.readouterr().err
+    monkeypatch.delenv("LOCAL_RANK")
+
+    def refuse(experiment):
+        raise TooLargeError("a step does not fit")
+
+    monkeypatch.setattr(cli, "estimate", refuse)
+    assert cli.main([*arguments, "500"]) == 0 and "ponder3d: a step does not fit" in capsys.readouterr().err
+    monkeypatch.setattr(cli, "resume_experiment", lambda run: None)
+    assert cli.main(["train", "--resume", str(tmp_path)]) == 0 and not capsys.readouterr().err
 
 
 def test_a_wrong_value_is_named(capsys, tmp_path):

@@ -33,6 +33,35 @@ def test_encode_needs_something_to_encode(encoder, tmp_path, capsys):
     assert cli.main(["encode", str(tmp_path / "absent.safetensors"), str(tmp_path)]) in (2, 5)
 
 
+def test_encode_passes_its_options_on(monkeypatch, capsys):
+    seen = []
+    monkeypatch.setattr(results, "encode_files", lambda *args, **kwargs: seen.append((args, kwargs)) or [])
+    options = ["--condition", "street", "--estimate-normals", "--missing", "error", "--viewpoint", "1", "2", "3"]
+    assert cli.main(["encode", "e", "a.ply", *options]) == 0
+    choices = {"condition": "street", "estimate_normals": True, "missing": "error", "viewpoint": (1.0, 2.0, 3.0)}
+    assert seen == [(("e", ("a.ply",), "features", (), 1.0, True, False, "auto"), {"device": "cpu", **choices})]
+    assert cli.main(["encode", "e", "a.ply", "--missing", "ones"]) == 2
+    assert cli.main(["encode", "--help"]) == 0 and "--estimate-normals" in capsys.readouterr().out
+
+
+def test_info(encoder, tmp_path, capsys):
+    assert cli.main(["info", encoder]) == 0
+    out = capsys.readouterr().out
+    facts = dict(line.split("  ", 1) for line in out.splitlines())
+    facts = {name: value.strip() for name, value in facts.items()}
+    model = ponder3d.load(encoder)
+    assert facts["kind"] == "SparseUNet" and facts["inputs"] == "rgb" and facts["grid size"] == "0.2 m"
+    assert facts["parameters"] == f"{sum(p.numel() for p in model.parameters()):,}" and facts["out channels"] == "5"
+    assert facts["conditions"] == "none" and facts["reach"] == f"{model.reach:g} m" and len(facts) == 8
+    ponder3d.save(model, tmp_path / "encoder.safetensors", card={"step": 7, "modality_dropout": ["rgb"]})
+    assert cli.main(["info", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "card: step              7" in out and 'card: modality_dropout  ["rgb"]' in out
+    assert cli.main(["info", str(tmp_path / "absent")]) == 5
+    (tmp_path / "other").write_text("hello")
+    assert cli.main(["info", str(tmp_path / "other")]) == 2 and "other" in capsys.readouterr().err
+
+
 def test_predict_passes_its_options_on(monkeypatch, capsys):
     seen = []
     monkeypatch.setattr(results, "predict_run", lambda *args, **kwargs: seen.append((args, kwargs)) or {"miou": 0.5})

@@ -111,6 +111,7 @@ def test_any_cloud_can_be_encoded(example):
     order = torch.randperm(300)
     again = encoder.encode(scene.xyz[order].numpy(), scene.rgb[order].numpy(), scene.normal[order].numpy())
     torch.testing.assert_close(again, rows[order], atol=1e-5, rtol=1e-4)
+    encoder.card = {"modality_dropout": ["rgb", "normal"]}
     assert encoder.encode(scene.xyz).shape == rows.shape, "colour and normals may be missing"
 
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from ponder3d.data.synthetic.rooms import RoomsConfig
-from ponder3d.encoders.encode import tiles
+from ponder3d.encoders.encode import normals_of_cloud, tiles
 from ponder3d.encoders.sparse_unet import SparseUNetConfig
 from ponder3d.geometry.grid import voxelize
 from ponder3d.types import Batch
@@ -21,7 +21,9 @@ CONFIG = SparseUNetConfig(
 @pytest.fixture(scope="module")
 def encoder():
     torch.manual_seed(0)
-    return CONFIG.build()
+    encoder = CONFIG.build()
+    encoder.card = {"modality_dropout": ["rgb", "normal"]}
+    return encoder
 
 
 @pytest.fixture
@@ -224,6 +226,77 @@ def test_coincident_points_cannot_be_cut():
 def test_an_encoder_that_would_see_nothing_says_so(cloud):
     xyz, rgb, normal = cloud
     blind = SparseUNetConfig(inputs=("rgb", "normal"), grid_size=0.1, channels=(4, 5), blocks=(1, 1)).build()
+    blind.card = {"modality_dropout": ["rgb", "normal"]}
     with pytest.raises(ValueError, match="reads rgb and normal and got neither"):
         blind.encode(xyz)
     assert blind.encode(xyz, rgb).std(0).max() > 0 and blind.encode(xyz, None, normal).std(0).max() > 0
+
+
+def test_zeros_for_what_is_missing_are_told_of_once(cloud, recwarn):
+    xyz, rgb, normal = cloud
+    encoder = CONFIG.build()
+    with pytest.warns(
+        UserWarning, match=r"normal missing, the encoder gets zeros.* pass normal, or have them estimated"
+    ):
+        without = encoder.encode(xyz, rgb)
+    assert torch.equal(encoder.encode(xyz, rgb), without), "no second warning"
+    torch.testing.assert_close(without, encoder.encode(xyz, rgb, np.zeros_like(normal)))
+    with pytest.warns(UserWarning, match="encode: rgb missing"):
+        encoder.encode(xyz)
+    for card in ({"modality_dropout": ["rgb"]}, {"modality_dropout": "normal"}):
+        encoder = CONFIG.build()
+        encoder.card = card
+        with pytest.warns(UserWarning, match="normal missing"):
+            encoder.encode(xyz, rgb)
+    encoder = CONFIG.build()
+    encoder.card = {"modality_dropout": ["normal"]}
+    encoder.encode(xyz, rgb)
+    assert not recwarn.list
+
+
+def test_what_is_missing_can_be_refused(encoder, cloud):
+    xyz, rgb, normal = cloud
+    with pytest.raises(
+        ValueError, match=r"reads rgb and normal, which the cloud lacks: pass rgb; pass normal, or have"
+    ):
+        encoder.encode(xyz, missing="error")
+    with pytest.raises(ValueError, match="reads normal, which"):
+        encoder.encode(xyz, rgb, missing="error")
+    assert encoder.encode(xyz, rgb, missing="error", estimate_normals=True).shape == (3000, 5)
+    assert encoder.encode(*cloud, missing="error").shape == (3000, 5)
+
+
+def test_estimated_normals_are_those_of_the_surface(trained):
+    """Features from estimated normals are nearer to those from the true ones than features without normals."""
+    encoder, scene = trained
+    true = encoder.encode(scene.xyz, scene.rgb, scene.normal)
+    found = encoder.encode(scene.xyz, scene.rgb, estimate_normals=True)
+    with pytest.warns(UserWarning, match="normal missing"):
+        none = encoder.encode(scene.xyz, scene.rgb)
+    assert float((found - true).norm(dim=1).median()) < 0.5 * float((none - true).norm(dim=1).median())
+    same = encoder.encode(scene.xyz, scene.rgb, scene.normal, estimate_normals=True)
+    assert torch.equal(same, true), "normals that are given are used"
+
+
+def test_normals_do_not_depend_on_density():
+    """A floor and a wall; ten times the points on one half of the floor."""
+    generator = torch.Generator().manual_seed(0)
+    floor = torch.rand(4000, 3, generator=generator) * torch.tensor([2.0, 2.0, 0.0])
+    more = torch.rand(40000, 3, generator=generator) * torch.tensor([1.0, 2.0, 0.0])
+    xyz = torch.cat([floor, more]).double()
+    normal = normals_of_cloud(xyz, 0.1, torch.tensor([1.0, 1.0, 1.0]))
+    torch.testing.assert_close(normal, torch.tensor([0.0, 0.0, 1.0]).expand(len(xyz), 3))
+    each = normals_of_cloud(xyz, 0.1, xyz - torch.tensor([0.0, 0.0, 1.0]))
+    torch.testing.assert_close(each, -normal)
+    assert normals_of_cloud(xyz[:0], 0.1).shape == (0, 3)
+
+
+def test_estimated_normals_far_away_and_of_nothing(encoder, cloud):
+    xyz = cloud[0]
+    near = encoder.encode(xyz - xyz.min(0), estimate_normals=True)
+    far = encoder.encode(xyz - xyz.min(0) + [500_000.0, 5_400_000.0, 120.0], estimate_normals=True)
+    assert float(((near - far).abs().amax(1) < 1e-3).float().mean()) > 0.98
+    for num in (0, 1, 2):
+        assert encoder.encode(xyz[:num], estimate_normals=True).shape == (num, 5)
+    with pytest.raises(ValueError, match=r"viewpoint: expected shape \[3\], or .*found \[2\]"):
+        encoder.encode(xyz, estimate_normals=True, viewpoint=np.zeros(2))

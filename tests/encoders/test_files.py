@@ -35,6 +35,11 @@ def test_round_trip(encoder, tmp_path):
         for key, value in encoder.state_dict().items():
             assert torch.equal(value, loaded.state_dict()[key])
     assert read_card(tmp_path)["card"] == {"trained on": "nothing", "licence": "Apache-2.0"}
+    assert loaded.card == read_card(tmp_path)["card"] and encoder.card == {}
+    save_encoder(loaded, tmp_path / "again.safetensors")
+    assert load_encoder(tmp_path / "again.safetensors").card == loaded.card, "its own, if no other is given"
+    save_encoder(loaded, tmp_path / "again.safetensors", card={})
+    assert load_encoder(tmp_path / "again.safetensors").card == {}
     xyz, rgb = torch.rand(50, 3), torch.rand(50, 3)
     assert torch.equal(ponder3d.load(tmp_path).encode(xyz, rgb), encoder.encode(xyz, rgb))
 
@@ -127,6 +132,9 @@ def test_another_configuration_than_the_one_that_was_written_is_found(encoder, t
     path = tmp_path / "e.safetensors"
     rewritten(encoder, path, lambda h: h["config"].update(grid_size=0.2))
     with pytest.raises(EncoderFileError, match="its configuration differs from its fingerprint"):
+        load_encoder(path)
+    rewritten(encoder, path, lambda h: h.update(card=["?"]))
+    with pytest.raises(EncoderFileError, match="its card is no table of entries; the file is damaged"):
         load_encoder(path)
     rewritten(encoder, path, lambda h: h.pop("fingerprint"))
     with pytest.raises(EncoderFileError, match="no 'fingerprint'"):

@@ -25,7 +25,7 @@ CONFIG = SparseUNetConfig(
 def encoder(tmp_path_factory):
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("encoder") / "encoder.safetensors"
-    ponder3d.save(CONFIG.build(), path)
+    ponder3d.save(CONFIG.build(), path, card={"modality_dropout": ["rgb", "normal"]})
     return path
 
 
@@ -160,3 +160,25 @@ def test_an_encoder_of_colours_needs_them(tmp_path):
     np.save(tmp_path / "a.npy", XYZ)
     with pytest.raises(DataError, match="a.npy: this encoder reads rgb and got neither"):
         encode_files(tmp_path / "e.safetensors", [tmp_path / "a.npy"], tmp_path / "out")
+
+
+def test_choices_reach_the_encoder(tmp_path, encoder):
+    """In a file with y up and centimetres, the viewpoint is where the file has it."""
+    world = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
+    np.savez(tmp_path / "a.npz", xyz=XYZ @ world.T * 100, rgb=RGB)
+    options = {"up": (0.0, 1.0, 0.0), "metres_per_unit": 0.01, "estimate_normals": True, "missing": "error"}
+    place = np.array([0.3, 0.2, 50.0])
+    files = encode_files(
+        encoder, [tmp_path / "a.npz"], tmp_path / "out", viewpoint=(*(world @ place * 100),), **options
+    )
+    expected = ponder3d.load(encoder).encode(XYZ, rgb=RGB, estimate_normals=True, viewpoint=place)
+    other = ponder3d.load(encoder).encode(XYZ, rgb=RGB, estimate_normals=True)
+    found = torch.from_numpy(np.load(files[0])["features"])
+    assert float(((found - expected).abs().amax(1) < 1e-4).float().mean()) > 0.95
+    assert float(((found - other).abs().amax(1) < 1e-4).float().mean()) < 0.9
+    with pytest.raises(DataError, match=r"a.npz: encode: this encoder reads normal, which the cloud lacks"):
+        encode_files(encoder, [tmp_path / "a.npz"], tmp_path / "out", missing="error")
+    with pytest.raises(DataError, match=r"a.npz: encode: condition 'x': this encoder tells no conditions apart"):
+        encode_files(encoder, [tmp_path / "a.npz"], tmp_path / "out", condition="x")
+    with pytest.raises(ValueError, match="viewpoint must be x y z"):
+        encode_files(encoder, [tmp_path / "a.npz"], tmp_path / "out", viewpoint=(1.0, 2.0))
