@@ -8,10 +8,11 @@ be. With one dataset nothing is masked.
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ponder3d.config import Config
@@ -146,8 +147,7 @@ class DecoupledHeads(nn.Linear, Head):
         if unknown:
             what = f"the condition {unknown[0]!r} has no head" if unknown[0] else "the condition of a scene is missing"
             raise ValueError(f"{what}; there are heads for {', '.join(self.names)} (transforms.SetCondition names one)")
-        rows = torch.tensor([self.names.index(name) for name in conditions])
-        condition = rows.to(feats.device, non_blocking=True)[scene]
+        condition = _rows(self.names, conditions, feats.device)[scene]
         scores = super().forward(feats).gather(1, self.columns[condition])
         return scores.masked_fill(~self.possible[condition], IMPOSSIBLE)
 
@@ -195,10 +195,27 @@ def mask_impossible(
 
     They are returned as they are if the classes belong to one dataset, or if no conditions are given.
     """
-    if not labels.subsets or not conditions:
-        return scores
-    possible = labels.possible(conditions).to(scores.device, non_blocking=True)
-    return scores.masked_fill(~possible[scene], IMPOSSIBLE)
+    possible = possible_classes(labels, conditions, scores.device)
+    return scores if possible is None else scores.masked_fill(~possible[scene], IMPOSSIBLE)
+
+
+def possible_classes(labels: LabelSet, conditions: tuple[str, ...], device: torch.device) -> Bool[Tensor, "B K"] | None:
+    """``LabelSet.possible`` on a device; None if the classes belong to one dataset, or no conditions are given."""
+    return _possible(labels, conditions, device) if labels.subsets and conditions else None
+
+
+# Kept, so that few batches have to wait for a copy to a GPU: a handful of datasets in a batch of 8 come in few orders.
+# Outside of inference mode, so that what evaluation makes can be used in training.
+@lru_cache(maxsize=4096)
+@torch.inference_mode(False)
+def _possible(labels: LabelSet, conditions: tuple[str, ...], device: torch.device) -> Bool[Tensor, "B K"]:
+    return labels.possible(conditions).to(device)
+
+
+@lru_cache(maxsize=4096)
+@torch.inference_mode(False)
+def _rows(names: tuple[str, ...], conditions: tuple[str, ...], device: torch.device) -> Int[Tensor, " B"]:
+    return torch.tensor([names.index(name) for name in conditions], device=device)
 
 
 def point_cross_entropy(scores: Float[Tensor, "N K"], labels: Int[Tensor, " N"]) -> Float[Tensor, ""]:

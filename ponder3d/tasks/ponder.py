@@ -23,7 +23,7 @@ from ponder3d.render.losses import RenderLossConfig, render_losses, surface_loss
 from ponder3d.render.renderer import RenderConfig, clip_rays, decode_at_ends, render
 from ponder3d.render.surface import extract_mesh
 from ponder3d.tasks.class_vectors import ClassVectorsConfig, NoVectors
-from ponder3d.tasks.heads import Head, HeadConfig, LanguageHeadConfig, point_cross_entropy
+from ponder3d.tasks.heads import Head, HeadConfig, LanguageHeadConfig, point_cross_entropy, possible_classes
 from ponder3d.tasks.masking import MaskingConfig, NoMasking
 from ponder3d.tasks.task import Picture, StepLosses, Task, TaskConfig
 from ponder3d.types import Batch, Cameras, Grid, LabelSet, Rays, RayTargets, RenderOutput, Volume
@@ -176,9 +176,7 @@ class Ponder(Task):
 
     def _possible(self, conditions: tuple[str, ...], device: torch.device) -> Bool[Tensor, "B K"] | None:
         """Which classes each scene can have; None where all can have all."""
-        if self.labels is None or not self.labels.subsets or not conditions:
-            return None
-        return self.labels.possible(conditions).to(device, non_blocking=True)
+        return None if self.labels is None else possible_classes(self.labels, conditions, device)
 
     def _semantic_accuracy(
         self, out: RenderOutput, rays: Rays, targets: RayTargets, possible: Tensor | None

@@ -106,7 +106,7 @@ class OpenClipText(ClassVectorsConfig):
             raise ValueError(f"{path}: no intact safetensors file ({error})") from error
         with _quiet():  # it would warn of random weights, which are replaced at once
             try:
-                model: nn.Module = open_clip.create_model(self.model)
+                model: Any = open_clip.create_model(self.model)
                 tokenizer = open_clip.get_tokenizer(self.model)
             except (RuntimeError, OSError) as error:
                 raise ValueError(f"OpenClipText.model: {self.model!r} is unknown ({_first(error)})") from error

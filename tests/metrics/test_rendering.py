@@ -1,7 +1,9 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from ponder3d.geometry.mesh import Mesh
 from ponder3d.metrics.rendering import RenderedViews, RenderingMetric
@@ -55,6 +57,32 @@ def test_similarity_needs_images_of_eleven_pixels(facing):
         image, depth = torch.zeros(1, size, size, 3), torch.ones(1, size, size)
         metric.update(rendered(image, depth), batch(facing(depth)))
     assert "ssim" not in small.compute() and large.compute()["ssim"] == pytest.approx(1)
+
+
+def test_rendered_classes_by_hand(facing):
+    """Four labelled pixels of two classes, three of them right, in one view of two; unlabelled pixels do not count."""
+    depth = torch.ones(2, 4, 4)
+    labels = torch.full((2, 4, 4), -1)
+    labels[0, 0] = torch.tensor([0, 0, 1, 1])
+    best = torch.full((2, 4, 4), 2)
+    best[0, 0] = torch.tensor([0, 0, 1, 0])
+    image = rendered(torch.zeros(2, 4, 4, 3), depth)
+    scored, seen = replace(image, semantic=F.one_hot(best, 3).float()), replace(facing(depth), labels=labels)
+    metric = RenderingMetric(3)
+    metric.update(scored, batch(seen))
+    figures = metric.compute()
+    assert figures["semantic_accuracy"] == 3 / 4 and figures["semantic_miou"] == pytest.approx((2 / 3 + 1 / 2) / 2)
+    once = metric.state.clone()
+    metric.update(scored, batch(seen))
+    torch.testing.assert_close(metric.state, 2 * once)
+    assert metric.state.ndim == 1, "one tensor"
+    for prediction, views in ((image, seen), (scored, facing(depth))):
+        without = RenderingMetric(3)
+        without.update(prediction, batch(views))
+        assert set(without.compute()) == set(figures) - {"semantic_accuracy", "semantic_miou"}
+    unlabelled = RenderingMetric(3)
+    unlabelled.update(scored, batch(replace(seen, labels=labels - 2)))
+    assert "semantic_miou" not in unlabelled.compute()
 
 
 def test_nothing_measured_gives_no_figures():

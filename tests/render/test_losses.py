@@ -115,6 +115,25 @@ def test_semantic_loss_by_hand():
     assert float(losses.semantic_loss(rendered, torch.tensor([-1, -1, -1]), vectors, 0.5)) == 0
 
 
+def test_classes_that_a_ray_cannot_have_are_no_candidates():
+    """Three classes, of which rays of scene 0 can have the first two and rays of scene 1 the last two."""
+    vectors = torch.eye(3)
+    rendered = torch.tensor([[2.0, 0, 0], [0, 1.5, 1.5], [0, 0, 4.0], [1.0, 1, 1]], requires_grad=True)
+    possible = torch.tensor([[True, True, False], [False, True, True]])[torch.tensor([0, 1, 1, 0])]
+    label = torch.tensor([0, 2, 1, -1])
+    found = losses.semantic_loss(rendered, label, vectors, 0.5, "classes", possible)
+    half = math.log(2)  # the second ray: equally far from the two classes that it can have
+    others = [math.log(1 + math.exp(-2)), 2 + math.log(1 + math.exp(-2))]
+    assert float(found.detach()) == pytest.approx((others[0] + half + others[1]) / 3, rel=1e-3)
+    (gradient,) = torch.autograd.grad(found, rendered)
+    assert bool(gradient.isfinite().all()) and bool((gradient[3] == 0).all()) and bool((gradient[1] != 0).any())
+    legacy = losses.semantic_loss(rendered, label, vectors, 0.5, "rays", possible)
+    assert torch.equal(legacy, losses.semantic_loss(rendered, label, vectors, 0.5, "rays"))
+    everything = torch.ones(4, 3, dtype=torch.bool)
+    plain = losses.semantic_loss(rendered, label, vectors, 0.5)
+    assert torch.equal(losses.semantic_loss(rendered, label, vectors, 0.5, "classes", everything), plain)
+
+
 @pytest.mark.parametrize("labels", [[0, 2, 2, -1, 0, 2, -100], [1, 1, 1], [-1, -1]])
 def test_contrast_with_all_rays_by_the_numbers_of_their_classes(labels):
     """Against the R x R products of the released code (spec 2.11), value and gradient."""

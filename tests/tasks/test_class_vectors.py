@@ -38,6 +38,9 @@ def test_codes():
     made = FixedCodes(8).build(CLASSES)
     assert torch.equal(made.vectors, class_codes(3, 8)) and made.source == "fixed orthonormal codes of 8"
     torch.testing.assert_close(made.vectors @ made.vectors.T, torch.eye(3), atol=1e-6, rtol=0)
+    codes = class_codes(5, 16)
+    torch.manual_seed(7)
+    assert torch.equal(codes, class_codes(5, 16)), "the same for everyone"
     assert NoVectors().build(CLASSES).vectors.shape == (3, 0)
     with pytest.raises(ValueError, match="FixedCodes.channels is 2, but 3 classes need at least as many"):
         FixedCodes(2).build(CLASSES)

@@ -29,7 +29,7 @@ def rooms() -> tuple[Batch, Batch]:
 @pytest.fixture
 def build(small_encoder, small_ponder):
     """Builds a task with a small encoder; tasks that are slow otherwise get small parts too."""
-    small_parts = {type(small_ponder): replace(small_ponder, semantics=FixedCodes(len(ROOMS_LABELS)))}
+    small_parts = {type(small_ponder): replace(small_ponder, semantics=FixedCodes(len(ROOMS_LABELS)), points=1.0)}
 
     def make(config: type[TaskConfig]):
         made = small_parts.get(config) or replace(config(), encoder=small_encoder)

@@ -142,6 +142,14 @@ def test_a_condition_of_its_own_can_have_all_classes():
     assert bool((scores[:2] == IMPOSSIBLE).any()) and not bool((scores[2:] == IMPOSSIBLE).any())
 
 
+def test_what_evaluation_made_can_be_trained_with(example):
+    head, (feats, scene) = built(example), rows((1, 1, 1, 1))
+    conditions = ("big", "big", "small", "big")
+    with torch.inference_mode():
+        head(feats, scene, conditions)
+    point_cross_entropy(head(feats, scene, conditions), torch.tensor([0, 1, 3, 4])).backward()
+
+
 def test_decoupled_heads_by_hand():
     head = built(DecoupledHeadsConfig())
     assert {name: tuple(value.shape) for name, value in head.state_dict().items()} == {"weight": (6, 6), "bias": (6,)}

@@ -3,15 +3,19 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from ponder3d.metrics.rendering import RenderedViews
 from ponder3d.render.fields import FieldConfig
 from ponder3d.render.losses import RenderLossConfig
 from ponder3d.render.renderer import RenderConfig, clip_rays, render
-from ponder3d.tasks.class_vectors import FixedCodes, class_codes
+from ponder3d.tasks.class_vectors import FixedCodes
+from ponder3d.tasks.heads import DecoupledHeadsConfig, LanguageHeadConfig, LinearHeadConfig
 from ponder3d.tasks.masking import BlockMasking
 from ponder3d.tasks.ponder import PonderConfig
-from ponder3d.types import Batch, Cameras, RayTargets, Scene, Views
+from ponder3d.types import Batch, Cameras, LabelSet, RayTargets, Scene, Views
+from ponder3d.types.labels import IMPOSSIBLE
+from ponder3d.volume.convert import sample_at
 from ponder3d.volume.unet3d import ShallowNet3DConfig
 
 INPUTS = ("rgb", "normal")
@@ -37,6 +41,7 @@ def depth_error(task, batch) -> float:
         {"field": FieldConfig(hidden=16, geometry_channels=8, use_position=True, shared_volume=True, colour_layers=2)},
         {"render": RenderConfig(16, 4, num_guided=6, alpha="slope")},
         {"semantics": FixedCodes(4), "feature_channels": 5},
+        {"points": 1.0},
         {
             "semantics": FixedCodes(4),
             "feature_channels": 5,
@@ -54,7 +59,7 @@ def test_every_parameter_learns(room, small_ponder, labels, changes):
         batch = replace(batch, targets=replace(batch.targets, feature=torch.rand(96, 5)))
     out = task.losses(batch, 0)
     expected = {"colour", "eikonal", "depth", "sdf", "free_space"}
-    heads = {"semantics": "semantic", "feature_channels": "feature"}
+    heads = {"semantics": "semantic", "feature_channels": "feature", "points": "ppt"}
     expected |= {term for field, term in heads.items() if field in changes}
     assert set(out.terms) == expected | ({"surface_semantic", "surface_feature"} if "losses" in changes else set())
     assert all(math.isfinite(v) and v > 0 for v in values(out.terms).values())
@@ -188,13 +193,97 @@ def test_class_zero_counts_and_unlabelled_rays_do_not(room, small_ponder, labels
     assert semantic(task, scene, half) == pytest.approx(semantic(task, first, half[:24]), rel=1e-5)
 
 
-def test_class_codes_are_orthonormal_and_the_same_for_everyone():
-    codes = class_codes(5, 16)
-    torch.testing.assert_close(codes @ codes.T, torch.eye(5), atol=1e-6, rtol=0)
-    torch.manual_seed(7)
-    assert torch.equal(codes, class_codes(5, 16))
-    with pytest.raises(ValueError, match="FixedCodes.channels is 4, but 5 classes"):
-        class_codes(5, 4)
+UNION = LabelSet(
+    ("floor", "wall", "ceiling", "door"),
+    ((200, 0, 0), (0, 200, 0), (0, 0, 200), (9, 9, 9)),
+    (("inside", (0, 1, 2)), ("other", (2, 3))),
+)
+
+
+def of(condition: str, scene: Scene) -> Scene:
+    """A scene of a dataset, with labels that it can have."""
+    if condition == "other":
+        made = torch.where(scene.targets.label > 0, 3, 2)
+        targets = replace(scene.targets, label=made)
+        scene = replace(scene, targets=targets, labels=torch.where(scene.labels > 0, 3, 2))
+    return replace(scene, condition=condition)
+
+
+def test_rendered_classes_are_those_of_the_rays_dataset(room, small_ponder):
+    """As many labelled rays in each: the loss over both is the mean of what each has with its own classes alone."""
+    for losses in (RenderLossConfig(), RenderLossConfig(surface=1.0)):
+        task = replace(small_ponder, semantics=FixedCodes(4), losses=losses).build(UNION).eval()
+        scenes = [of("other", room(1)), of("inside", room(2))]
+        name = "surface_semantic" if losses.surface else "semantic"
+        both = values(task.losses(pack(*scenes), 0).terms)[name]
+        each = [values(task.losses(pack(s), 0).terms)[name] for s in scenes]
+        assert both == pytest.approx(sum(each) / 2, rel=1e-4) and each[0] > 0
+        free = [values(task.losses(pack(replace(s, condition="")), 0).terms)[name] for s in scenes]
+        assert all(f > e for f, e in zip(free, each, strict=True)), "more candidates, more loss"
+    seen = replace(scenes[0], views=looking())
+    scores = task.predict(pack(seen)).semantic
+    assert bool((scores[..., :2] == IMPOSSIBLE).all()) and bool((scores[..., 2:].abs() <= 1.001).all())
+
+
+def test_accuracy_of_rendered_classes(room, small_ponder, labels):
+    task = replace(small_ponder, semantics=FixedCodes(3)).build(labels).eval()
+    scene = room(1)
+    batch = pack(scene)
+    rays = clip_rays(batch.rays, task.grid(batch))
+    out = render(task.field, task.volume(batch), rays, task.config.render)
+    best = (out.semantic @ task.class_vectors.T).argmax(1)
+    label = torch.where(torch.arange(48) % 3 == 0, (best + 1) % 3, best)
+    label[1::3] = -1
+    measured = task.losses(pack(replace(scene, targets=replace(scene.targets, label=label))), 0)
+    assert float(measured.monitors["semantic_accuracy"]) == pytest.approx(0.5)
+    nothing = task.losses(pack(replace(scene, targets=replace(scene.targets, label=label * 0 - 1))), 0)
+    assert bool(nothing.monitors["semantic_accuracy"].isnan())
+    assert "semantic_accuracy" not in small_ponder.build(None).losses(batch, 0).monitors
+
+
+@pytest.mark.parametrize("head", [LanguageHeadConfig(FixedCodes(4)), LinearHeadConfig(), DecoupledHeadsConfig()])
+def test_classes_of_the_points_are_in_the_total(room, small_ponder, head):
+    """The loss that PPT adds, which the released code computes and leaves out (spec 9.1, number 4)."""
+    task = replace(small_ponder, points=0.5, points_head=head).build(UNION)
+    batch = pack(of("inside", room(1)), of("other", room(2)))
+    out = task.losses(batch, 0)
+    with torch.no_grad():
+        task.eval()
+        features = task.encoder(batch)
+        points = batch.points
+        feats = sample_at(features, points.xyz, points.scene)
+        scores = task.points_head(feats, points.scene, batch.conditions)
+        expected = 0.5 * F.cross_entropy(scores, batch.labels)
+        assert values(task.losses(batch, 0).terms)["ppt"] == pytest.approx(float(expected), rel=1e-5)
+    assert float(out.terms["ppt"].detach()) > 0
+    out.terms["ppt"].backward()
+    assert all(float(p.grad.abs().max()) > 0 for p in [*task.encoder.parameters(), *task.points_head.parameters()])
+    assert all(p.grad is None for p in task.field.parameters())
+    # Class 0 counts, unlabelled points do not, and without any labels the term is 0 and trains nothing.
+    half = replace(batch, labels=torch.where(torch.arange(1000) < 500, batch.labels * 0, -1))
+    first = pack(replace(of("inside", room(1)), labels=torch.zeros(500, dtype=torch.int64)))
+    assert values(task.losses(half, 0).terms)["ppt"] == pytest.approx(
+        values(task.losses(first, 0).terms)["ppt"], rel=1e-4
+    )
+    bare = task.losses(replace(batch, labels=None), 0).terms["ppt"]
+    task.zero_grad()
+    bare.backward()
+    assert float(bare.detach()) == 0 and all(float(p.grad.abs().max()) == 0 for p in task.points_head.parameters())
+    assert "ppt" not in small_ponder.build(UNION).losses(batch, 0).terms
+
+
+def test_facts_and_errors_of_points(small_ponder, labels):
+    both = replace(small_ponder, semantics=FixedCodes(3), points=1.0).build(labels)
+    expected = {
+        "class_vectors": "fixed orthonormal codes of 3",
+        "points_class_vectors": "fixed orthonormal codes of 64",
+    }
+    assert both.facts() == expected
+    assert small_ponder.build(labels).facts() == {}
+    with pytest.raises(ValueError, match="PonderConfig.points: the dataset has no labels of points"):
+        replace(small_ponder, points=1.0).build(None)
+    with pytest.raises(ValueError, match="points must not be negative, but is -1"):
+        replace(small_ponder, points=-1.0)
 
 
 def test_the_volume_fills_the_scene_along_each_axis(room, small_ponder):
@@ -298,8 +387,20 @@ def test_views_are_rendered_and_pictured(room, small_ponder, labels):
     assert set(metric.compute()) >= {"psnr", "depth_error", "psnr_mean_colour", "depth_error_median"}
     pictures = task.pictures(out, batch)
     assert [p.name for p in pictures] == ["view-0-truth", "view-0-rendered", "view-1-truth", "view-1-rendered"]
-    assert all(p.rgb.shape == (8, 30, 3) for p in pictures)
+    assert all(p.rgb.shape == (8, 40, 3) for p in pictures)
     assert torch.equal(pictures[0].rgb[:, :10], batch.views.rgb[0])
+    assert bool((pictures[0].rgb[:, 30:] == 90).all()), "views without labels: dark grey"
+    best = torch.tensor(labels.palette, dtype=torch.uint8)[out.semantic[0].argmax(-1)]
+    assert torch.equal(pictures[1].rgb[:, 30:], best)
+    classes = torch.randint(-1, 3, (2, 8, 10))
+    seen = replace(batch, views=replace(batch.views, labels=classes))
+    palette = torch.tensor([*labels.palette, (90, 90, 90)], dtype=torch.uint8)
+    assert torch.equal(task.pictures(out, seen)[2].rgb[:, 30:], palette[classes[1]])
+    metric.update(out, seen)
+    share = (out.semantic.argmax(-1) == classes)[classes >= 0].double().mean()
+    assert metric.compute()["semantic_accuracy"] == pytest.approx(float(share)) and "semantic_miou" in metric.compute()
+    plain = small_ponder.build(labels).eval()
+    assert all(p.rgb.shape == (8, 30, 3) for p in plain.pictures(plain.predict(seen), seen)), "without semantics"
 
 
 def test_the_size_of_a_chunk_changes_nothing(room, small_ponder):

@@ -69,6 +69,7 @@ def a_batch(scenes: int = 2, points: int = 400, rays: int = 24) -> Batch:
         bounds=torch.tensor([[[0.0, 0, 0], [3, 3, 3]]] * scenes),
         keys=torch.arange(scenes),
         sources=("a",) * scenes,
+        conditions=("a", "b")[:scenes],
         rays=Rays(torch.full((num, 3), 1.5), directions, torch.full((num,), 0.05), torch.full((num,), 9.0), scene),
         targets=RayTargets(random(num, 3), random(num) * 2, torch.arange(num) % 4 - 1, random(num, 5)),
     )
@@ -87,10 +88,11 @@ def test_a_step_waits_once_per_level(net, contrast, monkeypatch):
         render=RenderConfig(8, 4, 4),
         losses=RenderLossConfig(surface=0.5, contrast=contrast),
         semantics=FixedCodes(4),
+        points=1.0,
         feature_channels=5,
         render_every=2,
     )
-    task = config.build(LabelSet(("x", "y", "z"), ((0, 0, 0),) * 3))
+    task = config.build(LabelSet(("x", "y", "z"), ((0, 0, 0),) * 3, (("a", (0, 1)), ("b", (2, 1)))))
     task.train()
     batch = a_batch()
 
