@@ -174,8 +174,12 @@ def _kind(model: _Model, structure: Structure) -> str:
         return f"PPT-v1m2 of {backbone}"
     if _has(model.rest, "class_embedding"):
         return f"PPT-v1m1 of {backbone}"
-    inner = f"PPT of {backbone}" if model.prefix == "backbone.backbone." else backbone
-    return f"{'PG-v1m1' if _has(model.rest, 'bias_head.') else 'DefaultSegmentor'} of {inner}"
+    if model.prefix == "backbone.":
+        backbone, around = (f"PPT of {backbone}", "") if _TABLE in model.rest else (backbone, "DefaultSegmentor")
+    else:
+        backbone, around = f"PPT of {backbone}", "DefaultSegmentor"
+    around = "PG-v1m1" if _has(model.rest, "bias_head.") else around
+    return f"{around} of {backbone}" if around else backbone
 
 
 def _names(structure: Structure, rest: Mapping[str, Tensor], given: Sequence[str], where: str) -> tuple[str, ...]:

@@ -7,9 +7,9 @@ number, and the annealing function that OneCycleLR kept in its state before PyTo
 ``_Nothing`` here, which ignores what it is given.
 """
 
+import errno
 import hashlib
 import pickle
-import struct
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -110,7 +110,8 @@ def _check_archive(path: Path) -> None:
             raise EncoderFileError(f"{path}: no file of torch.save (it does not begin like a zip file)")
         try:
             entries = zipfile.ZipFile(file).infolist()
-        except (zipfile.BadZipFile, struct.error, ValueError, NotImplementedError, EOFError) as error:
+        except Exception as error:  # zipfile raises what it likes of damaged archives
+            _raise_unless_damage(error)
             raise EncoderFileError(
                 f"{path}: no intact file of torch.save ({error}); is its download complete?"
             ) from error
@@ -131,12 +132,15 @@ def _load(path: Path) -> Any:
             f"{path}: it holds code or is damaged ({_first_reason(error)}); code in a file is not run. If you trust "
             "where it is from, load it with PyTorch and save its state_dict by itself"
         ) from error
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        raise EncoderFileError(f"{path}: damaged ({error})") from error
     except Exception as error:  # whatever a damaged file makes the unpickler and the tensors run into
+        _raise_unless_damage(error)
         raise EncoderFileError(f"{path}: damaged ({type(error).__name__}: {_first_line(error)})") from error
+
+
+def _raise_unless_damage(error: Exception) -> None:
+    """Hand on what storage says; a place before the begin of a file (EINVAL) is one that a damaged file names."""
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+        raise error
 
 
 def _first_reason(error: Exception) -> str:

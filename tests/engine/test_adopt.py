@@ -97,7 +97,7 @@ def test_evaluate_and_predict(augment, files, tmp_path):
 @pytest.mark.parametrize(
     ("head", "condition", "changes", "message"),
     [
-        ("none", "ScanNet", {}, "DefaultSegmentor of SpUNet-v1m3 has no head that tells classes"),
+        ("none", "ScanNet", {}, "PPT of SpUNet-v1m3 has no head that tells classes"),
         ("final", "ScanNet", {}, "--condition ScanNet: unknown; DefaultSegmentor of SpUNet-v1m1 knows no conditions"),
         (
             "language",
