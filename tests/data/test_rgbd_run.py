@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from ponder3d import cli
+from ponder3d.data.rgbd_images import read_rgb
 from ponder3d.encoders.files import FILE_NAME, load_encoder
 from ponder3d.report.feature_pictures import write_feature_pictures
 
@@ -108,6 +108,6 @@ def test_features_of_images_are_made_and_rendered(root, tmp_path, capsys):
     assert len(rows) == 2 and all(0 < float(row.split(",")[place]) < 10 for row in rows)
     pictures = write_feature_pictures(run, views=(0,))[0]
     assert [path.name for path in pictures] == ["view-0-truth.png", "view-0-rendered.png"]
-    assert all(Image.open(path).size == (32, 24) for path in pictures)
+    assert all(read_rgb(path).shape == (24, 32, 3) for path in pictures)
     with pytest.raises(ValueError, match="no scene 5; its data have"):
         write_feature_pictures(run, scene=5)
