@@ -52,8 +52,6 @@ class RenderLossConfig(Config):
     rendered along it; in [0, 1]. It is what a perfectly sharp surface would render, for one sample per ray."""
 
     def __post_init__(self):
-        if self.feature_distance not in ("l1", "cosine"):
-            raise ValueError(f"RenderLossConfig.feature_distance must be l1 or cosine, not {self.feature_distance!r}")
         if not 0 <= self.surface <= 1:
             raise ValueError(f"RenderLossConfig.surface must be in [0, 1], not {self.surface}")
 

@@ -10,6 +10,7 @@ import torch
 
 from ponder3d.config import from_json, to_json
 from ponder3d.data.dataset import DataError, DatasetConfig, HeldOut, SceneDataset, scene_name
+from ponder3d.geometry import keyed
 from ponder3d.types import Batch, LabelSet, Scene, Views
 
 FAMILY = DatasetConfig
@@ -72,6 +73,25 @@ def test_scenes_are_valid_and_a_function_of_their_index(example):
         assert all(torch.equal(a, b) for a, b in zip(tensors(scene), tensors(other), strict=True))
     with pytest.raises(IndexError):
         data[len(data)]
+
+
+def test_views_have_names_that_tell_them_apart(example):
+    data, whole = example.build(), example.all_images().build()
+    every = {whole.view_names(i)[0]: set() for i in range(len(whole))} if len(whole) <= 64 else None
+    for index in indices(data):
+        recording, names = data.view_names(index)
+        for scene in (data[index], data.draw(index, keyed.generator(index))):
+            assert recording == (scene.recording or scene.source)
+            shown = () if scene.views is None else scene.views.names
+            assert scene.views is None or len(set(shown)) == len(shown) == len(scene.views.cameras)
+            assert set(shown) <= set(names)
+    if every is not None:
+        for i in range(len(whole)):
+            recording, names = whole.view_names(i)
+            shown = whole[i].views
+            assert set(names) == (set() if shown is None else set(shown.names))
+            every[recording] |= set(names)
+        assert all(set(data.view_names(i)[1]) <= every[data.view_names(i)[0]] for i in range(len(data)))
 
 
 def test_scenes_can_be_packed(example):

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from ponder3d import cli
+from ponder3d.data.rgbd_images import read_rgb
 from ponder3d.encoders.files import FILE_NAME, load_encoder
+from ponder3d.report.feature_pictures import write_feature_pictures
 
 LIST = "skipped-frames.txt"
 
@@ -86,3 +88,26 @@ def test_without_a_held_out_frame_a_run_does_not_start(root, tmp_path, capsys, h
 def test_an_option_out_of_range_is_named(root, tmp_path, capsys):
     assert train(root, tmp_path / "run", "--data.fused-share", "1.5") == 2
     assert "RGBDFolderConfig.fused_share must be above 0" in capsys.readouterr().err
+
+
+def test_features_of_images_are_made_and_rendered(root, tmp_path, capsys):
+    """From frames to maps to a run, as the docstring of the recipe says."""
+    maps, run = tmp_path / "maps", tmp_path / "run"
+    make = ["features", "smoke.pretrain_rgbd_folder", "--data.root", str(root), "--out", str(maps)]
+    train = ["train", "smoke.pretrain_rgbd_folder_features", "--data.root", str(root), "--out", str(run)]
+    train += ["--transforms.5.features.root", str(maps), "--steps", "2", "--validate-every", "0"]
+    assert cli.main([*make, "--channels", "7"]) == 0
+    said = capsys.readouterr().out
+    assert "9 images; maps of 3 x 4 x 7" in said and "9 maps made, of 7 channels" in said
+    assert cli.main(train) == 2
+    assert "of 7 channels, and the task renders one of 32; set --task.feature-channels 7" in capsys.readouterr().err
+    assert not run.exists(), "the name of a run is not taken by one that cannot start"
+    assert cli.main([*train, "--task.feature-channels", "7"]) == 0
+    header, *rows = (run / "train.csv").read_text().splitlines()
+    place = header.split(",").index("feature")
+    assert len(rows) == 2 and all(0 < float(row.split(",")[place]) < 10 for row in rows)
+    pictures = write_feature_pictures(run, views=(0,))[0]
+    assert [path.name for path in pictures] == ["view-0-truth.png", "view-0-rendered.png"]
+    assert all(read_rgb(path).shape == (24, 32, 3) for path in pictures)
+    with pytest.raises(ValueError, match="no scene 5; its data have"):
+        write_feature_pictures(run, scene=5)

@@ -1,9 +1,13 @@
+from dataclasses import dataclass, replace
+
 import pytest
 from segmenting import semseg_run
-from tiny_runs import final_state, plain_run
+from tiny_runs import final_state, plain_run, ponder_run
 
 from ponder3d.data import loader
+from ponder3d.data.image_features import FeatureMaps
 from ponder3d.data.mix import mix_pairs
+from ponder3d.data.transforms import PickRays
 from ponder3d.engine.evaluate import load_task
 from ponder3d.engine.experiment import first_difference
 from ponder3d.engine.loop import train
@@ -47,3 +51,29 @@ def test_a_run_that_mixes(tmp_path, monkeypatch):
     # The class of a point is told from its colour, and the loss is a mean over points: all is as it was.
     assert float((one - other).abs().max()) < 1e-5
     assert load_task(tmp_path / "mixed")[1] == mixed
+
+
+def test_features_that_do_not_fit_the_task_are_refused_before_anything_is_done(tmp_path):
+    run = ponder_run(workers=0)
+    rays = PickRays(2, 8, features=Numbers())
+    made = replace(run, transforms=(*run.transforms[:-1], rays), task=replace(run.task, feature_channels=3))
+    with pytest.raises(ValueError, match=r"of 5 channels, .* one of 3; set --task\.feature-channels 5"):
+        train(made, tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+    train(replace(made, steps=1, task=replace(made.task, feature_channels=5)), tmp_path / "run", quiet=True)
+    header, row = (tmp_path / "run" / "train.csv").read_text().splitlines()
+    assert dict(zip(header.split(","), row.split(","), strict=True))["feature"] != "0"
+
+
+@dataclass(frozen=True)
+class Numbers(FeatureMaps):
+    """Features that need no files."""
+
+    def num_channels(self):
+        return 5
+
+    def check(self, dataset):
+        assert len(dataset)
+
+    def look_up(self, scene, uv, view):
+        return uv[:, :1].expand(-1, 5)

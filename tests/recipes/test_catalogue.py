@@ -66,7 +66,8 @@ def test_training_and_evaluation_share_no_scene(name):
         assert experiment.data.held_out().first >= experiment.data.first + experiment.data.num_rooms
 
 
-@pytest.mark.parametrize("name", [name for name in SMOKE if "rgbd_folder" not in name])
+# Those that read frames or maps of features from a directory run in tests/data/test_rgbd_run.py.
+@pytest.mark.parametrize("name", [name for name in SMOKE if "rgbd_folder" not in name and "features" not in name])
 def test_a_smoke_recipe_trains(name, tmp_path, on_small_data):
     experiment = on_small_data(RECIPES[name](), name)
     result = train(experiment, tmp_path / "run", quiet=True)

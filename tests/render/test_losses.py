@@ -190,3 +190,38 @@ def test_rays_without_an_end_in_the_volume_have_no_surface_term(t):
     _, feature = heads([[0.0]], [[0.2, 0.2], [9.0, 9.0]])
     terms = losses.surface_losses(torch.ones(2, 2), feature, rays, targets, replace(ONES, surface=1.0), torch.eye(2))
     assert float(terms["surface_feature"]) == pytest.approx(0.2) and float(terms["surface_semantic"]) == 0
+
+
+def test_features_by_their_direction(device):
+    """Cosines 1 / sqrt(2), with any length of either; a ray without a feature has none."""
+    out, rays, targets = two_rays()
+    out = replace(out, feature=torch.tensor([[30.0, 30.0], [0.0, 0.0]]))
+    config = replace(ONES, feature=2.0, feature_distance="cosine")
+    for length in (0.01, 1.0, 500.0):
+        given = replace(targets, feature=torch.tensor([[0.0, length], [length, 0.0]]))
+        found = render_losses(*to_device((out, rays, given), device), config)["feature"]
+        assert float(found) == pytest.approx(2 * ((1 - 0.5**0.5) + 1) / 2, abs=1e-4)
+        assert "feature" in render_losses(out, rays, given, ONES)
+    # No direction, no target.
+    given = replace(targets, feature=torch.tensor([[0.0, 2.0], [0.0, 0.0]]))
+    assert float(render_losses(out, rays, given, config)["feature"]) == pytest.approx(2 * (1 - 0.5**0.5), abs=1e-4)
+
+
+@pytest.mark.parametrize("distance", ["l1", "cosine"])
+@pytest.mark.parametrize("unknown", [math.nan, math.inf, -math.inf])
+def test_a_ray_without_a_usable_feature_does_not_count(distance, unknown):
+    out, rays, targets = two_rays()
+    feature = torch.tensor([[1.0, 2.0], [3.0, 1.0]], requires_grad=True)
+    config = replace(ONES, feature_distance=distance)
+
+    def loss(target: list[list[float]]) -> torch.Tensor:
+        made = replace(out, feature=feature)
+        return render_losses(made, rays, replace(targets, feature=torch.tensor(target)), config)["feature"]
+
+    found = loss([[2.0, 2.0], [1.0, unknown]])
+    expected = 0.5 if distance == "l1" else 1 - 6 / (5 * 8) ** 0.5
+    assert float(found.detach()) == pytest.approx(expected, abs=1e-4)
+    gradient = torch.autograd.grad(found, feature)[0]
+    assert bool(torch.isfinite(gradient).all()) and gradient[1].tolist() == [0, 0]
+    none = loss([[unknown, 0.0], [1.0, unknown]])
+    assert float(none.detach()) == 0 and torch.autograd.grad(none, feature)[0].abs().sum() == 0
