@@ -102,6 +102,7 @@ def predict(
         "left_out": list(looks.left_out),
         "probabilities": probabilities,
         "data": essence(data),
+        **looks.task.facts(),
     }
     files = _Files(folder, record, formats, labels, dataset.benchmark_ids)
     skipped = SkippedFrames(Path(run) / SKIPPED_FRAMES)

@@ -2,6 +2,7 @@
 
 import errno
 import itertools
+import json
 import os
 import signal
 import types
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_runs import (
+    Plain,
     PlainConfig,
     PlainEncoder,
     PlainEncoderConfig,
@@ -607,3 +609,15 @@ def test_a_task_is_prepared_once_with_transformed_scenes(tmp_path):
     train(experiment, tmp_path / "again")
     assert log.read_text().splitlines() == lines * 2, "the same scenes for every run"
     assert not differences(final_state(tmp_path / "run"), final_state(tmp_path / "again"))
+
+
+def test_results_name_what_the_task_says(tmp_path, monkeypatch):
+    fact = {"class_vectors": "a model of words"}
+    train(plain_run(steps=2, save_every=1), tmp_path / "plain", quiet=True)
+    monkeypatch.setattr(Plain, "facts", lambda self: fact)
+    train(plain_run(steps=2, save_every=1), tmp_path / "named", quiet=True)
+    for name, expected in (("plain", {}), ("named", fact)):
+        assert set(read_card(tmp_path / name)["card"].items()) >= set(expected.items())
+        assert ("class_vectors" in read_card(tmp_path / name)["card"]) == bool(expected)
+    evaluate(tmp_path / "named", quiet=True)
+    assert json.loads((tmp_path / "named" / "evaluation.json").read_text())["class_vectors"] == "a model of words"
