@@ -34,7 +34,7 @@ from ponder3d.engine.checkpoint import CheckpointError, CheckpointStore
 from ponder3d.engine.evaluate import evaluate_scenes
 from ponder3d.engine.experiment import Experiment, first_difference
 from ponder3d.engine.log import SKIPPED_FRAMES, Progress, Report, SkippedFrames, TableLog, TensorBoard
-from ponder3d.engine.optim import gradient_norm, lr_factor, set_lr, step_unless
+from ponder3d.engine.optim import gradient_norm, step_unless
 from ponder3d.engine.runner import Runner
 from ponder3d.engine.sampler import StepSampler
 from ponder3d.geometry import keyed
@@ -262,7 +262,7 @@ class _Run:
         bad = decision[0]
         if e.optim.clip:
             torch.nn.utils.clip_grads_with_norm_(self.task.parameters(), e.optim.clip, norm)
-        set_lr(self.optimizer, e.optim.lr * lr_factor(step, e.steps, e.optim.warmup, e.optim.final))
+        e.optim.set(self.optimizer, step, e.steps)
         step_unless(bad, self.optimizer, self.wrapped_optimizer)
         # Running statistics have already seen the batch; a bad one is taken back.
         for buffer, value in before:
@@ -359,7 +359,7 @@ class _Run:
         e = self.experiment
         means = _means(ranks)
         rate = e.batch_size * sums.steps / sums.seconds
-        lr = e.optim.lr * lr_factor(self.position - 1, e.steps, e.optim.warmup, e.optim.final)
+        lr = e.optim.lr * e.optim.factor(self.position - 1, e.steps)
         figures = {**means, "lr": lr, "scenes_per_second": rate, "skipped_steps": float(self.skipped)}
         self.train_log.write(self.position, figures)
         self.board.write(self.position, figures, "train")

@@ -9,20 +9,25 @@ import torch
 from torch import nn
 
 from ponder3d.config import Config
+from ponder3d.encoders.norms import PromptNorm
 
 
 @dataclass(frozen=True)
 class OptimConfig(Config):
-    """Choices of the optimiser. The schedule warms up linearly and then follows half a cosine down."""
+    """Choices of the optimiser and of its schedule."""
 
     name: Literal["adamw", "sgd"] = "adamw"
-    """``sgd`` has Nesterov momentum 0.9."""
+    """``sgd`` has Nesterov momentum 0.9 (but see ``one_cycle``)."""
+    schedule: Literal["cosine", "one_cycle", "poly"] = "cosine"
+    """``cosine`` rises linearly from 0 and falls along half a cosine. ``one_cycle`` (Smith and Topin 2018, as PyTorch
+    has it) rises from a tenth of the peak along half a cosine too, while the momentum of ``sgd`` goes from 0.95 to 0.85
+    and back. ``poly`` falls as (1 - progress)^0.9, without warm-up."""
     lr: float = 2e-3
     """Peak learning rate."""
     encoder_lr_scale: float = 1.0
     """Factor on the learning rate of the encoder, e.g. below 1 when it is pre-trained."""
     weight_decay: float = 0.01
-    """Not applied to vectors and scalars (biases, norms, sharpness)."""
+    """Not applied to vectors and scalars (biases, norms, prompts, sharpness)."""
     warmup: float = 0.05
     """Share of the steps over which the rate rises."""
     final: float = 0.01
@@ -33,10 +38,12 @@ class OptimConfig(Config):
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
         """An optimiser over the trainable parameters; those under ``encoder.`` form groups of their own."""
         groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        stacked = _stacked_vectors(model)
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
                 in_encoder = "encoder" in name.split(".")
-                groups.setdefault((in_encoder, parameter.ndim > 1), []).append(parameter)
+                decays = parameter.ndim > 1 and id(parameter) not in stacked
+                groups.setdefault((in_encoder, decays), []).append(parameter)
         params = [
             {
                 "params": members,
@@ -48,6 +55,47 @@ class OptimConfig(Config):
         if self.name == "sgd":
             return torch.optim.SGD(params, lr=self.lr, momentum=0.9, nesterov=True, fused=True)
         return torch.optim.AdamW(params, lr=self.lr, fused=True)
+
+    def factor(self, step: int, steps: int) -> float:
+        """Share of the peak learning rate at a step in [0, steps)."""
+        if self.schedule == "poly":
+            return (1 - step / steps) ** 0.9
+        if self.schedule == "one_cycle":
+            return _between(_CYCLE_START, 1.0, self.final, *self._cycle(step, steps))
+        return lr_factor(step, steps, self.warmup, self.final)
+
+    def set(self, optimizer: torch.optim.Optimizer, step: int, steps: int) -> None:
+        """Give every group its learning rate, and momentum, of a step in [0, steps)."""
+        set_lr(optimizer, self.lr * self.factor(step, steps))
+        if self.schedule == "one_cycle" and self.name == "sgd":
+            momentum = _between(0.95, 0.85, 0.95, *self._cycle(step, steps))
+            for group in optimizer.param_groups:
+                group["momentum"] = momentum
+
+    def _cycle(self, step: int, steps: int) -> tuple[float, float]:
+        """How far a step is on the way up, and on the way down, each in [0, 1]."""
+        top = max(self.warmup * steps - 1, 0.0)
+        if step <= top:
+            return (step / top if top else 1.0), 0.0
+        return 1.0, min((step - top) / max(steps - 1 - top, 1e-9), 1.0)
+
+
+_CYCLE_START = 0.1
+"""Where a cycle's learning rate starts, as a share of its peak (``div_factor`` 10 of PonderV2's recipes)."""
+
+
+def _between(start: float, top: float, end: float, up: float, down: float) -> float:
+    """Along half a cosine from ``start`` to ``top``, and along another to ``end``."""
+    if down:
+        return end + (top - end) * 0.5 * (1 + math.cos(math.pi * down))
+    return top + (start - top) * 0.5 * (1 + math.cos(math.pi * up))
+
+
+def _stacked_vectors(model: nn.Module) -> set[int]:
+    """Ids of the parameters that are one vector per condition, in a matrix."""
+    rows = [p for m in model.modules() if isinstance(m, PromptNorm) for p in (m.weight, m.bias)]
+    rows += [m.weight for m in model.modules() if isinstance(m, nn.Embedding)]
+    return {id(parameter) for parameter in rows}
 
 
 def lr_factor(step: int, steps: int, warmup: float, final: float) -> float:

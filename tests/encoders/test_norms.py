@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ponder3d.encoders.norms import Prompted, PromptNormConfig, rows_of
+from ponder3d.encoders.norms import Prompted, PromptNormConfig, _Members, _normalised, rows_of
 from ponder3d.encoders.sparse_unet import SparseUNetConfig
 from ponder3d.sparse.tensor import sparse_tensor
 from ponder3d.types import Batch, Scene
@@ -91,30 +91,51 @@ def test_shared_statistics(conditions):
     torch.testing.assert_close(evaluated, by_running * (1 + scale[of_row]) + shift[of_row], atol=1e-5, rtol=1e-5)
 
 
+WAYS = ("spans", "members")
+
+
+def way_of(kind, x, conditions):
+    """How rows are summed up on a CPU, or as on a GPU."""
+    if kind == "spans":
+        return Prompted(conditions, 3, None, torch.device("cpu")).by_condition(x)
+    return _Members(F.one_hot(torch.tensor(conditions)[x.coords[:, 0]], 3).float())
+
+
+@pytest.mark.parametrize("kind", WAYS)
 @pytest.mark.parametrize("decouple", [True, False])
-def test_gradients_of_a_mixed_batch(decouple):
+@pytest.mark.parametrize("conditions", [(0, 1, 2), (2, 0, 2)])
+@pytest.mark.parametrize("training", [True, False])
+def test_gradients_of_a_mixed_batch(decouple, kind, conditions, training):
     """Against those of the same written with PyTorch's own operations, in double precision."""
     norm = built(replace(CONFIG, decouple=decouple)).double()
+    norm.running_mean.normal_()
     x = rows((9, 1, 6), double=True)
-    members = F.one_hot(torch.tensor([0, 1, 2])[x.coords[:, 0]], 3).double()
+    members = F.one_hot(torch.tensor(conditions)[x.coords[:, 0]], 3).double()
     grouped = members if decouple else torch.ones_like(members[:, :1])
     feats = x.feats.clone().requires_grad_()
     scale, shift = (torch.randn(3, 5, dtype=torch.float64).requires_grad_() for _ in range(2))
 
     def plainly():
         counts = grouped.sum(0)[:, None]
-        mean = torch.where(counts > 1, grouped.T @ feats / counts, norm.running_mean)
+        mean = torch.where((counts > 1) & training, grouped.T @ feats / counts.clamp(min=1), norm.running_mean)
         centred = feats - grouped @ mean
-        var = torch.where(counts > 1, grouped.T @ centred.square() / counts, norm.running_var)
+        var = torch.where((counts > 1) & training, grouped.T @ centred.square() / counts.clamp(min=1), norm.running_var)
         return centred / (grouped @ (var + 1e-3)).sqrt() * (members @ scale) + members @ shift
 
-    from ponder3d.encoders.norms import _grouped_norm  # noqa: PLC0415
-
-    ours = _grouped_norm(feats, scale, shift, members, grouped, norm.running_mean, norm.running_var, 1e-3)[0]
+    way = way_of(kind, x, conditions)
+    ours = _normalised(feats, scale, shift, way, norm.running_mean, norm.running_var, 1e-3, training)[0]
     torch.testing.assert_close(ours, plainly())
     weights = torch.randn_like(ours)
     expected = torch.autograd.grad((plainly() * weights).sum(), (feats, scale, shift))
     torch.testing.assert_close(torch.autograd.grad((ours * weights).sum(), (feats, scale, shift)), expected)
+
+
+def test_both_ways_of_summing_agree_in_evaluation_too():
+    norm, x, prompts = built().eval(), rows((9, 0, 6)), torch.randn(3, 6)
+    prompted = Prompted((0, 1, 2), 3, prompts, torch.device("cpu"))
+    by_spans = norm(x, prompted)
+    prompted.by_condition = lambda x: way_of("members", x, (0, 1, 2))
+    torch.testing.assert_close(norm(x, prompted), by_spans)
 
 
 def scene(condition, key, num=80):

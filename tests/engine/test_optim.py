@@ -7,6 +7,8 @@ import torch
 from tiny_runs import ponder_run
 from torch import nn
 
+from ponder3d.encoders.norms import PromptNormConfig
+from ponder3d.encoders.sparse_unet import SparseUNetConfig
 from ponder3d.engine.optim import OptimConfig, gradient_norm, lr_factor, set_lr, step_unless
 
 
@@ -143,3 +145,37 @@ def test_the_first_step_of_sgd_is_that_of_pytorch():
         step_unless(torch.tensor(False), optimizer, optimizer)
         other.step()
         assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+
+
+def test_one_cycle_is_pytorchs():
+    """Rate and momentum, step by step, of SGD with PonderV2's choices: 5 % of the steps up, from 1/10, down to 1e-5."""
+    model = nn.Linear(2, 2)
+    config = OptimConfig(name="sgd", schedule="one_cycle", lr=0.05, final=1e-5)
+    optimizer, theirs = config.build(model), torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(
+        theirs, 0.05, total_steps=200, pct_start=0.05, div_factor=10, final_div_factor=1e4
+    )
+    for step in range(200):
+        config.set(optimizer, step, 200)
+        expected = theirs.param_groups[0]
+        for group in optimizer.param_groups:
+            assert group["lr"] == pytest.approx(expected["lr"], rel=1e-9, abs=1e-15), step
+            assert group["momentum"] == pytest.approx(expected["momentum"], rel=1e-9), step
+        theirs.step()
+        if step < 199:
+            cycle.step()
+
+
+def test_poly():
+    config = OptimConfig(schedule="poly", lr=0.1)
+    assert [config.factor(step, 4) for step in range(4)] == pytest.approx([1, 0.75**0.9, 0.5**0.9, 0.25**0.9])
+
+
+def test_rows_of_conditions_do_not_decay():
+    """Scale and shift of a norm by condition, and prompts, are vectors; what maps prompts to them is a matrix."""
+    norm = PromptNormConfig(("a", "b"), prompt_channels=3)
+    encoder = SparseUNetConfig(stem_channels=4, channels=(4, 4), blocks=(1, 1), norm=norm).build()
+    groups = groups_by_name(encoder, OptimConfig(weight_decay=0.3).build(encoder))
+    decay = {name: group["weight_decay"] for name, group in groups.items()}
+    assert decay["prompts.weight"] == decay["stem.norm.weight"] == decay["stem.norm.bias"] == 0
+    assert decay["stem.norm.modulation.weight"] == decay["stem.conv.weight"] == 0.3

@@ -41,6 +41,9 @@ class PreparedConfig(DatasetConfig):
     """``train``, ``val`` or ``test``."""
     held_out_split: str = "val"
     """The split to evaluate on."""
+    fold: str = ""
+    """Hold out the scenes whose names begin so, such as ``Area_3`` of S3DIS, and train on all others, whatever split
+    they were prepared as; empty: the splits as they are."""
     classes: str = ""
     """Which of the dataset's choices of classes, such as ``scannet200``; empty: the first."""
     views: int = 5
@@ -126,7 +129,10 @@ class PreparedScenes(SceneDataset):
         if not entries:
             why = f" ({len(skipped)} are left out, such as {skipped[0]})" if skipped else ""
             splits = sorted({scene.split for scene in manifest.scenes})
-            raise DataError(f"{config.root}: no scene in split {config.split!r}{why}; there are {', '.join(splits)}")
+            of_fold = f" of fold {config.fold!r}" if config.fold else ""
+            raise DataError(
+                f"{config.root}: no scene in split {config.split!r}{of_fold}{why}; there are {', '.join(splits)}"
+            )
         self._entries, self.skipped = entries, tuple(skipped)
         blocks = _lengths([entry.file for entry in entries])
         if 0 < config.mix_shards < len(blocks) < len(entries):
@@ -169,7 +175,7 @@ class PreparedScenes(SceneDataset):
     def _listed(self, manifest: Manifest) -> list[SceneEntry]:
         """The scenes of the split, those that the list names if there is one."""
         config = self.config
-        found = {scene.name: scene for scene in manifest.scenes if scene.split == config.split}
+        found = {scene.name: scene for scene in manifest.scenes if self._is_ours(scene)}
         if not config.scenes:
             return list(found.values())
         left_out = {problem.scene for problem in manifest.problems}
@@ -178,6 +184,12 @@ class PreparedScenes(SceneDataset):
             if name not in found and name not in left_out:
                 raise DataError(f"{config.scenes}: {config.root} has no scene {name} in split {config.split!r}")
         return [scene for name, scene in found.items() if name in set(names)]
+
+    def _is_ours(self, scene: SceneEntry) -> bool:
+        config = self.config
+        if not config.fold:
+            return scene.split == config.split
+        return scene.name.startswith(config.fold) == (config.split == config.held_out_split)
 
     def _usable(self, manifest: Manifest, entries: list[SceneEntry]) -> tuple[list[SceneEntry], list[str]]:
         """The scenes that can be used, and what is left out."""

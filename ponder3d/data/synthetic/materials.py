@@ -70,9 +70,18 @@ USES = {
 """What the furniture asks for by name."""
 
 
-def draw_palette(rng: np.random.Generator, num_colours: int = 9) -> Float[np.ndarray, "C 3"]:
-    """The sRGB colours of one room: neutrals, browns, muted and a few strong colours."""
-    kind = rng.choice(4, num_colours, p=[0.38, 0.32, 0.24, 0.06])
+STYLES = {
+    "mixed": (0.38, 0.32, 0.24, 0.06),
+    "warm": (0.1, 0.75, 0.1, 0.05),
+    "cool": (0.75, 0.02, 0.2, 0.03),
+    "bright": (0.15, 0.05, 0.4, 0.4),
+}
+"""Styles of rooms: how likely each of their colours is neutral, brown, muted or strong."""
+
+
+def draw_palette(rng: np.random.Generator, style: str = "mixed", num_colours: int = 9) -> Float[np.ndarray, "C 3"]:
+    """The sRGB colours of one room: neutrals, browns, muted and a few strong colours, as its style has them."""
+    kind = rng.choice(4, num_colours, p=STYLES[style])
     hue = np.where(kind == 1, rng.uniform(0.03, 0.13, num_colours), rng.uniform(0, 1, num_colours))
     low = np.array([0.0, 0.25, 0.15, 0.45])[kind]
     high = np.array([0.08, 0.65, 0.45, 0.8])[kind]

@@ -21,9 +21,9 @@ T = TypeVar("T")
 class Draw:
     """The random choices of one room: numbers, and materials in the room's own colours."""
 
-    def __init__(self, rng: np.random.Generator):
+    def __init__(self, rng: np.random.Generator, style: str = "mixed"):
         self.rng = rng
-        self.palette = draw_palette(rng)
+        self.palette = draw_palette(rng, style)
 
     def uniform(self, low: float, high: float) -> float:
         """A number between two others."""

@@ -40,8 +40,37 @@ _GROUPS = {
 GROUPED_LABELS = LabelSet(names=tuple(_GROUPS), palette=tuple(colour for colour, _ in _GROUPS.values()))
 """The same rooms in the twelve groups that the 13-class NYUv2 split makes of them (its "books" are furniture here)."""
 
-GROUP_OF = tuple(next(row for row, (_, members) in enumerate(_GROUPS.values()) if name in members) for name in _CLASSES)
-"""Row of ``GROUPED_LABELS`` for each row of ``ROOMS_LABELS``."""
+_SPACES = {
+    "ceiling": ((225, 225, 225), ("ceiling",)),
+    "floor": ((152, 223, 138), ("floor",)),
+    "wall": ((174, 199, 232), ("wall",)),
+    "window": ((197, 176, 213), ("window",)),
+    "door": ((214, 39, 40), ("door",)),
+    "table": ((255, 152, 150), ("table", "coffee table", "desk", "counter")),
+    "chair": ((188, 189, 34), ("chair", "armchair", "stool", "bench")),
+    "sofa": ((140, 86, 75), ("sofa",)),
+    "bookcase": ((148, 103, 189), ("bookshelf", "wardrobe", "cabinet")),
+    "board": ((60, 60, 220), ("picture", "mirror", "television", "monitor")),
+}  # fmt: skip
+
+_CLUTTER = (90, 90, 90)
+
+SPACES_LABELS = LabelSet(names=(*_SPACES, "clutter"), palette=(*(colour for colour, _ in _SPACES.values()), _CLUTTER))
+"""The same rooms as S3DIS would label them: the building, five kinds of furniture, and all else is clutter."""
+
+
+def _rows(groups: dict[str, tuple[tuple[int, int, int], tuple[str, ...]]]) -> tuple[int, ...]:
+    """Row of the group of each class; those in no group get the row after the last."""
+    members = [names for _, names in groups.values()]
+    return tuple(next((i for i, names in enumerate(members) if name in names), len(members)) for name in _CLASSES)
+
+
+LABELS_OF = {
+    "all": (ROOMS_LABELS, tuple(range(len(_CLASSES)))),
+    "grouped": (GROUPED_LABELS, _rows(_GROUPS)),
+    "spaces": (SPACES_LABELS, _rows(_SPACES)),
+}
+"""Choices of classes: the label set, and its row for each row of ``ROOMS_LABELS``."""
 
 STRUCTURE = ("wall", "floor", "ceiling")
 """Classes without instances: their points and pixels have instance -1 and there is no box for them."""

@@ -19,10 +19,12 @@ from ponder3d.config import fingerprint, incidental
 from ponder3d.data.dataset import DataError, DatasetConfig, SceneDataset
 from ponder3d.data.synthetic.filming import PackedRoom, film, furnished_room
 from ponder3d.data.synthetic.groups import ROOM_TYPES
+from ponder3d.data.synthetic.materials import STYLES
 from ponder3d.data.synthetic.pieces import Draw
-from ponder3d.data.synthetic.room_classes import GROUP_OF
 from ponder3d.data.synthetic.room_classes import GROUPED_LABELS as GROUPED_LABELS
+from ponder3d.data.synthetic.room_classes import LABELS_OF
 from ponder3d.data.synthetic.room_classes import ROOMS_LABELS as ROOMS_LABELS
+from ponder3d.data.synthetic.room_classes import SPACES_LABELS as SPACES_LABELS
 from ponder3d.data.synthetic.room_classes import STRUCTURE as STRUCTURE
 from ponder3d.data.synthetic.sensor import SensorConfig
 from ponder3d.data.synthetic.walk import walk
@@ -56,8 +58,11 @@ class RoomsConfig(DatasetConfig):
     """Height and width."""
     room_types: tuple[str, ...] = ROOM_TYPES
     """Types to draw from."""
-    classes: Literal["all", "grouped"] = "all"
-    """``all``: the 37 of ``ROOMS_LABELS``. ``grouped``: the 12 of ``GROUPED_LABELS``."""
+    style: Literal["mixed", "warm", "cool", "bright"] = "mixed"
+    """Which colours rooms have."""
+    classes: Literal["all", "grouped", "spaces"] = "all"
+    """``all``: the 37 of ``ROOMS_LABELS``. ``grouped``: the 12 of ``GROUPED_LABELS``. ``spaces``: the 11 of
+    ``SPACES_LABELS``."""
     cloud_spacing: float = 0.02
     """The cloud has one point per voxel of this side, in metres."""
     max_points: int = 100_000
@@ -85,8 +90,11 @@ class RoomsConfig(DatasetConfig):
             raise ValueError(
                 f"RoomsConfig.image_size must be (height, width) of at least 8 pixels, it is {self.image_size}"
             )
-        if self.classes not in ("all", "grouped"):
-            raise ValueError(f"RoomsConfig.classes must be 'all' or 'grouped', it is {self.classes!r}")
+        for name, allowed in (("classes", LABELS_OF), ("style", STYLES)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"RoomsConfig.{name} must be one of {', '.join(allowed)}, it is {getattr(self, name)!r}"
+                )
         if not self.cloud_spacing > 0:
             raise ValueError(f"RoomsConfig.cloud_spacing must be positive, it is {self.cloud_spacing}")
         unknown = [kind for kind in self.room_types if kind not in ROOM_TYPES]
@@ -107,7 +115,7 @@ class Rooms(SceneDataset):
 
     def __init__(self, config: RoomsConfig):
         self.config = config
-        self.labels = ROOMS_LABELS if config.classes == "all" else GROUPED_LABELS
+        self.labels = LABELS_OF[config.classes][0]
 
     def __len__(self) -> int:
         return self.config.num_rooms
@@ -214,8 +222,7 @@ def _scene(packed: PackedRoom, config: RoomsConfig, index: int) -> Scene:
     normal = packed.point_normal.astype(np.float32)
     normal /= np.sqrt((normal * normal).sum(1, keepdims=True))
     # One row more than there are classes: -1 stays -1.
-    rows = torch.arange(len(ROOMS_LABELS)) if config.classes == "all" else torch.tensor(GROUP_OF)
-    rows = torch.cat([rows, torch.tensor([-1])])
+    rows = torch.tensor([*LABELS_OF[config.classes][1], -1])
     cameras = Cameras(
         intrinsics=torch.from_numpy(packed.intrinsics),
         world_from_cam=torch.from_numpy(packed.world_from_cam),
@@ -249,7 +256,7 @@ def make_room(config: RoomsConfig, number: int) -> PackedRoom:
     """Furnish, film and fuse one room; ``number`` counts from 0, not from ``config.first``."""
     # One stream for each stage: how many numbers one of them draws does not change the others.
     rngs = [np.random.Generator(np.random.PCG64(derive(config.seed, number, stage))) for stage in range(4)]
-    room = furnished_room(Draw(rngs[0]), config.room_types)
+    room = furnished_room(Draw(rngs[0], config.style), config.room_types)
     lens = walk(Draw(rngs[1]), room.plan, room.placed, config.num_views, config.image_size)
     return film(
         room, lens, config.sensor, config.num_fused_views, config.cloud_spacing, config.max_points, rngs[2], rngs[3]

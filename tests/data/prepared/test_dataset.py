@@ -140,6 +140,15 @@ def test_a_list_of_scenes(root, tmp_path):
             config.build()
 
 
+def test_a_fold_of_names_replaces_the_splits(root):
+    config = PreparedConfig(root=str(root), fold="room_1")
+    train, held_out = config.build(), config.held_out().build()
+    assert [name(train[i]) for i in range(len(train))] == ["room_0", "room_2", "room_3", "room_4"]
+    assert [name(held_out[i]) for i in range(len(held_out))] == ["room_1"]
+    with pytest.raises(DataError, match="no scene in split 'val' of fold 'Area_7'"):
+        replace(config, fold="Area_7").held_out().build()
+
+
 def skipping(root: Path, *entries: tuple[str, str], path: Path | None = None):
     write_skip_list(path or root / "skip.tsv", [Problem(scene, frame, "pose", "off") for scene, frame in entries])
 

@@ -12,6 +12,8 @@ from torch import Tensor
 from ponder3d.config import from_json, to_json
 from ponder3d.data.dataset import DataError
 from ponder3d.data.synthetic import rooms
+from ponder3d.data.synthetic.materials import draw_palette
+from ponder3d.data.synthetic.room_classes import LABELS_OF, SPACES_LABELS
 from ponder3d.data.synthetic.rooms import (
     ROOMS_LABELS,
     STRUCTURE,
@@ -351,3 +353,27 @@ def test_the_palette_tells_classes_apart():
     palette = np.array(ROOMS_LABELS.palette)
     apart = np.abs(palette[:, None] - palette).sum(-1) + 999 * np.eye(len(palette))
     assert apart.min() >= 30
+
+
+def test_the_classes_of_spaces():
+    """Every class has its group, or is clutter; the same room, labelled three ways."""
+    small = RoomsConfig(num_rooms=1, num_views=3, num_fused_views=2, image_size=(24, 32), cloud_spacing=0.1)
+    fine, spaces = small.build()[0], replace(small, classes="spaces").build()[0]
+    assert SPACES_LABELS.names[-1] == "clutter"
+    expected = {"desk": "table", "stool": "chair", "wardrobe": "bookcase", "bed": "clutter", "wall": "wall"}
+    rows = {name: LABELS_OF["spaces"][1][ROOMS_LABELS.names.index(name)] for name in ROOMS_LABELS.names}
+    assert {name: SPACES_LABELS.names[rows[name]] for name in expected} == expected
+    table = torch.tensor([*rows.values(), -1])
+    assert torch.equal(spaces.labels, table[fine.labels]) and torch.equal(spaces.xyz, fine.xyz)
+    assert torch.equal(spaces.views.labels.long(), table[fine.views.labels.long()])
+
+
+def test_styles_differ_in_colour():
+    """Cool rooms have hardly any saturated colours, bright ones many; the default draws what it always drew."""
+
+    def saturation(style):
+        palettes = [draw_palette(np.random.default_rng(i), style) for i in range(40)]
+        return np.mean([(p.max(1) - p.min(1)) / p.max(1) for p in palettes])
+
+    assert saturation("cool") < 0.6 * saturation("mixed") < 0.6 * saturation("bright")
+    assert np.array_equal(draw_palette(np.random.default_rng(3)), draw_palette(np.random.default_rng(3), "mixed"))
