@@ -1,6 +1,6 @@
 """Released segmentation models as runs: what was trained elsewhere is evaluated and predicted with like one's own."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +14,10 @@ from ponder3d.encoders.released import Released
 from ponder3d.encoders.released_heads import DecoupledHead, Head, LinearHead
 from ponder3d.engine.checkpoint import CheckpointStore
 from ponder3d.engine.experiment import Experiment
-from ponder3d.tasks.class_vectors import ClassVectors, ClassVectorsConfig, class_codes
 from ponder3d.tasks.heads import HeadConfig, LanguageHeadConfig, LinearHeadConfig
+from ponder3d.tasks.kept_vectors import KeptVectors
 from ponder3d.tasks.semseg import SemSegConfig
 from ponder3d.types import LabelSet
-
-
-@dataclass(frozen=True)
-class KeptVectors(ClassVectorsConfig):
-    """Vectors that came with a released model, and are in the checkpoints of its run; fixed codes in their place until
-    one of those is read."""
-
-    channels: int = 512
-    """Width of a vector."""
-    origin: str = "a released model"
-    """Where they are from."""
-
-    def build(self, labels: LabelSet) -> ClassVectors:
-        """Fixed codes of the same shape."""
-        return ClassVectors(class_codes(len(labels), self.channels), f"vectors of {self.origin}")
 
 
 def adopt(

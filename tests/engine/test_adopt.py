@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from segmenting import LABELS, BoardsConfig, semseg_run
+from segmenting import BoardsConfig, semseg_run
 
 from ponder3d import cli
 from ponder3d.encoders.encoder import EncoderFileError
 from ponder3d.encoders.files import read_card
 from ponder3d.encoders.released import Released, read_released
-from ponder3d.engine.adopt import KeptVectors, adopt
+from ponder3d.engine.adopt import adopt
 from ponder3d.engine.evaluate import evaluate, load_task
 from ponder3d.engine.experiment import Experiment
 from ponder3d.engine.loop import resume_experiment, train
@@ -130,11 +130,6 @@ def test_classes_of_the_shared_vocabulary(files, tmp_path):
     released = read_released(files.saved(tmp_path / "released.pth", weights))
     with pytest.raises(EncoderFileError, match="tells 13 classes, the recipe's data have 3; choose the same classes"):
         adopt(released, semseg_run(), tmp_path / "run", "S3DIS")
-
-
-def test_vectors_of_a_checkpoint():
-    made = KeptVectors(8, "somebody's model").build(LABELS)
-    assert made.source == "vectors of somebody's model" and made.vectors.shape == (3, 8)
 
 
 def test_the_command(files, tmp_path, capsys):
