@@ -3,7 +3,7 @@
 import inspect
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
@@ -15,9 +15,6 @@ from ponder3d.encoders.sparse_unet import SparseUNet
 from ponder3d.engine.adopt import adopt
 from ponder3d.engine.experiment import Experiment
 from ponder3d.recipes.catalogue import find_recipe
-
-_CONVERTER = 1
-"""Version of what is done to weights on their way, for the card."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +68,7 @@ def convert(arguments: list[str]) -> int:
         raise ValueError(f"convert: {out.parent} is no directory")
     if source.is_file() and is_torch_file(source):
         released = _read(o)
-        encoder, card = released.encoder, _card(source, released)
+        encoder, card = released.encoder, released.card(source.name)
     else:
         loaded = load_encoder(source)
         if not isinstance(loaded, SparseUNet):
@@ -106,7 +103,7 @@ def _convert_to_run(arguments: list[str]) -> int:
     o = options.convert
     _check_places(o)
     released = _read(o)
-    experiment = adopt(released, options.experiment, o.out, o.condition, _card(Path(o.file), released))
+    experiment = adopt(released, options.experiment, o.out, o.condition, released.card(Path(o.file).name))
     print(f"run: {o.out}   data: {type(experiment.data).__name__}")
     return 0
 
@@ -123,13 +120,3 @@ def _read(o: _ConvertOptions) -> Released:
     for group, (number, reason) in released.left_out.items():
         print(f"  left out: {group} ({number} names): {reason}")
     return released
-
-
-def _card(source: Path, released: Released) -> dict[str, Any]:
-    return {
-        "source": source.name,
-        "source_sha256": released.sha256,
-        "kind": released.kind,
-        "left_out": {group: list(told) for group, told in released.left_out.items()},
-        "converter": _CONVERTER,
-    }

@@ -91,7 +91,9 @@ def load_encoder(path: Path | str, device: torch.device | str = "cpu") -> Encode
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; a run writes it with its first checkpoint")
     if is_torch_file(path):
-        return read_released(path).encoder.to(device)
+        released = read_released(path)
+        released.encoder.card = released.card(path.name)
+        return released.encoder.to(device)
     header, weights = _read(path)
     try:
         config = from_json(EncoderConfig, header["config"])

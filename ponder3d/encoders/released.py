@@ -8,6 +8,7 @@ used, or listed with the reason why not; one that is neither is an error, and no
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -27,6 +28,8 @@ from ponder3d.encoders.released_names import Structure, check, convert, is_stem,
 from ponder3d.encoders.sparse_unet import SparseUNet, SparseUNetConfig
 from ponder3d.types.scene import INPUT_CHANNELS
 
+CONVERTER = 1
+"""Version of what is done to weights on their way."""
 BACKBONE_ORDER = ("ScanNet", "S3DIS", "Structured3D")
 """Conditions in the order of the batch norms of a backbone with three."""
 _INPUTS = {6: ("rgb", "normal"), 3: ("rgb",)}
@@ -63,6 +66,16 @@ class Released:
     """What did not: number of names and the reason, by group."""
     sha256: str
     """Of the file."""
+
+    def card(self, source: str) -> dict[str, Any]:
+        """What goes with the encoder wherever it goes: the file that it is from, and what of that was not used."""
+        return {
+            "source": source,
+            "source_sha256": self.sha256,
+            "kind": self.kind,
+            "left_out": {group: list(told) for group, told in self.left_out.items()},
+            "converter": CONVERTER,
+        }
 
 
 def read_released(

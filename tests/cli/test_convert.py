@@ -31,6 +31,7 @@ def checkpoint(files, tmp_path) -> Path:
 
 
 XYZ, RGB = torch.rand(40, 3), torch.rand(40, 3)
+NORMAL = torch.nn.functional.normalize(torch.randn(40, 3), dim=1)
 
 
 def test_the_whole(checkpoint, tmp_path, capsys):
@@ -51,8 +52,8 @@ def test_the_whole(checkpoint, tmp_path, capsys):
     for name, value in released.encoder.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value)
     for name in loaded.conditions:
-        expected = released.encoder.encode(XYZ, RGB, condition=name)
-        assert torch.equal(loaded.encode(XYZ, RGB, condition=name), expected)
+        expected = released.encoder.encode(XYZ, RGB, NORMAL, condition=name)
+        assert torch.equal(loaded.encode(XYZ, RGB, NORMAL, condition=name), expected)
     card = read_card(out)["card"]
     assert card["source"] == "released.pth"
     assert card["source_sha256"] == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
@@ -67,11 +68,13 @@ def test_one_condition(checkpoint, tmp_path, capsys):
     loaded = ponder3d.load(out)
     whole = read_released(checkpoint, grid_size=0.05).encoder
     assert loaded.config.grid_size == 0.05 and read_card(out)["card"]["condition"] == "S3DIS"
-    torch.testing.assert_close(loaded.encode(XYZ, RGB), whole.encode(XYZ, RGB, condition="S3DIS"), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(
+        loaded.encode(XYZ, RGB, NORMAL), whole.encode(XYZ, RGB, NORMAL, condition="S3DIS"), atol=1e-6, rtol=1e-5
+    )
     again = tmp_path / "again.safetensors"
     assert cli.main(["convert", str(checkpoint), str(tmp_path / "whole.safetensors"), "--grid-size", "0.05"]) == 0
     assert cli.main(["convert", str(tmp_path / "whole.safetensors"), str(again), "--condition", "S3DIS"]) == 0
-    assert torch.equal(ponder3d.load(again).encode(XYZ, RGB), loaded.encode(XYZ, RGB))
+    assert torch.equal(ponder3d.load(again).encode(XYZ, RGB, NORMAL), loaded.encode(XYZ, RGB, NORMAL))
     card = read_card(again)["card"]
     assert card["source"] == "whole.safetensors" and card["kind"] == "PonderIndoor-v2 of SpUNet-v1m3"
 

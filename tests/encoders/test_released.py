@@ -317,12 +317,17 @@ def test_load_reads_them(tmp_path):
     path = saved(tmp_path / "model.pth", prompted_model(SMALL))
     encoder = ponder3d.load(path)
     xyz = torch.rand(60, 3)
-    rgb = torch.rand(60, 3)
+    rgb, normal = torch.rand(60, 3), torch.nn.functional.normalize(torch.randn(60, 3), dim=1)
     again = read_released(path).encoder
-    assert torch.equal(encoder.encode(xyz, rgb, condition="S3DIS"), again.encode(xyz, rgb, condition="S3DIS"))
+    assert encoder.card["kind"] == read_released(path).kind and encoder.card["source"] == "model.pth"
+    assert torch.equal(
+        encoder.encode(xyz, rgb, normal, condition="S3DIS"), again.encode(xyz, rgb, normal, condition="S3DIS")
+    )
     ponder3d.save(encoder, tmp_path / "ours.safetensors")
     loaded = ponder3d.load(tmp_path / "ours.safetensors")
-    assert torch.equal(loaded.encode(xyz, rgb, condition="S3DIS"), again.encode(xyz, rgb, condition="S3DIS"))
+    assert torch.equal(
+        loaded.encode(xyz, rgb, normal, condition="S3DIS"), again.encode(xyz, rgb, normal, condition="S3DIS")
+    )
 
 
 def test_weights_of_a_gpu_are_read_where_there_is_none(tmp_path, monkeypatch):
