@@ -1,6 +1,6 @@
 """Does joint training pay, and do its parts? Generated rooms of three kinds (``recipes/joint_rooms.py``).
 
-    python benchmarks/joint.py --seeds 0 1 2 [--out runs/joint] [--processes 2] [--steps 600] [--save]
+    python benchmarks/joint.py --seeds 0 1 2 [--out runs/joint] [--processes 2] [--steps 300] [--save]
 
 Every recipe of ``joint_rooms`` is trained for every seed, which decides the rooms, the order and the initial weights,
 and all for the same number of steps: rooms that are trained on by themselves are seen three times as often as in the
@@ -58,7 +58,7 @@ def cell(values: list[float]) -> str:
 def main() -> None:
     made = parser(__doc__)
     made.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    made.add_argument("--steps", type=int, default=600)
+    made.add_argument("--steps", type=int, default=300)
     made.add_argument("--out", type=Path, default=Path("runs/joint"))
     made.add_argument("--processes", type=int, default=2)
     args = made.parse_args()

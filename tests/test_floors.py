@@ -12,7 +12,7 @@ from ponder3d.encoders.sparse_unet import SparseUNetConfig
 
 ROOT = Path(ponder3d.__file__).parent
 FLOORS = (
-    {"types", "config", "files"},
+    {"types", "config", "files", "processes"},
     {"geometry"},
     {"sparse"},
     {"volume"},

@@ -23,6 +23,7 @@ from ponder3d.engine.experiment import Experiment
 from ponder3d.engine.log import Progress
 from ponder3d.engine.loop import train
 from ponder3d.engine.memory import keep_freed_memory
+from ponder3d.processes import end_with_parent
 
 _RESULT = "result.json"
 
@@ -64,7 +65,7 @@ def run_jobs(jobs: Sequence[Job], processes: int, title: str, quiet: bool = Fals
     threads = max(1, (os.cpu_count() or 1) // min(processes, len(waiting)))
     progress = Progress(len(jobs), len(done), title, quiet)
     with concurrent.futures.ProcessPoolExecutor(
-        min(processes, len(waiting)), context, initializer=_start_worker, initargs=(threads, messages)
+        min(processes, len(waiting)), context, initializer=_start_worker, initargs=(os.getpid(), threads, messages)
     ) as pool:
         futures = {pool.submit(_run, job): job for job in waiting}
         states: dict[str, tuple[int, int, dict[str, float]]] = {}
@@ -100,8 +101,9 @@ _messages: "Queue[tuple[str, int, int, dict[str, float]]] | None" = None
 """Set once in each worker process."""
 
 
-def _start_worker(threads: int, messages: "Queue[tuple[str, int, int, dict[str, float]]]") -> None:
+def _start_worker(parent: int, threads: int, messages: "Queue[tuple[str, int, int, dict[str, float]]]") -> None:
     global _messages  # how a pool hands something to its workers
+    end_with_parent(parent)
     _messages = messages
     keep_freed_memory()
     torch.set_num_threads(threads)

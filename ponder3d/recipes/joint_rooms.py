@@ -86,7 +86,7 @@ def _alone(name: str) -> Experiment:
         # One point per voxel is scored: every point takes ten times as long (3.3 s a room).
         validation_transforms=(Centre(), GridSample()),
         optim=OptimConfig(lr=4e-3),
-        steps=600,
+        steps=300,
     )
 
 

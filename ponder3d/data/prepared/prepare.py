@@ -17,7 +17,6 @@ import os
 import pkgutil
 import shutil
 import signal
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -371,17 +370,10 @@ _worker: tuple[Preparing, dict[str, RawScene]] | None = None
 def _start_worker(preparation: Preparation, out: Path, parent: int) -> None:
     global _worker  # how a pool hands something to its workers
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+    end_with_parent(parent)
     torch.set_num_threads(1)
     preparing = Preparing(preparation, out)
     _worker = preparing, {scene.name: scene for scene in preparing.scenes}
-
-
-def _leave_with(parent: int) -> None:
-    """A worker whose parent was killed would otherwise wait for work for ever."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
 
 
 def _prepare_one(name: str) -> _Done | _Failed:

@@ -29,6 +29,7 @@ from ponder3d.data.synthetic.room_classes import STRUCTURE as STRUCTURE
 from ponder3d.data.synthetic.sensor import SensorConfig
 from ponder3d.data.synthetic.walk import walk
 from ponder3d.geometry.keyed import derive
+from ponder3d.processes import end_with_parent
 from ponder3d.types import Boxes, Cameras, Scene, Views
 
 FIRST_TEST_ROOM = 1_000_000
@@ -160,7 +161,7 @@ def generate(config: RoomsConfig, workers: int = 2, progress: Callable[[int, int
     if not missing:
         return
     context = multiprocessing.get_context("spawn")
-    pool = concurrent.futures.ProcessPoolExecutor(min(workers, len(missing)), context, _one_thread)
+    pool = concurrent.futures.ProcessPoolExecutor(min(workers, len(missing)), context, _start_worker, (os.getpid(),))
     try:
         for future in concurrent.futures.as_completed([pool.submit(_fill, config, i) for i in missing]):
             future.result()
@@ -176,7 +177,8 @@ def room_path(config: RoomsConfig, index: int) -> Path:
     return Path(config.cache) / f"{fingerprint(content)}-v{GENERATOR_VERSION}" / f"room-{config.first + index:06d}.npz"
 
 
-def _one_thread() -> None:
+def _start_worker(parent: int) -> None:
+    end_with_parent(parent)
     torch.set_num_threads(1)
 
 
