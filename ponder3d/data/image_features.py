@@ -236,7 +236,10 @@ def all_views(dataset: SceneDataset) -> Iterator[tuple[str, str]]:
             raise DataError(f"{recording}: {what}; images are told apart by Views.names")
         other = whose.setdefault(scene_name(recording), recording)
         if other != recording:
-            raise DataError(f"{recording}: its maps would lie in one directory with those of {other}; rename one")
+            raise DataError(
+                f"{recording}: its maps would lie in one directory with those of {other}; rename one, or give the maps "
+                "of each dataset a directory of their own (Only can name one for each part of a JointConfig)"
+            )
         known = seen.setdefault(recording, set())
         for name in names:
             if name not in known:

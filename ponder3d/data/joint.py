@@ -53,6 +53,9 @@ class JointConfig(DatasetConfig):
 
     def __post_init__(self):
         names = [part.name for part in self.parts]
+        nested = [part.name for part in self.parts if isinstance(part.data, JointConfig)]
+        if nested:  # a scene has one condition, and shares are those of parts
+            raise ValueError(f"JointConfig: {nested[0]} is several datasets itself; make each of them a part")
         for number, name in enumerate(names):
             if name in names[:number]:
                 raise ValueError(f"JointConfig.parts[{number}].name: {name!r} is parts[{names.index(name)}] already")

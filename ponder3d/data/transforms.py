@@ -17,6 +17,7 @@ from ponder3d.data.transforms_colour import LimitLabels as LimitLabels
 from ponder3d.data.transforms_colour import ShiftColour as ShiftColour
 from ponder3d.data.transforms_conditions import Only as Only
 from ponder3d.data.transforms_conditions import SetCondition as SetCondition
+from ponder3d.data.transforms_conditions import steps_of as steps_of
 from ponder3d.data.transforms_geometry import QUARTER_TURNS as QUARTER_TURNS
 from ponder3d.data.transforms_geometry import Centre as Centre
 from ponder3d.data.transforms_geometry import Flip as Flip

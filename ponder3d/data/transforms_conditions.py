@@ -28,8 +28,6 @@ class SetCondition(Transform):
 class Only(Transform):
     """Transforms for the scenes of some datasets; those of others stay as they are.
 
-    Target features that they add are not counted in ``added_features``: each dataset has its own.
-
     In the paper's joint training, rooms of Structured3D are cropped to 0.8 of their points and those of S3DIS to 0.6;
     scans of ScanNet to 100,000 points.
     """
@@ -76,3 +74,17 @@ class Only(Transform):
     def on_grid(self, grid_size: float) -> "Only":
         """With what its transforms leave to the encoder filled in."""
         return replace(self, transforms=tuple(transform.on_grid(grid_size) for transform in self.transforms))
+
+
+def steps_of(transforms: tuple[Transform, ...], condition: str) -> tuple[Transform, ...]:
+    """What is done to a scene of some condition, in order: in the place of ``Only`` its transforms, if they are meant
+    for such a scene."""
+    steps: list[Transform] = []
+    for transform in transforms:
+        own: tuple[Transform, ...] = (transform,)
+        if isinstance(transform, Only):
+            own = steps_of(transform.transforms, condition) if condition in transform.conditions else ()
+        for step in own:
+            condition = step.name if isinstance(step, SetCondition) else condition
+        steps += own
+    return tuple(steps)

@@ -4,10 +4,13 @@ from dataclasses import dataclass
 
 from ponder3d.config import Config, essence, incidental
 from ponder3d.data.dataset import DatasetConfig, HeldOut, SceneDataset
-from ponder3d.data.transforms import DropModality, Transform
+from ponder3d.data.transforms import DropModality, Only, PickRays, Transform, steps_of
 from ponder3d.encoders.encoder import Encoder
 from ponder3d.engine.optim import OptimConfig
-from ponder3d.tasks.task import TaskConfig
+from ponder3d.metrics.rendering import RenderingMetric
+from ponder3d.metrics.segmentation import SegmentationMetric
+from ponder3d.tasks.task import Task, TaskConfig
+from ponder3d.types import LabelSet
 
 
 @dataclass(frozen=True)
@@ -105,16 +108,26 @@ class Experiment(Config):
         """
         for transform in self.transforms:
             transform.check(dataset)
-        given, wanted = sum(transform.added_features() for transform in self.transforms), self.task.feature_width()
-        if given and wanted and given != wanted:
+        wanted = self.task.feature_width()
+        steps = [steps_of(self.transforms, condition) for condition in dataset.conditions or ("",)]
+        given = [sum(step.added_features() for step in of_one) for of_one in steps]
+        if wanted and not any(given):
             raise ValueError(
-                f"Experiment: the transforms give rays a target feature of {given} channels, and the task renders one "
-                f"of {wanted}; set --task.feature-channels {given}"
+                f"Experiment: the task renders a target feature of {wanted} channels, and no transform gives rays one; "
+                "put ContextTarget among them, set PickRays.features, or set --task.feature-channels 0"
+            )
+        # Surroundings may be left unused; maps have been made to be learnt from.
+        mapped = any(isinstance(step, PickRays) and step.added_features() for of_one in steps for step in of_one)
+        wrong = [width for width in given if width and width != wanted]
+        if wrong and (wanted or mapped):
+            raise ValueError(
+                f"Experiment: the transforms give rays a target feature of {wrong[0]} channels, and the task renders "
+                f"one of {wanted}; set --task.feature-channels {wrong[0]}"
             )
 
     def dropped_inputs(self) -> list[str]:
         """Point channels of the encoder that it sometimes has to do without while it is trained."""
-        dropped = {name for t in self.transforms if isinstance(t, DropModality) for name in t.inputs}
+        dropped = _dropped(self.transforms)
         return [name for name in self.task.encoder.inputs if name in dropped]
 
     def check_pairs(self, ranks: int) -> None:
@@ -160,9 +173,48 @@ class Experiment(Config):
                     "give parts of a JointConfig, SetCondition and PromptNormConfig the same names"
                 )
 
+    def check_classes(self, data: SceneDataset, validation: SceneDataset, task: Task) -> None:
+        """Whether the classes that are evaluated are those that are taught, row by row.
+
+        Raises:
+            ValueError: they are not, or several datasets share them and no scene says of which it is.
+        """
+        metric = task.metric()
+        rendered = isinstance(metric, RenderingMetric) and metric.num_classes > 0
+        if not (rendered or isinstance(metric, SegmentationMetric)) or None in (data.labels, validation.labels):
+            return
+        assert data.labels is not None and validation.labels is not None
+        if validation.labels.names != data.labels.names:
+            raise ValueError(
+                f"Experiment.validation: its classes ({_listed(validation.labels)}) are not those of the training data "
+                f"({_listed(data.labels)}); evaluate on the same datasets"
+            )
+        found = validation.conditions
+        for transform in self.validation_transforms:
+            found = transform.conditions_after(found)
+        if data.labels.subsets and not found:
+            known = ", ".join(condition for condition, _ in data.labels.subsets)
+            raise ValueError(
+                f"Experiment.validation: the classes are those of {known}, and no scene says of which it is; put "
+                "SetCondition among the validation_transforms"
+            )
+
     def validation_data(self) -> DatasetConfig:
         """The configuration of the scenes to evaluate on."""
         return self.data.held_out() if isinstance(self.validation, HeldOut) else self.validation
+
+
+def _dropped(transforms: tuple[Transform, ...]) -> set[str]:
+    """Inputs that some scenes lose."""
+    inputs: set[str] = set()
+    for transform in transforms:
+        inputs |= _dropped(transform.transforms) if isinstance(transform, Only) else set()
+        inputs |= set(transform.inputs) if isinstance(transform, DropModality) else set()
+    return inputs
+
+
+def _listed(labels: LabelSet) -> str:
+    return f"{len(labels)}: {', '.join(labels.names[:3])}{', ...' if len(labels) > 3 else ''}"
 
 
 _MAY_CHANGE = frozenset({"accelerator", "devices", "accumulate"})

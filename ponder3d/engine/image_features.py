@@ -37,6 +37,7 @@ from ponder3d.data.image_features import (
     all_views,
     map_path,
     map_shape,
+    read_map,
     read_record,
     write_map,
     write_record,
@@ -101,8 +102,8 @@ class MapsEstimate:
 class MakingMaps:
     """Maps of the images of one dataset in one directory. What is there and whole stays, whenever one stops.
 
-    Several datasets may share a directory, if their scenes have different names; the principal components are those of
-    the first.
+    Several datasets may share a directory, if their scenes have different names, which is looked at with the first
+    view that has a map; the principal components are those of the first.
 
     Args:
         data: the images are those that draws of its scenes may show, as it gives them.
@@ -173,13 +174,15 @@ class MakingMaps:
             How many maps were made.
 
         Raises:
-            ValueError: the model gives something that is no map, is not finite, or has fewer channels than are asked.
+            ValueError: the model gives something that is no map, is not finite, or has fewer channels than are asked;
+                or the maps that are there are of other images.
             DataError: a scene cannot be read, or a feature does not fit half precision.
             OSError: storage failed.
         """
         self.out.mkdir(parents=True, exist_ok=True)
         record = self.record or self._fitted()
         self.record = record
+        self._check_first()
         write_record(self.out, record)
         missing = self._missing()
         for folder in {map_path(self.out, *view).parent for view in missing}:
@@ -197,6 +200,21 @@ class MakingMaps:
         self.record = replace(record, unreadable=tuple(sorted((set(record.unreadable) - fresh) | unreadable)))
         write_record(self.out, self.record)
         return len(made)
+
+    def _check_first(self) -> None:
+        """Whether the first map that is there is of this dataset's image, and not of another of that name."""
+        there = next((view for view in self.views if self._is_whole(map_path(self.out, *view))), None)
+        if there is None or self.record is None:
+            return
+        for view, features in self._features([there]):
+            path = map_path(self.out, *view)
+            found, made = torch.tensor(read_map(path)).double(), _Reduction(self.record)(features).cpu().double()
+            # Half precision and other hardware change thousandths.
+            if found.shape != made.shape or float((found - made).norm()) > 0.1 * float(made.norm()) + 1e-3:
+                raise ValueError(
+                    f"{path} is of another image than {view[1]} of {view[0]} in this dataset, or of one of another "
+                    "size; choose another directory"
+                )
 
     def _missing(self) -> list[tuple[str, str]]:
         return [view for view in self.views if not self._is_whole(map_path(self.out, *view))]
@@ -300,9 +318,12 @@ def principal_axes(
             f"features: {channels} channels are asked for, of features with {features.shape[1]} at {len(features)} "
             "places; choose fewer, or --channels 0 to keep them as they are"
         )
-    mean = features.double().mean(0)
-    centred = features.double() - mean
-    values, vectors = torch.linalg.eigh(centred.T @ centred / len(features))
+    mean = features.mean(0, dtype=torch.float64)
+    covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64)
+    for part in features.split(4096):  # of 65,536 places with 2,048 channels a copy in double precision is 1 GB
+        centred = part.double() - mean
+        covariance += centred.T @ centred / len(features)
+    values, vectors = torch.linalg.eigh(covariance)
     axes, variance = vectors[:, -channels:].flip(1), values[-channels:].clamp(min=0).mean()
     if not float(variance) > 1e-12 * max(float(mean.square().mean()), 1e-12):
         raise ValueError("features: the model gives the same everywhere; there is nothing to learn from it")

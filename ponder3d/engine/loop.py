@@ -173,6 +173,7 @@ class _Run:
         torch.manual_seed(keyed.derive(experiment.seed, 0x1217))  # the same initial weights on every rank
         self.task = experiment.task.build(dataset.labels)
         experiment.check_conditions(dataset, validation, self.task.encoder)
+        experiment.check_classes(dataset, validation, self.task)
         if not goes_on:
             if experiment.init:
                 copy_weights(_initial_encoder(experiment.init), self.task.encoder, experiment.init)

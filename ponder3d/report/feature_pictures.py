@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from ponder3d.data.loader import Collate, KeyedScenes
-from ponder3d.data.transforms import PickRays
+from ponder3d.data.transforms import PickRays, steps_of
 from ponder3d.engine.evaluate import load_task
 from ponder3d.geometry.cameras import pixel_grid, pixel_rays
 from ponder3d.geometry.drawing import principal_colours
@@ -37,15 +37,18 @@ def write_feature_pictures(run: Path | str, scene: int = 0, views: Sequence[int]
         DataError: scene or maps cannot be read.
     """
     task, experiment, _ = load_task(run)
-    picks = [t for t in experiment.transforms if isinstance(t, PickRays) and t.features.num_channels()]
-    if not isinstance(task, Ponder) or task.field.feature is None or not picks:
-        raise ValueError(f"{run}: no run that renders features of images (PickRays.features)")
-    maps = picks[0].features
+    if not isinstance(task, Ponder) or task.field.feature is None:
+        raise ValueError(f"{run}: no run that renders features")
     dataset = experiment.data.all_images().build()
     if not 0 <= scene < len(dataset):
         raise ValueError(f"{run}: no scene {scene}; its data have {len(dataset)}")
-    keyed = KeyedScenes(dataset, experiment.on_grid(experiment.validation_transforms), experiment.seed)
+    keyed = KeyedScenes(dataset, experiment.on_grid(experiment.validation_transforms), experiment.seed, True)
     shown = keyed[0, scene]
+    steps = steps_of(experiment.transforms, shown.condition)
+    picks = [step for step in steps if isinstance(step, PickRays) and step.added_features()]
+    if not picks:
+        raise ValueError(f"{run}: rays of {shown.source} have no features of images (PickRays.features)")
+    maps = picks[0].features
     if shown.views is None or not all(0 <= view < len(shown.views.cameras) for view in views):
         raise ValueError(f"{shown.source}: no such views as {tuple(views)}")
     with torch.no_grad():

@@ -4,6 +4,7 @@ A corrupted point cloud goes through the encoder; its features become a volume; 
 along camera rays; the difference from the images trains the encoder (eq. 1 to 9).
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -135,6 +136,9 @@ class Ponder(Task):
         width, given = self.config.feature_channels, batch.targets.feature
         if width and given is not None and given.shape[1] != width:
             raise ValueError(f"PonderConfig.feature_channels is {width}, and the rays' features have {given.shape[1]}")
+        if width and given is None:  # the term stays, at 0, as in _point_losses: only some datasets may have features
+            none = batch.targets.rgb.new_full((len(batch.targets.rgb), width), math.nan)
+            batch = replace(batch, targets=replace(batch.targets, feature=none))
         features = self.encoder(self.mask(batch))
         volume = self.volume_of(features, batch)
         possible = self._possible(batch.conditions, volume.feats.device)

@@ -257,6 +257,8 @@ def test_mistakes_are_named():
         JointConfig().build()
     with pytest.raises(ValueError, match=r"JointConfig.parts\[1\].name: 'a' is parts\[0\] already"):
         JointConfig((PartConfig("a", ROOMS), PartConfig("a", ROOMS)))
+    with pytest.raises(ValueError, match="JointConfig: c is several datasets itself; make each of them a part"):
+        JointConfig((PartConfig("c", JointConfig((PartConfig("a", ToyConfig()),))),))
     with pytest.raises(ValueError, match="JointConfig: b has no share, and other parts have"):
         joint(ToyConfig(), ToyConfig(), shares=(1, 0))
     for name in ("", "a b", "a/b", ".a"):

@@ -90,19 +90,33 @@ def test_an_option_out_of_range_is_named(root, tmp_path, capsys):
     assert "RGBDFolderConfig.fused_share must be above 0" in capsys.readouterr().err
 
 
-def test_features_of_images_are_made_and_rendered(root, tmp_path, capsys):
-    """From frames to maps to a run, as the docstring of the recipe says."""
-    maps, run = tmp_path / "maps", tmp_path / "run"
+def make_maps(root: Path, maps: Path) -> int:
     make = ["features", "smoke.pretrain_rgbd_folder", "--data.root", str(root), "--out", str(maps)]
-    train = ["train", "smoke.pretrain_rgbd_folder_features", "--data.root", str(root), "--out", str(run)]
-    train += ["--transforms.5.features.root", str(maps), "--steps", "2", "--validate-every", "0"]
-    assert cli.main([*make, "--channels", "7"]) == 0
+    return cli.main([*make, "--channels", "7"])
+
+
+def train_on_maps(root: Path, maps: Path, out: Path, *options: str) -> int:
+    arguments = ["train", "smoke.pretrain_rgbd_folder_features", "--data.root", str(root), "--out", str(out)]
+    arguments += ["--transforms.5.features.root", str(maps), "--steps", "2", "--validate-every", "0"]
+    return cli.main([*arguments, *options])
+
+
+def test_features_of_images_are_made(root, tmp_path, capsys):
+    maps, run = tmp_path / "maps", tmp_path / "run"
+    assert make_maps(root, maps) == 0
     said = capsys.readouterr().out
     assert "9 images; maps of 3 x 4 x 7" in said and "9 maps made, of 7 channels" in said
-    assert cli.main(train) == 2
+    assert train_on_maps(root, maps, run) == 2
     assert "of 7 channels, and the task renders one of 32; set --task.feature-channels 7" in capsys.readouterr().err
     assert not run.exists(), "the name of a run is not taken by one that cannot start"
-    assert cli.main([*train, "--task.feature-channels", "7"]) == 0
+
+
+@pytest.mark.slow
+def test_features_of_images_are_rendered(root, tmp_path):
+    """From frames to maps to a run, as the docstring of the recipe says."""
+    maps, run = tmp_path / "maps", tmp_path / "run"
+    assert make_maps(root, maps) == 0
+    assert train_on_maps(root, maps, run, "--task.feature-channels", "7") == 0
     header, *rows = (run / "train.csv").read_text().splitlines()
     place = header.split(",").index("feature")
     assert len(rows) == 2 and all(0 < float(row.split(",")[place]) < 10 for row in rows)

@@ -40,6 +40,15 @@ def test_only_is_what_its_transforms_are():
     assert tf.Only(("S3DIS",), (tf.Centre(),)).keeps_points and tf.Only().keeps_points
 
 
+def test_what_is_done_to_scenes_of_one_condition():
+    centre, flip, views = tf.Centre(), tf.Flip(), tf.KeepViews((0,))
+    inner = tf.Only(("b",), (flip, tf.SetCondition("c"), tf.Only(("c",), (views,))))
+    chain = (tf.Only(("a",), (centre,)), inner, tf.Only(("c",), (centre,)))
+    assert tf.steps_of(chain, "a") == (centre,) and tf.steps_of(chain, "") == () and tf.steps_of((), "a") == ()
+    assert tf.steps_of(chain, "b") == (flip, tf.SetCondition("c"), views, centre)
+    assert tf.steps_of((tf.SetCondition("a"), *chain), "b") == (tf.SetCondition("a"), centre)
+
+
 def test_conditions_that_no_scene_has():
     only = tf.Only(("b",), (tf.SetCondition("c"),))
     assert only.conditions_after(("a", "b")) == ("a", "c") and only.conditions_after(("b", "c")) == ("c",)

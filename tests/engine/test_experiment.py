@@ -1,13 +1,15 @@
 from dataclasses import dataclass, replace
 
 import pytest
-from segmenting import semseg_run
-from tiny_runs import final_state, plain_run, ponder_run
+from segmenting import BoardsConfig, semseg_run
+from tiny_runs import TinyRooms, final_state, plain_run, ponder_run
 
 from ponder3d.data import loader
+from ponder3d.data.context import ContextTarget
 from ponder3d.data.image_features import FeatureMaps
+from ponder3d.data.joint import JointConfig, PartConfig
 from ponder3d.data.mix import mix_pairs
-from ponder3d.data.transforms import PickRays
+from ponder3d.data.transforms import DropModality, Only, PickRays, SetCondition
 from ponder3d.engine.evaluate import load_task
 from ponder3d.engine.experiment import first_difference
 from ponder3d.engine.loop import train
@@ -63,6 +65,46 @@ def test_features_that_do_not_fit_the_task_are_refused_before_anything_is_done(t
     train(replace(made, steps=1, task=replace(made.task, feature_channels=5)), tmp_path / "run", quiet=True)
     header, row = (tmp_path / "run" / "train.csv").read_text().splitlines()
     assert dict(zip(header.split(","), row.split(","), strict=True))["feature"] != "0"
+
+
+def test_features_that_nothing_gives_or_nothing_learns_from_are_refused():
+    run = ponder_run(task=replace(ponder_run().task, feature_channels=5))
+    rays = PickRays(2, 8, features=Numbers())
+    data = JointConfig((PartConfig("a", TinyRooms()), PartConfig("b", TinyRooms(first=9)))).build()
+    with pytest.raises(ValueError, match="renders a target feature of 5 channels, and no transform gives rays one"):
+        run.check_data(data)
+    with pytest.raises(ValueError, match="and no transform gives rays one"):
+        replace(run, transforms=(Only(("c",), (rays,)),)).check_data(data)
+    replace(run, transforms=(Only(("b",), (rays,)), Only(("a",), (PickRays(2, 8),)))).check_data(data)
+    named = (SetCondition("c"), Only(("c",), (rays,)))
+    replace(run, transforms=named).check_data(TinyRooms().build())
+    one = replace(run, task=replace(run.task, feature_channels=4), transforms=(Only(("b",), (rays,)),))
+    with pytest.raises(ValueError, match=r"of 5 channels, .* one of 4; set --task\.feature-channels 5"):
+        one.check_data(data)
+    with pytest.raises(ValueError, match=r"of 5 channels, .* one of 0; set --task\.feature-channels 5"):
+        ponder_run(transforms=(rays,)).check_data(data)
+    surroundings = (PickRays(2, 8), ContextTarget())
+    ponder_run(transforms=surroundings).check_data(data)
+
+
+def test_inputs_that_some_scenes_lose():
+    drops = Only(("a",), (DropModality(colour=0.5, normal=0.0),))
+    run = ponder_run(transforms=(drops,))
+    assert "rgb" in run.task.encoder.inputs and run.dropped_inputs() == ["rgb"]
+    assert ponder_run(transforms=(DropModality(colour=0.0, normal=0.0),)).dropped_inputs() == []
+
+
+def test_other_classes_to_evaluate_on_are_refused_before_anything_is_done(tmp_path):
+    run = semseg_run(validation=BoardsConfig(classes=("chair", "floor", "lamp")))
+    message = r"Experiment\.validation: its classes \(3: chair, floor, lamp\) are not those of the training data \("
+    with pytest.raises(ValueError, match=message):
+        train(run, tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+    joint = replace(run, data=JointConfig((PartConfig("a", BoardsConfig()),)), validation=BoardsConfig())
+    with pytest.raises(ValueError, match="classes are those of a, and no scene says of which it is; put SetCondition"):
+        train(joint, tmp_path / "run", quiet=True)
+    named = replace(joint, validation_transforms=(SetCondition("a"), *joint.validation_transforms), steps=1)
+    assert "miou/a" in train(named, tmp_path / "run", quiet=True).figures
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,16 @@ def test_every_parameter_learns(room, small_ponder, labels, changes):
         assert float(parameter.grad.abs().max()) > 0, name
 
 
+def test_parameters_take_part_whether_a_batch_has_features_or_not(room, small_ponder):
+    """Ranks of a parallel run wait for each other's gradients, and only some datasets may have target features."""
+    task = replace(small_ponder, feature_channels=5, losses=RenderLossConfig(surface=0.5)).build(None)
+    terms = task.losses(pack(room(1), room(2)), 0).terms
+    assert float(terms["feature"].detach()) == float(terms["surface_feature"].detach()) == 0
+    sum(terms.values()).backward()
+    assert all(parameter.grad is not None for parameter in task.parameters())
+    assert not bool(task.field.feature.weight.grad.any())
+
+
 def test_rays_in_between_count_where_they_end_only(room, small_ponder, labels):
     losses = RenderLossConfig(surface=0.5)
     config = replace(small_ponder, semantics=FixedCodes(4), losses=losses)
