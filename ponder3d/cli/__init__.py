@@ -4,6 +4,7 @@ Exit codes: 0 done, 143 preempted (saved, can be resumed), 2 usage, 3 bad data, 
 1 anything else, such as a loader process that was killed; 130 interrupted at once.
 """
 
+import itertools
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -209,10 +210,17 @@ def _recipes(arguments: list[str]) -> int:
     if arguments:
         raise ValueError("ponder3d recipes takes no options")
     found = list_recipes()
-    width = max(len(name) for name in found)
-    for name, function in found.items():
-        print(f"  {name:<{width}}  {(function.__doc__ or '').strip().splitlines()[0]}")
+    for module, names in itertools.groupby(found, lambda name: name.rpartition(".")[0]):
+        of_module = list(names)
+        width = max(len(name) for name in of_module)
+        print(f"\n{module}: {_first_line(sys.modules[found[of_module[0]].__module__])}\n")
+        for name in of_module:
+            print(f"  {name:<{width}}  {_first_line(found[name])}")
     return 0
+
+
+def _first_line(documented: object) -> str:
+    return (documented.__doc__ or "").strip().splitlines()[0]
 
 
 def _run(arguments: list[str], command: str, description: str) -> str:

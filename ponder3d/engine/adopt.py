@@ -66,6 +66,7 @@ def adopt(
         "skipped": 0,
         "bad_in_a_row": 0,
         "model": task.state_dict(),
+        "facts": task.facts(),
         "optimizer": experiment.optim.build(task).state_dict(),
     }
     store.save(experiment.steps, state, to_json(experiment))
@@ -106,7 +107,7 @@ def _head(head: Head | None, condition: str, labels: LabelSet, kind: str) -> tup
         "log_scale": torch.tensor(head.log_scale),
     }
     scale = float(torch.tensor(head.log_scale).exp())
-    return LanguageHeadConfig(KeptVectors(vectors.shape[1], kind), scale), weights
+    return LanguageHeadConfig(KeptVectors(vectors.shape[1], f"vectors of {kind}"), scale), weights
 
 
 def _check_classes(number: int, labels: LabelSet, kind: str) -> None:

@@ -69,7 +69,8 @@ def load_task(run: Path | str, device: torch.device | str = "cpu") -> tuple[Task
     """
     loaded = CheckpointStore(Path(run) / "checkpoints").load()
     experiment = from_json(Experiment, loaded.experiment)
-    task = experiment.task.build(experiment.data.build().labels)
+    labels, facts = experiment.data.build().labels, loaded.state.get("facts", {})
+    task = experiment.task.rebuild(labels, loaded.state["model"], facts)
     task.load_state_dict(loaded.state["model"])
     return task.to(device).eval(), experiment, loaded.step
 

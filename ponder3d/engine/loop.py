@@ -30,7 +30,7 @@ from ponder3d.config import fingerprint, from_json, to_json
 from ponder3d.data.loader import Batches, Collate, KeyedScenes, as_it_is
 from ponder3d.encoders.encoder import Encoder
 from ponder3d.encoders.files import FILE_NAME, copy_weights, load_encoder, save_encoder
-from ponder3d.engine.checkpoint import CheckpointError, CheckpointStore
+from ponder3d.engine.checkpoint import CheckpointError, CheckpointStore, Loaded
 from ponder3d.engine.evaluate import evaluate_scenes
 from ponder3d.engine.experiment import Experiment, first_difference
 from ponder3d.engine.log import SKIPPED_FRAMES, Progress, Report, SkippedFrames, TableLog, TensorBoard
@@ -171,7 +171,9 @@ class _Run:
         self.num_validation = len(validation)
         self.scenes = KeyedScenes(dataset, experiment.on_grid(experiment.transforms), experiment.seed)
         torch.manual_seed(keyed.derive(experiment.seed, 0x1217))  # the same initial weights on every rank
-        self.task = experiment.task.build(dataset.labels)
+        loaded = self.store.load() if goes_on else None
+        kept = loaded.state if loaded else {}
+        self.task = experiment.task.rebuild(dataset.labels, kept.get("model", {}), kept.get("facts", {}))
         experiment.check_conditions(dataset, validation, self.task.encoder)
         experiment.check_classes(dataset, validation, self.task)
         if not goes_on:
@@ -185,14 +187,16 @@ class _Run:
         self.undecided: collections.deque[_Decision] = collections.deque()
         # Reading what a GPU has decided about a step makes the host wait for it: it is read while the next one runs.
         self.lag = 1 if self.runner.device.type == "cuda" else 0
-        if goes_on:
-            self._restore()
+        if loaded is not None:
+            self._restore(loaded)
         self.skipped_frames = SkippedFrames(out / SKIPPED_FRAMES)
         if self.leads:
             out.mkdir(parents=True, exist_ok=True)
             self._sweep()
             self.skipped_frames.add((*dataset.skipped, *validation.skipped))
         self.quiet = quiet or report is not None or not self.leads
+        for name, what in self.task.facts().items() if not self.quiet else ():
+            print(f"ponder3d: {name.replace('_', ' ')}: {what}", file=sys.stderr)
         self.train_log = TableLog(out / _TRAIN_LOG, self.position) if self.leads else None
         self.validation_log = TableLog(out / _VALIDATION_LOG, self.position) if self.leads else None
         self.board = TensorBoard(out / "tensorboard", self.position, self.quiet) if self.leads else None
@@ -410,6 +414,7 @@ class _Run:
             "skipped": self.skipped,
             "bad_in_a_row": self.bad_in_a_row,
             "model": self.task.state_dict(),
+            "facts": self.task.facts(),
             "optimizer": self.optimizer.state_dict(),
         }
         self.store.save(self.position, state, to_json(self.experiment))
@@ -428,8 +433,7 @@ class _Run:
             for left in self.out.glob(f".tmp-{name}-*"):
                 left.unlink(missing_ok=True)
 
-    def _restore(self) -> None:
-        loaded = self.store.load()
+    def _restore(self, loaded: Loaded) -> None:
         stored = from_json(Experiment, loaded.experiment)
         changed = first_difference(stored, self.experiment)
         if changed is not None:

@@ -15,6 +15,8 @@ _STOPS = (
     (0.48, 0.02, 0.01),
 )
 """A rainbow whose brightness rises and falls only once, dark at both ends."""
+UNLABELLED = (90, 90, 90)
+"""Dark grey, for what has no class."""
 
 
 def colour_scale(values: Float[Tensor, "H W"], top: float) -> UInt8[Tensor, "H W 3"]:
@@ -35,7 +37,7 @@ def normal_colours(normal: Float[Tensor, "*N 3"]) -> UInt8[Tensor, "*N 3"]:
 
 def class_colours(labels: Int[Tensor, "*N"], palette: Sequence[tuple[int, int, int]]) -> UInt8[Tensor, "*N 3"]:
     """The colour of each class, on the CPU; dark grey where a label is negative."""
-    table = torch.tensor([*palette, (90, 90, 90)], dtype=torch.uint8)
+    table = torch.tensor([*palette, UNLABELLED], dtype=torch.uint8)
     return table[labels.cpu().to(torch.int64).clamp(min=-1)]  # -1 reads the last row
 
 

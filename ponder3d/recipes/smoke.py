@@ -14,7 +14,7 @@ from ponder3d.encoders.sparse_unet import SparseUNetConfig
 from ponder3d.engine.experiment import Experiment
 from ponder3d.recipes import pretrain_datasets, pretrain_indoor, pretrain_rgbd, semseg, semseg_datasets
 from ponder3d.tasks.class_vectors import ClassVectorsConfig, FixedCodes, NoVectors
-from ponder3d.tasks.heads import LanguageHeadConfig
+from ponder3d.tasks.heads import HeadConfig, LanguageHeadConfig
 from ponder3d.tasks.ponder import PonderConfig
 from ponder3d.tasks.semseg import SemSegConfig
 from ponder3d.volume.unet3d import ShallowNet3DConfig, UNet3DConfig, VolumeNetConfig
@@ -196,10 +196,7 @@ def _small(recipe: Experiment) -> Experiment:
 
 def _small_task(task: Config) -> PonderConfig | SemSegConfig:
     if isinstance(task, SemSegConfig):
-        head = task.head
-        if isinstance(head, LanguageHeadConfig):
-            head = replace(head, vectors=_small_vectors(head.vectors))
-        return replace(task, encoder=_small_encoder(task.encoder), head=head)
+        return replace(task, encoder=_small_encoder(task.encoder), head=_small_head(task.head))
     assert isinstance(task, PonderConfig)
     return replace(
         task,
@@ -209,7 +206,12 @@ def _small_task(task: Config) -> PonderConfig | SemSegConfig:
         render=replace(task.render, num_uniform=8, num_importance=4 if task.render.num_importance else 0),
         mesh_cell=0.2,
         semantics=_small_vectors(task.semantics),
+        points_head=_small_head(task.points_head),
     )
+
+
+def _small_head(head: HeadConfig) -> HeadConfig:
+    return replace(head, vectors=_small_vectors(head.vectors)) if isinstance(head, LanguageHeadConfig) else head
 
 
 def _small_vectors(vectors: ClassVectorsConfig) -> ClassVectorsConfig:

@@ -19,7 +19,7 @@ from ponder3d.types.labels import IMPOSSIBLE
 
 @dataclass(frozen=True)
 class RenderLossConfig(Config):
-    """Weights of the terms; 0 leaves a term out. The defaults are PonderV2's indoors."""
+    """Weights of the terms; 0 leaves a term out. The weights are PonderV2's indoors by default."""
 
     colour: float = 10.0
     """Weight of the L1 error of rendered colour, where 1 is full scale."""
@@ -41,7 +41,8 @@ class RenderLossConfig(Config):
     truncation: float = 0.2
     """Metres on either side of a surface in which its signed distance is supervised."""
     temperature: float = 0.1
-    """Of the softmax in the semantic term."""
+    """Of the softmax in the semantic term. PonderV2 has 0.01, for vectors of text, which are all much alike: if the
+    cosine of two classes is 0.8, the right one's logit can be 20 above the other's, and at 0.1 only 2."""
     contrast: Literal["classes", "rays"] = "classes"
     """What a rendered feature is told apart from: every class once, or the classes of all rays of the batch, as the
     released code (spec 2.11). With ``rays`` frequent classes weigh more, and the loss cannot fall below the logarithm

@@ -24,6 +24,8 @@ th:first-child, td:first-child { text-align: left; } table.words td, table.words
 table.words td { font-size: 13px; white-space: nowrap; } table.words td:last-child { white-space: normal; overflow-wrap: anywhere; }
 table.dense th, table.dense td { padding: 5px 7px; font-size: 13px; } thead th { border-bottom: 2px solid #999; }
 .row { display: flex; flex-wrap: wrap; gap: 14px; align-items: flex-start; } figure { margin: 0; }
+.legend { display: flex; flex-wrap: wrap; gap: 3px 16px; font-size: 13px; margin: 8px 0; }
+.legend i { display: inline-block; width: 12px; height: 12px; margin-right: 5px; border-radius: 2px; vertical-align: -1px; }
 figcaption { font-size: 13px; color: #555; } img { display: block; max-width: 100%; image-rendering: pixelated; border-radius: 3px; }
 canvas { background: #111418; border-radius: 4px; cursor: grab; touch-action: none; }
 .chart { width: 460px; max-width: 100%; background: white; border: 1px solid #e8e8e8; border-radius: 4px; }
@@ -100,6 +102,13 @@ class Page:
         head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
         body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
         self._body.append(f"<table class='{style}'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+
+    def legend(self, entries: Sequence[tuple[str, tuple[int, int, int]]]) -> None:
+        """Names with the colours that stand for them, if there are any."""
+        if entries:
+            swatch = "<span><i style='background: rgb{}'></i>{}</span>"
+            spans = "".join(swatch.format(tuple(rgb), html.escape(name)) for name, rgb in entries)
+            self._body.append(f"<div class='legend'>{spans}</div>")
 
     def code(self, record: object) -> None:
         """A value as indented JSON."""

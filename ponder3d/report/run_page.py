@@ -1,13 +1,22 @@
 """The page about one run: figures, curves, what it rendered as it learnt, and its configuration."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 from ponder3d.config import fingerprint, to_json
+from ponder3d.encoders.files import FILE_NAME, read_card
 from ponder3d.engine.evaluate import read_json
+from ponder3d.engine.experiment import Experiment
 from ponder3d.engine.log import read_table
 from ponder3d.engine.loop import resume_experiment
+from ponder3d.geometry.drawing import UNLABELLED
 from ponder3d.report.html import Page, chart, picture
 from ponder3d.report.svg import Series, line_chart
+from ponder3d.tasks.class_vectors import NoVectors
+from ponder3d.tasks.ponder import PonderConfig
 
 _CURVES = (
     ("loss", "loss", ""),
@@ -30,10 +39,14 @@ def write_run_page(run: Path | str) -> Path:
 
     Raises:
         CheckpointError: the run has no checkpoint that verifies.
+        EncoderFileError: its encoder file is damaged.
     """
     run = Path(run)
     experiment = resume_experiment(run)
-    page = Page(f"Run {run.name}", f"experiment {fingerprint(experiment)}, {experiment.steps} steps")
+    about = [f"experiment {fingerprint(experiment)}, {experiment.steps} steps"]
+    card = read_card(run)["card"] if (run / FILE_NAME).is_file() else {}
+    about += [f"{name.replace('_', ' ')}: {card[name]}" for name in _FACTS if name in card]
+    page = Page(f"Run {run.name}", "; ".join(about))
     evaluation = read_json(run / "evaluation.json")
     if evaluation is not None:
         page.heading("Evaluation on what was held out")
@@ -42,10 +55,17 @@ def write_run_page(run: Path | str) -> Path:
         page.table(("figure", "value"), rows)
     page.heading("Learning")
     page.row(curves({"training": run / "train.csv", "held out": run / "validation.csv"}))
-    stages = render_stages(run, 0)
+    semantic = isinstance(experiment.task, PonderConfig) and not isinstance(experiment.task.semantics, NoVectors)
+    stages = render_stages(run, 0, semantic)
     if stages:
-        page.heading("Rendered while learning: colour, depth, normals, and classes where they are learnt")
+        page.heading(f"Rendered while learning: {_columns(semantic)}")
         page.row(stages)
+        page.legend(class_legend(experiment, run.glob("renders/step-*/view-0-*.png"), 4) if semantic else ())
+    stages = class_stages(run)
+    if stages:
+        page.heading("Classes of a scene from above: predicted, true")
+        page.row(stages)
+        page.legend(class_legend(experiment, run.glob("renders/step-*/classes.png"), 1))
     page.heading("Configuration")
     page.code(to_json(experiment))
     path = run / "report" / "index.html"
@@ -66,11 +86,48 @@ def curves(tables: dict[str, Path]) -> list[str]:
     return [c for c in charts if c]
 
 
-def render_stages(run: Path, view: int) -> list[str]:
-    """What a held-out view looked like at each evaluation, the truth first."""
+def render_stages(run: Path, view: int, semantic: bool = False) -> list[str]:
+    """What a held-out view looked like at each evaluation, the truth first; with classes if ``semantic``."""
     found = sorted((run / "renders").glob(f"step-*/view-{view}-rendered.png"))
     if not found:
         return []
     truth = found[-1].with_name(f"view-{view}-truth.png")
-    parts = [picture(truth, "truth: colour, depth, normals from depth, classes if any")] if truth.is_file() else []
-    return parts + [picture(path, f"rendered after {int(path.parent.name.split('-')[1])} steps") for path in found]
+    parts = [_enlarged(truth, f"truth: {_columns(semantic, ' from depth')}")] if truth.is_file() else []
+    return parts + [_enlarged(path, f"rendered after {_step(path)} steps") for path in found]
+
+
+def class_stages(run: Path) -> list[str]:
+    """Predicted and true classes of the points of a scene at each evaluation."""
+    return [picture(path, f"after {_step(path)} steps") for path in sorted(run.glob("renders/step-*/classes.png"))]
+
+
+def class_legend(
+    experiment: Experiment, pictures: Iterable[Path], columns: int
+) -> list[tuple[str, tuple[int, int, int]]]:
+    """Names and colours of the classes in the last of the columns of pictures; none if the data are not here."""
+    try:
+        labels = experiment.data.build().labels
+    except (OSError, ValueError):
+        return []
+    seen: set[tuple[int, ...]] = set()
+    for path in pictures:
+        with Image.open(path) as file:
+            part = np.asarray(file.convert("RGB"))[:, file.width * (columns - 1) // columns :]
+        seen.update(map(tuple, np.unique(part.reshape(-1, 3), axis=0).tolist()))
+    named = [*zip(labels.names, labels.palette, strict=True), ("no label", UNLABELLED)] if labels else []
+    return [(name, colour) for name, colour in named if colour in seen]
+
+
+def _columns(semantic: bool, of_normals: str = "") -> str:
+    return f"colour, depth, normals{of_normals}" + (", classes" if semantic else "")
+
+
+def _enlarged(path: Path, caption: str) -> str:
+    """A picture, a small one as many times larger as leaves two beside each other."""
+    with Image.open(path) as file:
+        width = file.width
+    return picture(path, caption, width * max(1, 530 // width))
+
+
+def _step(path: Path) -> int:
+    return int(path.parent.name.split("-")[1])

@@ -7,7 +7,7 @@ be. With one dataset nothing is masked.
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ponder3d.config import Config
 from ponder3d.tasks.class_vectors import ClassVectorsConfig, FixedCodes, NoVectors
+from ponder3d.tasks.kept_vectors import kept
 from ponder3d.types import LabelSet
 from ponder3d.types.labels import IMPOSSIBLE
 
@@ -42,6 +43,10 @@ class Head(nn.Module, ABC):
 
 class HeadConfig(Config, ABC):
     """Choices of a head."""
+
+    def with_kept(self, vectors: Float[Tensor, "K E"] | None, source: str) -> "HeadConfig":
+        """The same with class vectors that a checkpoint has, if it has some (``kept_vectors.kept``)."""
+        return self
 
     @abstractmethod
     def build(self, in_channels: int, labels: LabelSet) -> Head:
@@ -84,6 +89,10 @@ class LanguageHeadConfig(HeadConfig):
             raise ValueError(f"LanguageHeadConfig.scale must be positive, not {self.scale}")
         if isinstance(self.vectors, NoVectors):
             raise ValueError("LanguageHeadConfig.vectors: the head needs a vector per class, and NoVectors has none")
+
+    def with_kept(self, vectors: Float[Tensor, "K E"] | None, source: str) -> "LanguageHeadConfig":
+        """With those instead of what ``vectors`` makes."""
+        return replace(self, vectors=kept(self.vectors, vectors, source))
 
     def build(self, in_channels: int, labels: LabelSet) -> "LanguageHead":
         """With a projection to the width of the vectors."""

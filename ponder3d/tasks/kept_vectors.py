@@ -1,21 +1,31 @@
-"""Class vectors that came with somebody's trained model."""
+"""Class vectors that are in a checkpoint: those of a released model, or of a run whose text encoder is elsewhere."""
 
 from dataclasses import dataclass
 
-from ponder3d.tasks.class_vectors import ClassVectors, ClassVectorsConfig, class_codes
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from ponder3d.tasks.class_vectors import ClassVectors, ClassVectorsConfig
 from ponder3d.types import LabelSet
 
 
 @dataclass(frozen=True)
 class KeptVectors(ClassVectorsConfig):
-    """Vectors that came with a released model, and are in the checkpoints of its run; fixed codes in their place until
-    one of those is read."""
+    """Vectors that are in the checkpoints of the run; random ones in their place until one of those is read."""
 
     channels: int = 512
     """Width of a vector."""
-    origin: str = "a released model"
-    """Where they are from."""
+    origin: str = "vectors of a released model"
+    """What made them."""
 
     def build(self, labels: LabelSet) -> ClassVectors:
-        """Fixed codes of the same shape."""
-        return ClassVectors(class_codes(len(labels), self.channels), f"vectors of {self.origin}")
+        """Random directions of the same shape."""
+        generator = torch.Generator().manual_seed(0)
+        return ClassVectors(F.normalize(torch.randn(len(labels), self.channels, generator=generator)), self.origin)
+
+
+def kept(config: ClassVectorsConfig, vectors: Float[Tensor, "K E"] | None, source: str) -> ClassVectorsConfig:
+    """What stands for a choice of vectors once a checkpoint has them, with what made them; the choice itself if not."""
+    return config if vectors is None or not source else KeptVectors(vectors.shape[1], source)

@@ -5,6 +5,7 @@ along camera rays; the difference from the images trains the encoder (eq. 1 to 9
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -25,6 +26,7 @@ from ponder3d.render.renderer import RenderConfig, clip_rays, decode_at_ends, re
 from ponder3d.render.surface import extract_mesh
 from ponder3d.tasks.class_vectors import ClassVectorsConfig, NoVectors
 from ponder3d.tasks.heads import Head, HeadConfig, LanguageHeadConfig, point_cross_entropy, possible_classes
+from ponder3d.tasks.kept_vectors import kept
 from ponder3d.tasks.masking import MaskingConfig, NoMasking
 from ponder3d.tasks.task import Picture, StepLosses, Task, TaskConfig
 from ponder3d.types import Batch, Cameras, Grid, LabelSet, Rays, RayTargets, RenderOutput, Volume
@@ -91,6 +93,12 @@ class PonderConfig(TaskConfig):
     def build(self, labels: LabelSet | None) -> Task:
         """The task; ``labels`` are needed with ``semantics`` and ``points`` only."""
         return Ponder(self, labels)
+
+    def rebuild(self, labels: LabelSet | None, weights: Mapping[str, Tensor], facts: Mapping[str, str]) -> Task:
+        """With class vectors as they are among the weights."""
+        semantics = kept(self.semantics, weights.get("class_vectors"), facts.get("class_vectors", ""))
+        head = self.points_head.with_kept(weights.get("points_head.vectors"), facts.get("points_class_vectors", ""))
+        return replace(self, semantics=semantics, points_head=head).build(labels)
 
 
 class Ponder(Task):

@@ -1,7 +1,7 @@
 """Semantic segmentation of points (spec 7.1): cross-entropy and Lovasz-softmax on a head of the encoder's features."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 
 import torch
@@ -47,6 +47,11 @@ class SemSegConfig(TaskConfig):
         if labels is None:
             raise ValueError("SemSeg: the dataset has no labels")
         return SemSeg(self, labels)
+
+    def rebuild(self, labels: LabelSet | None, weights: Mapping[str, Tensor], facts: Mapping[str, str]) -> Task:
+        """With the head's class vectors as they are among the weights."""
+        head = self.head.with_kept(weights.get("head.vectors"), facts.get("class_vectors", ""))
+        return replace(self, head=head).build(labels)
 
 
 class SemSeg(Task):

@@ -1,7 +1,7 @@
 """The contract of a task."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +49,14 @@ class TaskConfig(Config, ABC):
         Raises:
             ValueError: the task needs labels and there are none.
         """
+
+    def rebuild(self, labels: LabelSet | None, weights: Mapping[str, Tensor], facts: Mapping[str, str]) -> "Task":
+        """The task for these weights, which are loaded next, and these ``Task.facts`` of the one that had them.
+
+        Without either it is ``build``. What is among the weights need not be made again, e.g. by a text encoder that is
+        not on this machine.
+        """
+        return self.build(labels)
 
 
 class Task(nn.Module, ABC):

@@ -45,6 +45,10 @@ def test_recipes_are_listed(capsys):
     assert cli.main(["recipes"]) == 0
     out = capsys.readouterr().out
     assert all(name in out for name in list_recipes())
+    blocks = [block.splitlines() for block in out.split("\n\n") if block.startswith("  ")]
+    assert len(blocks) == len({name.split(".")[0] for name in list_recipes()})
+    assert all(len({line.split(".")[0] for line in block}) == 1 for block in blocks), "each under its module's line"
+    assert "joint_rooms: Joint training on a laptop" in out
 
 
 @pytest.mark.parametrize("command", ["demo", "evaluate", "report"])

@@ -2,9 +2,11 @@
 
 import json
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from segmenting import BoardsConfig, semseg_run
 from test_loop import StopError, stop_at
 from tiny_runs import TinyRooms, TinyScenes, differences, final_state, ponder_run
@@ -35,7 +37,8 @@ from ponder3d.engine.loop import resume_experiment, train
 from ponder3d.engine.optim import OptimConfig
 from ponder3d.engine.predict import _other_split, predict
 from ponder3d.engine.score import score
-from ponder3d.tasks.class_vectors import FixedCodes
+from ponder3d.tasks.class_vectors import ClassVectors, ClassVectorsConfig, FixedCodes
+from ponder3d.tasks.heads import LanguageHeadConfig
 from ponder3d.tasks.semseg import SemSegConfig
 from ponder3d.types import LabelSet, Scene
 
@@ -244,3 +247,49 @@ def test_loader_processes_see_the_same(tmp_path):
         train(segmentation(walls(), steps=2, workers=workers), out, quiet=True)
         states.append(final_state(out))
     assert not differences(*states)
+
+
+@dataclass(frozen=True)
+class FromWords(ClassVectorsConfig):
+    """Vectors of a text encoder that may be gone."""
+
+    encoder: str = ""
+
+    def build(self, labels: LabelSet) -> ClassVectors:
+        if not Path(self.encoder).is_file():
+            raise ValueError("there is no text encoder")
+        generator = torch.Generator().manual_seed(5)
+        return ClassVectors(F.normalize(torch.randn(len(labels), 2, generator=generator)), "a model of words")
+
+
+def test_a_run_goes_on_and_is_evaluated_where_its_text_encoder_is_not(tmp_path):
+    encoder = tmp_path / "encoder"
+    encoder.touch()
+    experiment = semseg_run(steps=4, save_every=2, log_every=1)
+    head = LanguageHeadConfig(FromWords(str(encoder)))
+    experiment = replace(experiment, task=replace(experiment.task, head=head))
+    train(experiment, tmp_path / "whole", quiet=True)
+    with pytest.raises(StopError):
+        train(experiment, tmp_path / "cut", report=stop_at(3))
+    encoder.unlink()
+    result = train(resume_experiment(tmp_path / "cut"), tmp_path / "cut", resume=True, quiet=True)
+    assert not differences(final_state(tmp_path / "whole"), final_state(tmp_path / "cut"))
+    assert evaluate(tmp_path / "cut", quiet=True) == result.figures
+    assert json.loads((tmp_path / "cut" / "evaluation.json").read_text())["class_vectors"] == "a model of words"
+    with pytest.raises(ValueError, match="there is no text encoder"):
+        train(experiment, tmp_path / "new", quiet=True)
+
+
+def test_rendered_classes_too_are_rebuilt_without_their_text_encoder(tmp_path):
+    encoder = tmp_path / "encoder"
+    encoder.touch()
+    words, labels = FromWords(str(encoder)), WallsConfig().build().labels
+    config = replace(ponder_run().task, semantics=words, points=1.0, points_head=LanguageHeadConfig(words))
+    made = config.build(labels)
+    encoder.unlink()
+    again = config.rebuild(labels, made.state_dict(), made.facts())
+    assert again.facts() == made.facts() and len(made.facts()) == 2
+    again.load_state_dict(made.state_dict())
+    assert torch.equal(again.class_vectors, made.class_vectors)
+    with pytest.raises(ValueError, match="there is no text encoder"):
+        config.rebuild(labels, made.state_dict(), {})

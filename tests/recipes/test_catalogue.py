@@ -100,3 +100,12 @@ def test_a_recipe_of_ones_own(tmp_path, monkeypatch):
     for wrong in ("my_recipes.other", "my_recipes.missing", "nowhere.at_all", "rooms"):
         with pytest.raises(ValueError, match="no recipe"):
             find_recipe(wrong)
+
+
+@pytest.mark.parametrize("name", [name for name in FULL if name.startswith("pretrain_datasets.")])
+def test_pre_training_on_published_datasets_has_the_papers_temperature(name):
+    """Vectors of text are so much alike that at 0.1 no loss tells them apart; points get the same vectors."""
+    task = RECIPES[name]().task
+    assert task.losses.temperature == 0.01
+    if "label_free" not in name:
+        assert task.semantics == task.points_head.vectors

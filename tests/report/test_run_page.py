@@ -1,0 +1,52 @@
+"""The page about a run: what is beside its pictures; that there is one is tested on the command line."""
+
+from dataclasses import replace
+
+import numpy as np
+from PIL import Image
+
+from ponder3d.data.prepared.dataset import PreparedConfig
+from ponder3d.geometry.drawing import UNLABELLED
+from ponder3d.recipes import smoke
+from ponder3d.report.html import Page
+from ponder3d.report.run_page import class_legend, class_stages, render_stages
+
+
+def drawn(path, colours) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.array([colours], dtype=np.uint8)).save(path)
+
+
+def test_the_legend_names_the_classes_of_the_last_column(tmp_path):
+    experiment = smoke.pretrain_indoor_rooms_semantic()
+    names, palette = (lambda labels: (labels.names, labels.palette))(experiment.data.build().labels)
+    drawn(tmp_path / "truth.png", [palette[0]] * 6 + [palette[4], palette[2]])
+    drawn(tmp_path / "rendered.png", [palette[1]] * 6 + [palette[2], UNLABELLED])
+    pictures = [tmp_path / "truth.png", tmp_path / "rendered.png"]
+    expected = [(names[2], palette[2]), (names[4], palette[4]), ("no label", UNLABELLED)]
+    assert class_legend(experiment, pictures, 4) == expected
+    assert (names[0], palette[0]) in class_legend(experiment, pictures, 1)
+    gone = replace(experiment, data=PreparedConfig(root=str(tmp_path / "gone")))
+    assert class_legend(gone, pictures, 4) == [], "the data, which know the names, are not here"
+
+
+def test_a_legend_on_a_page(tmp_path):
+    page = Page("t", "s")
+    page.legend([("a <b>", (1, 2, 3))])
+    page.legend([])
+    page.write(tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    assert text.count("<div class='legend'>") == 1
+    assert "background: rgb(1, 2, 3)'></i>a &lt;b&gt;</span>" in text
+
+
+def test_pictures_of_a_run_come_in_order_and_are_enlarged(tmp_path):
+    for step in (20, 0):
+        for name in ("view-0-truth", "view-0-rendered", "classes"):
+            drawn(tmp_path / "renders" / f"step-{step:08d}" / f"{name}.png", [(1, 2, 3)] * 100)
+    truth, first, last = render_stages(tmp_path, 0, semantic=True)
+    assert "truth: colour, depth, normals from depth, classes<" in truth and "width='500'" in truth
+    assert "after 0 steps" in first and "after 20 steps" in last
+    assert "classes" not in render_stages(tmp_path, 0)[0]
+    assert ["after 0 steps" in part for part in class_stages(tmp_path)] == [True, False]
+    assert render_stages(tmp_path / "none", 0) == class_stages(tmp_path / "none") == []
