@@ -57,6 +57,7 @@ class _AdoptOptions:
 
 def convert(arguments: list[str]) -> int:
     """``ponder3d convert``."""
+    arguments = [part for one in arguments for part in (one.split("=", 1) if one.startswith("--recipe=") else [one])]
     if "--recipe" in arguments:
         return _convert_to_run(arguments)
     o = tyro.cli(_ConvertOptions, args=arguments, prog="ponder3d convert", description=inspect.getdoc(_ConvertOptions))
@@ -71,6 +72,7 @@ def convert(arguments: list[str]) -> int:
         encoder, card = released.encoder, released.card(source.name)
     else:
         loaded = load_encoder(source)
+        _check_left_alone(o)
         if not isinstance(loaded, SparseUNet):
             raise EncoderFileError(f"{source}: a {type(loaded).__name__}; convert is for SparseUNets")
         encoder, card = loaded, {**read_card(source)["card"], "source": source.name}
@@ -113,10 +115,22 @@ def _check_places(o: _ConvertOptions) -> None:
         raise ValueError("usage: ponder3d convert FILE OUT.safetensors, or convert FILE RUN --recipe NAME; see --help")
 
 
+def _check_left_alone(o: _ConvertOptions) -> None:
+    """Refuse options that say what an encoder's own file says itself."""
+    for field in ("grid_size", "conditions", "table", "inputs", "eps", "momentum"):
+        if getattr(o, field) != getattr(_ConvertOptions(), field):
+            option = field.replace("_", "-")
+            raise ValueError(
+                f"convert: --{option} is about checkpoints; {o.file} is an encoder that knows it. Leave it out"
+            )
+
+
 def _read(o: _ConvertOptions) -> Released:
     """Read a checkpoint, and say what is in it."""
     released = read_released(o.file, o.grid_size, o.conditions, o.eps, o.momentum, o.inputs, o.table)
     print(f"{o.file}: {released.kind}, {len(released.used)} names used")
     for group, (number, reason) in released.left_out.items():
         print(f"  left out: {group} ({number} names): {reason}")
+    if released.untrained:
+        print(f"  never trained: the batch norms of {', '.join(released.untrained)}")
     return released

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ponder3d.config import Config
@@ -104,8 +104,7 @@ class Prompted:
                 spans = [(a, b, k) for a, b, k in zip(starts, ends, self._rows, strict=True) if a < b]
                 self._ways[x.stride] = _Spans(spans, self.num_conditions)
             else:  # where rows end is not known here without waiting for the GPU
-                members = F.one_hot(self._on_device[scene], self.num_conditions)
-                self._ways[x.stride] = _Members(members.to(torch.float32))
+                self._ways[x.stride] = _Members(self._on_device[scene], self.num_conditions)
         return self._ways[x.stride]
 
 
@@ -151,10 +150,12 @@ class _Spans:
 
 
 class _Members:
-    """1 where a row is of a condition, else 0. All is a product with it: no atomics, the same bits every time."""
+    """Sums are products with a table that is 1 where a row is of a condition, else 0: no atomics, the same bits every
+    time. What a condition has is looked up, not multiplied, as a product may be in TF32."""
 
-    def __init__(self, members: Float[Tensor, "M K"]):
-        self.members = members
+    def __init__(self, condition: Int[Tensor, " M"], num_conditions: int):
+        self.condition = condition
+        self.members = F.one_hot(condition, num_conditions).to(torch.float32)
 
     def counts(self, x: Tensor) -> Float[Tensor, "K 1"]:
         """Rows of each condition."""
@@ -166,7 +167,7 @@ class _Members:
 
     def squares(self, x: Tensor, mean: Float[Tensor, "K C"]) -> Float[Tensor, "K C"]:
         """Sum of the squared differences from each condition's mean."""
-        return self.total((x - self.members.to(x.dtype) @ mean).square())
+        return self.total((x - mean[self.condition]).square())
 
     def products(self, x: Tensor, y: Tensor) -> Float[Tensor, "K C"]:
         """Sum of x times y over the rows of each condition."""
@@ -174,8 +175,8 @@ class _Members:
 
     def affine(self, x: Tensor, scale: Float[Tensor, "K C"], shift: Tensor) -> Float[Tensor, "M C"]:
         """Each row times its condition's scale, and a shift ``[K C]`` or ``[M C]``."""
-        members = self.members.to(x.dtype)
-        return torch.addcmul(shift if shift.shape == x.shape else members @ shift, x, members @ scale)
+        own = shift if shift.shape == x.shape else shift[self.condition]
+        return torch.addcmul(own, x, scale[self.condition])
 
 
 class PlainNorm(BatchNorm):

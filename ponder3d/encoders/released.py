@@ -64,6 +64,8 @@ class Released:
     """Names in the file that went into encoder and head."""
     left_out: dict[str, tuple[int, str]]
     """What did not: number of names and the reason, by group."""
+    untrained: tuple[str, ...]
+    """Conditions whose batch norms have seen no batch: their features mean nothing."""
     sha256: str
     """Of the file."""
 
@@ -74,6 +76,7 @@ class Released:
             "source_sha256": self.sha256,
             "kind": self.kind,
             "left_out": {group: list(told) for group, told in self.left_out.items()},
+            "untrained": list(self.untrained),
             "converter": CONVERTER,
         }
 
@@ -136,7 +139,8 @@ def read_released(
     encoder = config.build()
     encoder.load_state_dict(weights)  # every name and shape has been checked against the file
     used = {model.prefix + name for name in of_backbone} | {model.full[name] for name in of_rest}
-    return Released(encoder.eval(), _kind(model, structure), head, tuple(sorted(used)), left_out, file_digest(path))
+    kind, untrained = _kind(model, structure), _untrained(model.backbone, structure, names)
+    return Released(encoder.eval(), kind, head, tuple(sorted(used)), left_out, untrained, file_digest(path))
 
 
 @dataclass(frozen=True)
@@ -211,6 +215,16 @@ def _names(structure: Structure, rest: Mapping[str, Tensor], given: Sequence[str
             f"{where}: it tells {count} conditions apart; name them in the order of its batch norms (--conditions)"
         )
     return {0: (), 1: ("released",)}.get(count, BACKBONE_ORDER)
+
+
+def _untrained(backbone: Mapping[str, Tensor], structure: Structure, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The conditions whose batch norms have counted no batch.
+
+    Pointcept's models for ScanNet, alone and with Structured3D, have batch norms for S3DIS, too.
+    """
+    rows = range(structure.norms.conditions)
+    counters = [backbone.get(f"conv_input.bn.bns.{k}.num_batches_tracked") for k in rows]
+    return tuple(name for name, n in zip(names, counters, strict=False) if n is not None and int(n) == 0)
 
 
 def _table_order(names: tuple[str, ...], given: Sequence[str], where: str) -> tuple[str, ...]:

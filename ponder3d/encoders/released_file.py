@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ponder3d.encoders.encoder import EncoderFileError
 
@@ -83,6 +83,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
     other = [name for name, value in state.items() if not isinstance(value, Tensor)]
     if other:
         raise EncoderFileError(f"{path}: {other[0]} is {_told(state[other[0]])} and no tensor: this is no state_dict")
+    odd = [name for name, value in state.items() if not _is_plain(value)]
+    if odd:
+        raise EncoderFileError(f"{path}: {odd[0]} is a sparse, quantised or otherwise special tensor; save plain ones")
     # A damaged size or stride can make a tensor of the whole file, many times over.
     if sum(value.numel() * value.element_size() for value in state.values()) > path.stat().st_size:
         raise EncoderFileError(f"{path}: its tensors are larger than the file; it is damaged")
@@ -95,6 +98,12 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_plain(value: Tensor) -> bool:
+    """Whether a tensor is its numbers, one after the other: most functions know no others."""
+    dense = value.layout == torch.strided and not value.is_quantized and not value.is_nested
+    return dense and value.device.type == "cpu" and type(value) in (Tensor, nn.Parameter)
 
 
 def _check_archive(path: Path) -> None:

@@ -207,7 +207,7 @@ def convert(
         where: the file, for messages.
 
     Raises:
-        EncoderFileError: names are missing or unknown, a shape is wrong, or a value is not finite.
+        EncoderFileError: names are missing or unknown, a shape is wrong, a value is not finite, or a variance negative.
     """
     convs, norms = _modules(structure)
     of_norms = {norm.theirs: _entries(norm, structure.norms) for norm in norms}
@@ -225,7 +225,9 @@ def convert(
     for entries in of_norms.values():
         for name, shape in entries.items():
             if name in weights:
-                check(weights[name], shape, name, where)
+                value = check(weights[name], shape, name, where)
+                if name.endswith("running_var") and bool((value < 0).any()):
+                    raise EncoderFileError(f"{where}: {name} holds negative variances")
     ours: dict[str, Tensor] = {}
     for conv in convs:
         value = check(weights[conv.theirs], conv.shape(structure.layout), conv.theirs, where)
@@ -242,15 +244,15 @@ def linear(value: Tensor, in_channels: int) -> Tensor:
 
 
 def check(value: Tensor, shape: list[int], name: str, where: str) -> Tensor:
-    """The value, if it has this shape (of any size where -1) and is finite.
+    """The value, if it has this shape (of any size where -1) and is finite in single precision.
 
     Raises:
-        EncoderFileError: it has another, or holds NaN or infinity.
+        EncoderFileError: it has another, or holds NaN, infinity or what becomes that.
     """
     fits = value.dim() == len(shape) and all(wanted in (-1, n) for wanted, n in zip(shape, value.shape, strict=True))
     if not fits:
         raise EncoderFileError(f"{where}: {name} has shape {list(value.shape)}, and not {shape}")
-    if value.is_complex() or not bool(torch.isfinite(value).all()):
+    if value.is_complex() or not bool(torch.isfinite(value.float()).all()):
         raise EncoderFileError(f"{where}: {name} holds values that are no finite numbers")
     return value
 

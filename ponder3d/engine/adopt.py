@@ -71,6 +71,7 @@ def adopt(
     }
     store.save(experiment.steps, state, to_json(experiment))
     told = {"experiment": fingerprint(experiment), "step": experiment.steps, "kind": released.kind}
+    told |= {"condition": condition} if condition else {}
     save_encoder(task.encoder, out / FILE_NAME, {**(card or {}), **told, **task.facts()})
     return experiment
 

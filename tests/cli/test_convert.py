@@ -104,6 +104,24 @@ def test_what_does_not_fit_writes_nothing(options, message, checkpoint, tmp_path
     assert sorted(p.name for p in tmp_path.iterdir()) == ["encoder.safetensors", "released.pth"]
 
 
+def test_a_condition_that_was_never_trained_is_told(checkpoint, tmp_path, capsys):
+    state = torch.load(checkpoint, weights_only=False)
+    for name, value in state["state_dict"].items():
+        if name.endswith("bns.1.num_batches_tracked"):
+            value.zero_()
+    torch.save(state, checkpoint)
+    assert cli.main(["convert", str(checkpoint), str(tmp_path / "e.safetensors")]) == 0
+    assert "\n  never trained: the batch norms of S3DIS\n" in capsys.readouterr().out
+
+
+def test_what_a_file_says_itself_is_no_option(checkpoint, tmp_path, capsys):
+    encoder = tmp_path / "encoder.safetensors"
+    assert cli.main(["convert", str(checkpoint), str(encoder)]) == 0
+    assert cli.main(["convert", str(encoder), str(tmp_path / "e.safetensors"), "--grid-size", "0.05"]) == 2
+    assert "--grid-size is about checkpoints" in capsys.readouterr().err
+    assert not (tmp_path / "e.safetensors").exists()
+
+
 def test_bad_places(checkpoint, tmp_path, capsys):
     assert cli.main(["convert", str(checkpoint), str(tmp_path / "encoder.pth")]) == 2
     assert "must be called NAME.safetensors" in capsys.readouterr().err

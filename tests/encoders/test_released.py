@@ -313,6 +313,15 @@ def test_decoupled_heads_go_by_the_outer_order(tmp_path):
     assert torch.equal(dict(head.heads)["ScanNet"].weight, parts["seg_heads.1.weight"])
 
 
+def test_conditions_that_were_never_trained(tmp_path):
+    """Pointcept's model of ScanNet and Structured3D has batch norms for S3DIS that have seen no batch."""
+    weights = prompted_model(SMALL)
+    assert read_released(saved(tmp_path / "all.pth", weights)).untrained == ()
+    zero = {name: torch.tensor(0) for name in weights if name.endswith("bns.1.num_batches_tracked")}
+    found = read_released(saved(tmp_path / "two.pth", {**weights, **zero}))
+    assert found.untrained == ("S3DIS",) and found.card("two.pth")["untrained"] == ["S3DIS"]
+
+
 def test_load_reads_them(tmp_path):
     path = saved(tmp_path / "model.pth", prompted_model(SMALL))
     encoder = ponder3d.load(path)
@@ -520,6 +529,23 @@ def test_a_tensor_larger_than_the_file(tmp_path):
     refused(path, "its tensors are larger than the file")
 
 
+@pytest.mark.parametrize(
+    "kind",
+    {
+        "sparse": torch.Tensor.to_sparse,
+        "quantised": lambda value: torch.quantize_per_tensor(value, 0.1, 0, torch.qint8),
+        "without numbers": lambda value: value.to("meta"),
+    }.items(),
+    ids=lambda kind: kind[0],
+)
+@pytest.mark.filterwarnings("ignore")  # PyTorch's, of what it is about to drop
+def test_tensors_of_another_kind(kind, tmp_path):
+    path = tmp_path / "model.pth"
+    weights = backbone(PLAIN)
+    torch.save({**weights, "enc.0.block0.conv1.weight": kind[1](weights["enc.0.block0.conv1.weight"])}, path)
+    refused(path, "enc.0.block0.conv1.weight is a sparse, quantised or otherwise special tensor")
+
+
 def test_a_missing_file(tmp_path):
     for read in (read_released, ponder3d.load):
         with pytest.raises(FileNotFoundError):
@@ -589,6 +615,8 @@ Z = torch.zeros
         (PLAIN, {"enc.0.block0.bn1.weight": Z(5)}, r"bn1.weight has shape \[5\], and not \[6\]"),
         (PLAIN, {"dec.0.block0.proj.0.weight": Z(5, 1, 1, 1, 8)}, r"and not \[5, 1, 1, 1, 9\]"),
         (PLAIN, {"enc.0.block0.bn1.bias": Z(6) / 0}, "enc.0.block0.bn1.bias holds values that are no finite numbers"),
+        (PLAIN, {"enc.0.block0.bn1.bias": Z(6).double() + 1e99}, "enc.0.block0.bn1.bias holds values that are no fin"),
+        (PLAIN, {"enc.0.block0.bn1.running_var": Z(6) - 2}, "enc.0.block0.bn1.running_var holds negative variances"),
         (PLAIN, {"final.weight": Z(20, 1, 1, 1, 5)}, "of the head final only the weight is there"),
         (PLAIN, {"final.weight": Z(20, 1, 1, 1, 6), "final.bias": Z(20)}, r"and not \[20, 1, 1, 1, 5\]"),
         (PROMPTED, {"embedding_table.weight": None}, "embedding_table.weight is missing, the prompts"),

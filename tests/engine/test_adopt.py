@@ -77,6 +77,7 @@ def test_a_run_scores_points_as_the_model_does(head, files, tmp_path):
     torch.testing.assert_close(scores, expected, atol=1e-3 if head == "language" else 1e-5, rtol=1e-4)
     card = read_card(tmp_path / "run")["card"]
     assert card["source"] == "released.pth" and card["kind"] == released.kind and card["step"] == experiment.steps
+    assert card.get("condition", "") == condition
 
 
 @pytest.mark.parametrize("augment", ["", pytest.param("scannet", marks=pytest.mark.slow)])
@@ -135,7 +136,7 @@ def test_classes_of_the_shared_vocabulary(files, tmp_path):
 def test_the_command(files, tmp_path, capsys):
     path = files.saved(tmp_path / "released.pth", model(files, "heads"))
     run = str(tmp_path / "run")
-    command = ["convert", str(path), run, "--recipe", f"{__name__}.recipe", "--condition", "ScanNet"]
+    command = ["convert", str(path), run, f"--recipe={__name__}.recipe", "--condition", "ScanNet"]
     assert cli.main([*command, "--grid-size", "0.1", "--steps", "7"]) == 0
     assert capsys.readouterr().out.endswith(f"run: {run}   data: BoardsConfig\n")
     assert load_task(run)[2] == 7
