@@ -1,6 +1,6 @@
 """Does joint training pay, and do its parts? Generated rooms of three kinds (``recipes/joint_rooms.py``).
 
-    python benchmarks/joint.py --seeds 0 1 2 [--out runs/joint] [--processes 2] [--steps 300] [--save]
+    python benchmarks/joint.py --seeds 0 1 2 [--out runs/joint] [--processes 2] [--steps 400] [--save]
 
 Every recipe of ``joint_rooms`` is trained for every seed, which decides the rooms, the order and the initial weights,
 and all for the same number of steps: rooms that are trained on by themselves are seen three times as often as in the
@@ -20,13 +20,20 @@ from ponder3d.data.synthetic.rooms import RoomsConfig, generate
 from ponder3d.engine.experiment import Experiment
 from ponder3d.engine.jobs import Job, run_jobs
 from ponder3d.recipes import joint_rooms
+from ponder3d.tasks.heads import LanguageHeadConfig
+from ponder3d.tasks.semseg import SemSegConfig
+from ponder3d.tasks.stored_vectors import StoredVectors
 
 KINDS = ("homes", "offices", "renders")
-JOINT = ("naive", "prompted", "prompted_text")
+JOINT = ("naive", "prompted", "prompted_codes", "prompted_text")
 
 
-def experiment(name: str, seed: int, steps: int, cache: str) -> Experiment:
+def experiment(name: str, seed: int, steps: int, cache: str, text: str = "") -> Experiment:
     recipe = getattr(joint_rooms, name)()
+    if text and name == "prompted_text":
+        task = recipe.task
+        assert isinstance(task, SemSegConfig) and isinstance(task.head, LanguageHeadConfig)
+        recipe = replace(recipe, task=replace(task, head=replace(task.head, vectors=StoredVectors(text))))
     data = recipe.data
     if isinstance(data, JointConfig):
         parts = tuple(replace(part, data=replace(part.data, seed=seed, cache=cache)) for part in data.parts)
@@ -41,10 +48,10 @@ def rooms_of(data: JointConfig | RoomsConfig) -> list[RoomsConfig]:
     return [part for part in parts if isinstance(part, RoomsConfig)]
 
 
-def jobs(seeds: list[int], steps: int, out: Path) -> list[Job]:
+def jobs(seeds: list[int], steps: int, out: Path, text: str) -> list[Job]:
     cache = str(out / "rooms")
     return [
-        Job(f"{name}-{seed}", out / f"{name}-{seed}", experiment(name, seed, steps, cache))
+        Job(f"{name}-{seed}", out / f"{name}-{seed}", experiment(name, seed, steps, cache, text))
         for seed in seeds
         for name in (*JOINT, *KINDS)
     ]
@@ -58,12 +65,13 @@ def cell(values: list[float]) -> str:
 def main() -> None:
     made = parser(__doc__)
     made.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    made.add_argument("--steps", type=int, default=300)
+    made.add_argument("--steps", type=int, default=400)
     made.add_argument("--out", type=Path, default=Path("runs/joint"))
     made.add_argument("--processes", type=int, default=2)
+    made.add_argument("--text", default="", help="file of save_class_vectors, where there is no sentence encoder")
     args = made.parse_args()
     with saved(args.save):
-        todo = jobs(args.seeds, args.steps, args.out)
+        todo = jobs(args.seeds, args.steps, args.out, args.text)
         for seed in args.seeds:
             for rooms in rooms_of(experiment("naive", seed, args.steps, str(args.out / "rooms")).data):
                 generate(rooms, args.processes)

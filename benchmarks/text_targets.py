@@ -21,16 +21,17 @@ from ponder3d.engine.experiment import Experiment
 from ponder3d.engine.jobs import Job, run_jobs
 from ponder3d.recipes.demo import DemoConfig, _rooms, finetune_experiment, pretrain_experiments, probe
 from ponder3d.tasks.ponder import PonderConfig
+from ponder3d.tasks.stored_vectors import StoredVectors
 from ponder3d.tasks.text_bert import SentenceText
 
 TRIALS = 3
 
 
-def pretrainings(config: DemoConfig) -> dict[str, Experiment]:
+def pretrainings(config: DemoConfig, file: str) -> dict[str, Experiment]:
     codes = pretrain_experiments(config)["semantic"]
     task = codes.task
     assert isinstance(task, PonderConfig)
-    text = replace(codes, task=replace(task, semantics=SentenceText()))
+    text = replace(codes, task=replace(task, semantics=StoredVectors(file) if file else SentenceText()))
     return {"codes": replace(codes, validate_every=0), "text": replace(text, validate_every=0)}
 
 
@@ -57,12 +58,13 @@ def main() -> None:
     made.add_argument("--steps", type=int, default=500)
     made.add_argument("--out", type=Path, default=Path("runs/text-targets"))
     made.add_argument("--processes", type=int, default=2)
+    made.add_argument("--text", default="", help="file of save_class_vectors, where there is no sentence encoder")
     args = made.parse_args()
     configs = [DemoConfig(out=f"{args.out}/{s}", seed=s, pretrain_steps=args.steps, quiet=True) for s in args.seeds]
     with saved(args.save):
         runs, later = [], []
         for config in configs:
-            experiments = pretrainings(config)
+            experiments = pretrainings(config, args.text)
             data = experiments["codes"].data
             assert isinstance(data, RoomsConfig)
             for rooms in (data, data.held_out(), _rooms(config), _rooms(config).held_out()):

@@ -139,30 +139,31 @@ class Ponder(Task):
         Raises:
             ValueError: the batch has no rays (see ``data.transforms.PickRays``), or target features of another width.
         """
-        if batch.rays is None or batch.targets is None:
+        rays, targets = batch.rays, batch.targets
+        if rays is None or targets is None:
             raise ValueError(f"Ponder.losses: no rays for {batch.sources[0]}; end the transforms with PickRays")
-        width, given = self.config.feature_channels, batch.targets.feature
+        width, given = self.config.feature_channels, targets.feature
         if width and given is not None and given.shape[1] != width:
             raise ValueError(f"PonderConfig.feature_channels is {width}, and the rays' features have {given.shape[1]}")
         if width and given is None:  # the term stays, at 0, as in _point_losses: only some datasets may have features
-            none = batch.targets.rgb.new_full((len(batch.targets.rgb), width), math.nan)
-            batch = replace(batch, targets=replace(batch.targets, feature=none))
+            targets = replace(targets, feature=targets.rgb.new_full((len(targets.rgb), width), math.nan))
         features = self.encoder(self.mask(batch))
         volume = self.volume_of(features, batch)
         possible = self._possible(batch.conditions, volume.feats.device)
-        with torch.autocast(batch.rays.origins.device.type, enabled=False):
-            rays = clip_rays(batch.rays, volume.grid)
-            shown, targets = rays.every(self.config.render_every), batch.targets.every(self.config.render_every)
-            keys, guide = (batch.keys, targets.t) if self.training else (None, None)
+        every = self.config.render_every
+        with torch.autocast(rays.origins.device.type, enabled=False):
+            rays = clip_rays(rays, volume.grid)
+            shown, seen = rays.every(every), targets.every(every)
+            keys, guide = (batch.keys, seen.t) if self.training else (None, None)
             out = render(self.field, volume, shown, self.config.render, keys, guide)
-            terms = render_losses(out, shown, targets, self.config.losses, self.class_vectors, possible)
-            terms |= self._surface_losses(volume, rays, batch.targets, possible)
+            terms = render_losses(out, shown, seen, self.config.losses, self.class_vectors, possible)
+            terms |= self._surface_losses(volume, rays, targets, possible)
             terms |= self._point_losses(features, batch)
         with torch.no_grad():
-            monitors = {"psnr": psnr(out.rgb, targets.rgb, shown.hits), "inv_std": self.field.inv_std}
-            if targets.t is not None:
-                monitors["depth_error"] = depth_l1(out.t, targets.t, shown.hits & (targets.t > 0))
-            right = self._semantic_accuracy(out, shown, targets, possible)
+            monitors = {"psnr": psnr(out.rgb, seen.rgb, shown.hits), "inv_std": self.field.inv_std}
+            if seen.t is not None:
+                monitors["depth_error"] = depth_l1(out.t, seen.t, shown.hits & (seen.t > 0))
+            right = self._semantic_accuracy(out, shown, seen, possible)
             monitors |= {} if right is None else {"semantic_accuracy": right}
         return StepLosses(terms, monitors)
 

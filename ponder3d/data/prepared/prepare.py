@@ -37,6 +37,7 @@ from ponder3d.data.prepared.scene_file import PrepareOptions, encode_frame, with
 from ponder3d.data.raw.dataset import Problem, RawDataset, RawDatasetConfig, RawFrame, RawScene
 from ponder3d.data.skip_list import skip_list_of
 from ponder3d.files import sweep, write_whole
+from ponder3d.processes import end_with_parent
 
 Report = Callable[[int, int, dict[str, float]], None]
 """Told (scenes done, scenes in all, figures) now and then."""

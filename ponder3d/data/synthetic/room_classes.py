@@ -53,7 +53,7 @@ _SPACES = {
     "board": ((60, 60, 220), ("picture", "mirror", "television", "monitor")),
 }  # fmt: skip
 
-_CLUTTER = (90, 90, 90)
+_CLUTTER = (120, 150, 120)
 
 SPACES_LABELS = LabelSet(names=(*_SPACES, "clutter"), palette=(*(colour for colour, _ in _SPACES.values()), _CLUTTER))
 """The same rooms as S3DIS would label them: the building, five kinds of furniture, and all else is clutter."""
