@@ -56,8 +56,9 @@ class MapsRecord(Config):
     size: tuple[int, ...] = ()
     """Height and width that images were brought to for the model; empty: as they were."""
     mean: tuple[float, ...] = ()
+    """What was subtracted from each colour in [0, 1]; empty: 0."""
     std: tuple[float, ...] = ()
-    """What was subtracted from each colour in [0, 1], and then divided by; empty: 0 and 1."""
+    """What colours were divided by then; empty: 1."""
     grid: tuple[int, ...] = ()
     """Height and width of the grid of the model's tokens; empty: it gave maps."""
     reduced: bool = False

@@ -6,13 +6,15 @@ They show that a recipe runs on this machine, and teach nothing.
 from dataclasses import replace
 
 from ponder3d.config import Config
+from ponder3d.data.dataset import DatasetConfig
+from ponder3d.data.joint import JointConfig
 from ponder3d.data.synthetic.rooms import RoomsConfig
 from ponder3d.data.transforms import PickRays, Transform
 from ponder3d.encoders.encoder import EncoderConfig
 from ponder3d.encoders.norms import PromptNormConfig
 from ponder3d.encoders.sparse_unet import SparseUNetConfig
 from ponder3d.engine.experiment import Experiment
-from ponder3d.recipes import pretrain_datasets, pretrain_indoor, pretrain_rgbd, semseg, semseg_datasets
+from ponder3d.recipes import joint_rooms, pretrain_datasets, pretrain_indoor, pretrain_rgbd, semseg, semseg_datasets
 from ponder3d.tasks.class_vectors import ClassVectorsConfig, FixedCodes, NoVectors
 from ponder3d.tasks.heads import HeadConfig, LanguageHeadConfig
 from ponder3d.tasks.ponder import PonderConfig
@@ -170,16 +172,46 @@ def semseg_datasets_scannet_few_scenes() -> Experiment:
     return _small(semseg_datasets.scannet_few_scenes())
 
 
+def joint_rooms_homes() -> Experiment:
+    """``joint_rooms.homes`` in seconds."""
+    return _small(joint_rooms.homes())
+
+
+def joint_rooms_offices() -> Experiment:
+    """``joint_rooms.offices`` in seconds."""
+    return _small(joint_rooms.offices())
+
+
+def joint_rooms_renders() -> Experiment:
+    """``joint_rooms.renders`` in seconds."""
+    return _small(joint_rooms.renders())
+
+
+def joint_rooms_naive() -> Experiment:
+    """``joint_rooms.naive`` in seconds."""
+    return _small(joint_rooms.naive())
+
+
+def joint_rooms_prompted() -> Experiment:
+    """``joint_rooms.prompted`` in seconds."""
+    return _small(joint_rooms.prompted())
+
+
+def joint_rooms_prompted_codes() -> Experiment:
+    """``joint_rooms.prompted_codes`` in seconds."""
+    return _small(joint_rooms.prompted_codes())
+
+
+def joint_rooms_prompted_text() -> Experiment:
+    """``joint_rooms.prompted_text`` in seconds."""
+    return _small(joint_rooms.prompted_text())
+
+
 def _small(recipe: Experiment) -> Experiment:
-    data = recipe.data
-    if isinstance(data, RoomsConfig):
-        data = replace(
-            data, num_rooms=4, num_test_rooms=2, image_size=(48, 64), max_points=4000, cache="runs/smoke-rooms"
-        )
     return replace(
         recipe,
         task=_small_task(recipe.task),
-        data=data,
+        data=_small_data(recipe.data),
         transforms=tuple(_small_transform(t) for t in recipe.transforms),
         validation_transforms=tuple(_small_transform(t) for t in recipe.validation_transforms),
         steps=4,
@@ -192,6 +224,17 @@ def _small(recipe: Experiment) -> Experiment:
         save_every=2,
         log_every=1,
     )
+
+
+def _small_data(data: DatasetConfig) -> DatasetConfig:
+    if isinstance(data, JointConfig):
+        return replace(data, parts=tuple(replace(part, data=_small_data(part.data)) for part in data.parts))
+    if isinstance(data, RoomsConfig):
+        num = min(data.num_rooms, 4)
+        return replace(
+            data, num_rooms=num, num_test_rooms=2, image_size=(48, 64), max_points=4000, cache="runs/smoke-rooms"
+        )
+    return data
 
 
 def _small_task(task: Config) -> PonderConfig | SemSegConfig:

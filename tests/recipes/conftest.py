@@ -47,17 +47,14 @@ def on_small_data(request, prepared):
         from ponder3d.data.joint import JointConfig  # noqa: PLC0415
         from ponder3d.data.prepared.dataset import PreparedConfig  # noqa: PLC0415
 
-        if isinstance(experiment.data, JointConfig):
-            parts = tuple(
-                replace(part, data=replace(part.data, root=prepared(part.name.lower())))
-                for part in experiment.data.parts
-            )
-            data = replace(experiment.data, parts=parts)
-        elif isinstance(experiment.data, PreparedConfig):
-            dataset = next((word for word in ("s3dis", "structured3d") if word in name), "scannet")
-            data = replace(experiment.data, root=prepared(dataset))
-        else:
-            data = replace(experiment.data, cache=request.getfixturevalue("shared_cache"))
-        return replace(experiment, data=data)
+        def small(data, name):
+            if isinstance(data, JointConfig):
+                return replace(data, parts=tuple(replace(p, data=small(p.data, p.name.lower())) for p in data.parts))
+            if isinstance(data, PreparedConfig):
+                dataset = next((word for word in ("s3dis", "structured3d") if word in name), "scannet")
+                return replace(data, root=prepared(dataset))
+            return replace(data, cache=request.getfixturevalue("shared_cache"))
+
+        return replace(experiment, data=small(experiment.data, name))
 
     return place

@@ -58,12 +58,12 @@ def test_a_recipe_has_a_smoke_size(name):
 def test_training_and_evaluation_share_no_scene(name):
     experiment = RECIPES[name]()
     assert isinstance(experiment.validation, HeldOut)
-    if isinstance(experiment.data, JointConfig):
-        assert all(part.data.held_out().split != part.data.split for part in experiment.data.parts)
-    elif isinstance(experiment.data, PreparedConfig):
-        assert experiment.data.held_out().split != experiment.data.split
-    elif not isinstance(experiment.data, RGBDFolderConfig):  # whose held-out frames are tested with the dataset
-        assert experiment.data.held_out().first >= experiment.data.first + experiment.data.num_rooms
+    parts = [part.data for part in experiment.data.parts] if isinstance(experiment.data, JointConfig) else []
+    for data in parts or [experiment.data]:
+        if isinstance(data, PreparedConfig):
+            assert data.held_out().split != data.split
+        elif not isinstance(data, RGBDFolderConfig):  # whose held-out frames are tested with the dataset
+            assert data.held_out().first >= data.first + data.num_rooms
 
 
 # Those that read frames or maps of features from a directory run in tests/data/test_rgbd_run.py.
