@@ -2,8 +2,9 @@
 
 Data are what ``ponder3d prepare`` has written: ``--data.root DIR``, jointly ``--data.parts.0.data.root DIR`` and so on.
 Recipes are the paper's in the number of scenes they see and in how, and differ where the released code is in error
-(``docs/architecture.md``). ``NAME_one_gpu`` takes the same steps on one GPU with 24 GB, in several passes each. Nothing
-here has been run on the datasets themselves; the figures in the docstrings are published ones.
+(``docs/architecture.md``). ``NAME_one_gpu`` takes the same steps on one GPU, in several passes each; 24 GB are what it
+is meant for, which has not been measured. Nothing here has been run on the datasets themselves; the figures in the
+docstrings are published ones.
 """
 
 from dataclasses import replace
@@ -29,7 +30,7 @@ def joint() -> Experiment:
     """Joint pre-training on Structured3D, ScanNet and S3DIS with rendered semantics: the paper's main result.
 
     One SparseUNet whose norms know the dataset; classes of all three in one vocabulary of 35, told apart by CLIP's
-    vectors of their names (``--task.semantics:...`` takes others). 8 GPUs with 8 scenes each. Published after
+    vectors of their names. 8 GPUs with 8 scenes each. Published after
     fine-tuning: 77.0 mIoU on ScanNet's validation scenes and 73.2 on S3DIS' area 5 (``semseg_datasets.ppt``), 32.3 on
     ScanNet200 (``semseg_datasets.scannet200``). ``--task.points 1`` adds the supervised loss on points, which the
     released code computes and drops.

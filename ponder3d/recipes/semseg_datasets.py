@@ -2,9 +2,9 @@
 
 From scratch and from a pre-trained encoder (``--init FILE``: one of our own, or released weights), on one dataset or on
 several at once. Data are what ``ponder3d prepare`` has written: ``--data.root DIR``, jointly
-``--data.parts.0.data.root DIR`` and so on. ``NAME_one_gpu`` takes the same steps on one GPU with 24 GB, in several
-passes each. Nothing here has been run on the datasets themselves; the figures in the docstrings are published ones, of
-test-time augmentation (``ponder3d evaluate RUN --augment scannet``).
+``--data.parts.0.data.root DIR`` and so on. ``NAME_one_gpu`` takes the same steps on one GPU, in several passes each;
+24 GB are what it is meant for, which has not been measured. Nothing here has been run on the datasets themselves; the
+figures in the docstrings are published ones, of test-time augmentation (``ponder3d evaluate RUN --augment scannet``).
 """
 
 from dataclasses import replace
@@ -156,7 +156,7 @@ def ppt() -> Experiment:
     """Point Prompt Training: Structured3D, ScanNet and S3DIS at once, with one language-guided head.
 
     From the joint pre-training (``--init FILE``): 77.0 mIoU published on ScanNet, 73.2 on area 5 of S3DIS; from
-    scratch too. Scores are cosines with CLIP's vectors of class names (``--task.head.vectors:...`` takes others). A
+    scratch too. Scores are cosines with CLIP's vectors of class names. A
     step is 24 scenes in the proportion of 4 to 2 to 1, which may share a batch; figures come for each dataset.
     """
     joint = pretrain_datasets.joint()
