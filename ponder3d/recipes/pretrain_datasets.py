@@ -11,11 +11,12 @@ from dataclasses import replace
 
 from ponder3d.data.joint import JointConfig, PartConfig
 from ponder3d.data.prepared.dataset import PreparedConfig
-from ponder3d.data.transforms import Centre, DropPoints, Flip, GridSample, PickRays, Rotate, Scale
+from ponder3d.data.transforms import Centre, GridSample
 from ponder3d.encoders.norms import PromptNormConfig
 from ponder3d.encoders.sparse_unet import SparseUNetConfig
 from ponder3d.engine.experiment import Experiment
 from ponder3d.engine.optim import OptimConfig
+from ponder3d.recipes.pretrain_indoor import PAPER_TRANSFORMS
 from ponder3d.render.losses import RenderLossConfig
 from ponder3d.tasks.class_vectors import NoVectors
 from ponder3d.tasks.heads import LanguageHeadConfig
@@ -85,17 +86,7 @@ def scannet() -> Experiment:
             points_head=LanguageHeadConfig(ClipText()),
         ),
         data=PreparedConfig(),
-        transforms=(
-            Centre(),
-            DropPoints(0.8),
-            Rotate(),
-            Rotate("x", 0.049),
-            Rotate("y", 0.049),
-            Scale(),
-            Flip(),
-            GridSample(),
-            PickRays(),
-        ),
+        transforms=PAPER_TRANSFORMS,
         validation_transforms=(Centre(), GridSample()),
         optim=OptimConfig(name="sgd", schedule="one_cycle", lr=2e-3, weight_decay=1e-4, final=1e-5, clip=0.0),
         steps=2000 * SCANNET_SCENES // 32,

@@ -15,6 +15,7 @@ from ponder3d.data.transforms import (
     RemoveBlocks,
     Rotate,
     Scale,
+    Transform,
 )
 from ponder3d.encoders.sparse_unet import SparseUNetConfig
 from ponder3d.engine.experiment import Experiment
@@ -25,6 +26,19 @@ from ponder3d.render.renderer import RenderConfig
 from ponder3d.tasks.class_vectors import FixedCodes
 from ponder3d.tasks.ponder import PonderConfig
 from ponder3d.volume.unet3d import ShallowNet3DConfig
+
+PAPER_TRANSFORMS: tuple[Transform, ...] = (
+    Centre(),
+    DropPoints(0.8),
+    Rotate(),
+    Rotate("x", 0.049),
+    Rotate("y", 0.049),
+    Scale(),
+    Flip(),
+    GridSample(),
+    PickRays(),
+)
+"""Augmentation, corruption and rays of the paper's indoor pre-training (spec 5.2)."""
 
 
 def small_encoder() -> SparseUNetConfig:
@@ -124,17 +138,7 @@ def rooms_paper() -> Experiment:
     return Experiment(
         task=PonderConfig(encoder=SparseUNetConfig()),
         data=RoomsConfig(num_rooms=1500, image_size=(240, 320), cache="runs/rooms"),
-        transforms=(
-            Centre(),
-            DropPoints(0.8),
-            Rotate(),
-            Rotate("x", 0.049),
-            Rotate("y", 0.049),
-            Scale(),
-            Flip(),
-            GridSample(),
-            PickRays(),
-        ),
+        transforms=PAPER_TRANSFORMS,
         validation_transforms=(Centre(), GridSample(), KeepViews((22, 27))),
         optim=OptimConfig(name="sgd", lr=8e-4, weight_decay=1e-4, final=1e-4),
         steps=20_000,

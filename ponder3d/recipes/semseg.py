@@ -19,6 +19,7 @@ from ponder3d.data.transforms import (
     ShiftColour,
     Shuffle,
     SphereCrop,
+    Transform,
 )
 from ponder3d.encoders.sparse_unet import SparseUNetConfig
 from ponder3d.engine.experiment import Experiment
@@ -77,23 +78,7 @@ def rooms_paper() -> Experiment:
     return Experiment(
         task=SemSegConfig(encoder=SparseUNetConfig(), lovasz=0.0),
         data=RoomsConfig(first=500_000, num_rooms=1200, cache="runs/rooms"),
-        transforms=(
-            Centre(),
-            DropPoints(0.2, probability=0.2),
-            Rotate(),
-            Rotate("x", 0.049),
-            Rotate("y", 0.049),
-            Scale(),
-            Flip(),
-            Jitter(),
-            ElasticDistortion(),
-            AutoContrast(),
-            ShiftColour(),
-            JitterColour(),
-            GridSample(),
-            SphereCrop(),
-            Shuffle(),
-        ),
+        transforms=paper_augmentation(SphereCrop()),
         validation_transforms=(Centre(),),
         optim=OptimConfig(name="sgd", lr=0.05, weight_decay=1e-4, final=1e-4),
         steps=80_000,
@@ -115,3 +100,24 @@ def prepared() -> Experiment:
     pre-trained on three datasets with labels. Not run here.
     """
     return replace(rooms_paper(), data=PreparedConfig(views=0), validate_every=4000, validation_scenes=20)
+
+
+def paper_augmentation(*crop: Transform) -> tuple[Transform, ...]:
+    """The paper's augmentation for segmentation (spec 5.2), with a bound on the size of a scene."""
+    return (
+        Centre(),
+        DropPoints(0.2, probability=0.2),
+        Rotate(),
+        Rotate("x", 0.049),
+        Rotate("y", 0.049),
+        Scale(),
+        Flip(),
+        Jitter(),
+        ElasticDistortion(),
+        AutoContrast(),
+        ShiftColour(),
+        JitterColour(),
+        GridSample(),
+        *crop,
+        Shuffle(),
+    )

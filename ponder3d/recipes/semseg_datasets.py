@@ -9,26 +9,14 @@ figures in the docstrings are published ones, of test-time augmentation (``ponde
 
 from dataclasses import replace
 
-from ponder3d.data.elastic import ElasticDistortion
 from ponder3d.data.joint import JointConfig
 from ponder3d.data.limited import AnnotatedPoints
 from ponder3d.data.prepared.dataset import PreparedConfig
 from ponder3d.data.transforms import (
-    AutoContrast,
     Centre,
-    DropPoints,
-    Flip,
-    GridSample,
-    Jitter,
-    JitterColour,
     Only,
-    Rotate,
-    Scale,
     SetCondition,
-    ShiftColour,
-    Shuffle,
     SphereCrop,
-    Transform,
 )
 from ponder3d.encoders.norms import PromptNormConfig
 from ponder3d.encoders.sparse_unet import SparseUNetConfig
@@ -36,6 +24,7 @@ from ponder3d.engine.experiment import Experiment
 from ponder3d.engine.optim import OptimConfig
 from ponder3d.recipes import pretrain_datasets
 from ponder3d.recipes.pretrain_datasets import S3DIS_ROOMS, SCANNET_SCENES, STRUCTURED3D_ROOMS
+from ponder3d.recipes.semseg import paper_augmentation
 from ponder3d.tasks.heads import LanguageHeadConfig
 from ponder3d.tasks.semseg import SemSegConfig
 from ponder3d.tasks.text_clip import ClipText
@@ -46,7 +35,7 @@ def scannet() -> Experiment:
     return Experiment(
         task=SemSegConfig(encoder=SparseUNetConfig(), lovasz=0.0),
         data=PreparedConfig(views=0),
-        transforms=_augmented(SphereCrop()),
+        transforms=paper_augmentation(SphereCrop()),
         validation_transforms=(Centre(),),
         optim=OptimConfig(name="sgd", schedule="one_cycle", lr=0.05, weight_decay=1e-4, final=1e-5, clip=0.0),
         steps=800 * SCANNET_SCENES // 12,
@@ -119,7 +108,7 @@ def s3dis_finetune() -> Experiment:
 
     The encoder keeps the norms of S3DIS. The paper fine-tunes on all three datasets at once (``ppt``: 73.2 on area 5).
     """
-    base = _of_joint(replace(scannet(), transforms=_augmented(SphereCrop(share=0.6, max_points=0))), "S3DIS")
+    base = _of_joint(replace(scannet(), transforms=paper_augmentation(SphereCrop(share=0.6, max_points=0))), "S3DIS")
     return replace(base, steps=800 * S3DIS_ROOMS // 12, validation_scenes=10)
 
 
@@ -132,7 +121,7 @@ def structured3d() -> Experiment:
     """Structured3D from scratch: 100 passes over its rooms, of which 60 % of the points are seen at a time."""
     return replace(
         scannet(),
-        transforms=_augmented(SphereCrop(share=0.6, max_points=0)),
+        transforms=paper_augmentation(SphereCrop(share=0.6, max_points=0)),
         steps=100 * STRUCTURED3D_ROOMS // 12,
     )
 
@@ -167,7 +156,7 @@ def ppt() -> Experiment:
         base,
         task=SemSegConfig(encoder=joint.task.encoder, head=LanguageHeadConfig(vectors=ClipText())),
         data=JointConfig(parts),
-        transforms=_augmented(
+        transforms=paper_augmentation(
             Only(("ScanNet",), (SphereCrop(),)),
             Only(("Structured3D",), (SphereCrop(share=0.8, max_points=0),)),
             Only(("S3DIS",), (SphereCrop(share=0.6, max_points=0),)),
@@ -227,27 +216,6 @@ def _of_joint(recipe: Experiment, condition: str) -> Experiment:
         task=SemSegConfig(encoder=encoder),
         transforms=(SetCondition(condition), *recipe.transforms),
         validation_transforms=(SetCondition(condition), *recipe.validation_transforms),
-    )
-
-
-def _augmented(*crop: Transform) -> tuple[Transform, ...]:
-    """The paper's augmentation, with a bound on the size of a scene."""
-    return (
-        Centre(),
-        DropPoints(0.2, probability=0.2),
-        Rotate(),
-        Rotate("x", 0.049),
-        Rotate("y", 0.049),
-        Scale(),
-        Flip(),
-        Jitter(),
-        ElasticDistortion(),
-        AutoContrast(),
-        ShiftColour(),
-        JitterColour(),
-        GridSample(),
-        *crop,
-        Shuffle(),
     )
 
 
