@@ -69,6 +69,8 @@ def mixture(first: Scene, second: Scene) -> Scene:
         source=f"{a.source} + {b.source}",
         labels=_joined(a, b, a.labels, b.labels, -1),
         instances=_joined(a, b, *instances, -1),
+        intensity=_joined(a, b, a.intensity, b.intensity, 0.0),
+        time=_joined(a, b, a.time, b.time, 0.0),
         boxes=None if a.boxes is None or b.boxes is None else _all_boxes(a.boxes, b.boxes),
         bounds=bounds,
         key=a.key,

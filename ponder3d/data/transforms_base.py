@@ -68,6 +68,8 @@ def select_points(scene: Scene, rows: Int[Tensor, " K"]) -> Scene:
         normal=None if scene.normal is None else take(scene.normal, rows),
         labels=None if scene.labels is None else take(scene.labels, rows),
         instances=None if scene.instances is None else take(scene.instances, rows),
+        intensity=None if scene.intensity is None else take(scene.intensity, rows),
+        time=None if scene.time is None else take(scene.time, rows),
     )
 
 

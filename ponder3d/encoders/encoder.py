@@ -26,7 +26,7 @@ class EncoderConfig(Config, ABC):
     """Choices of an encoder. Every leaf has the two fields below among its own."""
 
     inputs: tuple[str, ...]
-    """Point channels it reads, names from ``types.scene.INPUT_CHANNELS``."""
+    """Point channels it reads, names from ``types.scene.INPUT_CHANNELS``; none if it reads images alone."""
     grid_size: float
     """Metres; points closer than this share a feature, and input clouds are thinned to one point per such voxel."""
 
@@ -44,6 +44,8 @@ class Encoder(nn.Module, ABC):
 
     config: EncoderConfig
     out_channels: int
+    reads_images: bool = False
+    """Whether batches must have ``images``."""
     conditions: tuple[str, ...] = ()
     """Conditions (``Scene.condition``) that it tells apart: every scene must have one of them. Empty: it tells none."""
     reach: float | None = None

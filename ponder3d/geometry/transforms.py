@@ -125,6 +125,7 @@ def transform_scene(transform: Similarity, scene: Scene) -> Scene:
         xyz=transform_points(transform, scene.xyz),
         normal=None if scene.normal is None else transform_directions(transform, scene.normal),
         views=views,
+        images=None if scene.images is None else _transform_views(transform, scene.images),
         rays=rays,
         targets=targets,
         boxes=None if scene.boxes is None else transform_boxes(transform, scene.boxes),

@@ -13,8 +13,9 @@ from ponder3d.types.points import Points
 from ponder3d.types.rays import Rays, RayTargets
 from ponder3d.types.views import Cameras, Views
 
-INPUT_CHANNELS = {"rgb": 3, "normal": 3, "one": 1}
-"""Point features an encoder may ask for: colour scaled to [-1, 1], unit normal, and a constant that says "occupied"."""
+INPUT_CHANNELS = {"rgb": 3, "normal": 3, "one": 1, "xyz": 3, "intensity": 1, "time": 1}
+"""Point features an encoder may ask for: colour scaled to [-1, 1], unit normal, a constant that says "occupied",
+coordinates in metres in the scene's frame, and what lasers measure: intensity in [0, 1], age in seconds."""
 
 T = TypeVar("T")
 
@@ -41,6 +42,13 @@ class Scene:
     """Lower and upper corner of the whole scene, where ``xyz`` shows a part of it; None: the extent of ``xyz``."""
     key: int = 0
     """Key of this draw of the scene; everything random that happens to it later is a function of it."""
+    intensity: Float[Tensor, " N"] | None = None
+    """Strength of a laser's echo in [0, 1]."""
+    time: Float[Tensor, " N"] | None = None
+    """By how many seconds each point is older than the scene; 0 for what was measured at its own instant."""
+    images: Views | None = None
+    """What image encoders see, where ``views`` are what is compared with what is rendered. As many in every scene, of
+    one size."""
     condition: str = ""
     """Which of several datasets it comes from, for encoders and heads that treat them differently; may be empty."""
     recording: str = ""
@@ -66,6 +74,8 @@ class Batch:
     targets: RayTargets | None = None
     views: Views | None = None
     boxes: tuple[Boxes, ...] | None = None
+    images: Views | None = None
+    """What image encoders see: as many views of every scene."""
     skipped: tuple[str, ...] = ()
     """``Scene.skipped`` of all scenes."""
     conditions: tuple[str, ...] = ()
@@ -78,7 +88,7 @@ class Batch:
         Args:
             scenes: at least one scene.
             inputs: names from ``INPUT_CHANNELS``, in order; they make up the channels of ``points.feats``. A scene that
-                lacks colour or normals gets zeros there.
+                lacks one gets zeros there.
 
         Raises:
             ValueError: no scenes, or an unknown input name.
@@ -88,7 +98,7 @@ class Batch:
         counts = torch.tensor([len(s.xyz) for s in scenes])
         points = Points(
             xyz=torch.cat([s.xyz for s in scenes]),
-            feats=torch.cat([point_feats(s.xyz, s.rgb, s.normal, inputs) for s in scenes]),
+            feats=torch.cat([point_feats(s.xyz, s.rgb, s.normal, inputs, s.intensity, s.time) for s in scenes]),
             counts=counts,
         )
         boxes = [s.boxes for s in scenes if s.boxes is not None]
@@ -104,6 +114,7 @@ class Batch:
             targets=_cat_targets([s.targets for s in scenes]),
             views=_cat_views([s.views for s in scenes]),
             boxes=tuple(boxes) if len(boxes) == len(scenes) else None,
+            images=_cat_views([s.images for s in scenes]),
             skipped=tuple(line for s in scenes for line in s.skipped),
             conditions=tuple(s.condition for s in scenes),
         )
@@ -126,6 +137,8 @@ def point_feats(
     rgb: Float[Tensor, "N 3"] | None,
     normal: Float[Tensor, "N 3"] | None,
     inputs: Sequence[str],
+    intensity: Float[Tensor, " N"] | None = None,
+    time: Float[Tensor, " N"] | None = None,
 ) -> Float[Tensor, "N C"]:
     """The input channels of an encoder; what is missing is zero (the value that modality dropout trains for).
 
@@ -136,6 +149,9 @@ def point_feats(
         "rgb": None if rgb is None else rgb * 2 - 1,
         "normal": normal,
         "one": xyz.new_ones(len(xyz), 1),
+        "xyz": xyz,
+        "intensity": None if intensity is None else intensity[:, None],
+        "time": None if time is None else time[:, None],
     }
     unknown = [name for name in inputs if name not in INPUT_CHANNELS]
     if unknown:

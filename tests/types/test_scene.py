@@ -105,3 +105,20 @@ def test_label_sets_are_checked():
         LabelSet(("a", "b"), ((0, 0, 0),))
     with pytest.raises(ValueError, match="twice"):
         LabelSet(("a", "a"), ((0, 0, 0), (1, 1, 1)))
+
+
+def test_what_lasers_measure_is_packed_and_what_is_missing_is_zero():
+    xyz = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+    first = Scene(xyz, None, None, "a", intensity=torch.tensor([0.5, 1.0]), time=torch.tensor([0.0, 0.1]))
+    batch = Batch.of([first, Scene(xyz[:1], None, None, "b")], ("xyz", "intensity", "time"))
+    expected = [[1.0, 2.0, 3.0, 0.5, 0.0], [4.0, 5.0, 6.0, 1.0, 0.1], [1.0, 2.0, 3.0, 0.0, 0.0]]
+    torch.testing.assert_close(batch.points.feats, torch.tensor(expected))
+
+
+def test_images_are_packed_where_every_scene_has_them():
+    cameras = Cameras(torch.eye(3).expand(2, 3, 3), torch.eye(4).expand(2, 4, 4), (4, 5))
+    images = Views(cameras, torch.zeros(2, 4, 5, 3, dtype=torch.uint8), None, None, torch.tensor([2]))
+    scene = Scene(torch.zeros(1, 3), None, None, "a", images=images)
+    packed = Batch.of([scene, scene]).images
+    assert packed is not None and packed.counts.tolist() == [2, 2] and packed.rgb.shape == (4, 4, 5, 3)
+    assert Batch.of([scene, Scene(torch.zeros(1, 3), None, None, "b")]).images is None

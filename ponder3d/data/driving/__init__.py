@@ -1,0 +1,1 @@
+"""Recordings of drives: lasers and cameras on a moving vehicle."""
