@@ -196,6 +196,6 @@ def _content(path: Path, most: int) -> bytes:
     except (OSError, UnicodeError) as error:
         raise_if_of_machine(error, path)
         raise DataError(
-            f"{path}: cannot be read ({type(error).__name__}); unpack the part of nuScenes that has it, or ask for fewer "
-            "sweeps"
+            f"{path}: cannot be read ({type(error).__name__}); unpack the part of nuScenes that has it, or ask for "
+            "fewer sweeps"
         ) from error
