@@ -9,7 +9,6 @@ import math
 from abc import ABC
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -72,7 +71,7 @@ class DrivingConfig(DatasetConfig, ABC):
             if not fits:
                 raise ValueError(f"{type(self).__name__}.{name} must be {allowed}, it is {getattr(self, name)}")
 
-    def all_images(self) -> Self:
+    def all_images(self) -> "DrivingConfig":
         """The same scenes without the views of key frames ahead: those are views of scenes of their own."""
         return replace(self, ahead=(), sweeps=1, colours=False, keep_in_memory=0)
 
@@ -150,6 +149,10 @@ class DrivingDataset(SceneDataset):
         drive, frames = self._seen(*self._scenes[index])
         cameras = self._cameras(drive)
         return drive.name, tuple(name for frame in frames for name in drive.shot_names(frame, cameras))
+
+    def in_cloud(self, xyz: Float[Tensor, "N 3"]) -> Bool[Tensor, " N"]:
+        """Which points of a file of the laser are points of scenes: not the vehicle itself, and finite."""
+        return _outside(xyz, self.config.closest) & xyz.isfinite().all(1)
 
     def _seen(self, number: int, frame: int) -> tuple[Drive, list[int]]:
         """The drive, and the key frames whose images are views."""
@@ -241,12 +244,17 @@ class DrivingDataset(SceneDataset):
         )
 
 
+def _outside(xyz: Float[Tensor, "N 3"], closest: float) -> Bool[Tensor, " N"]:
+    """Which points of a sweep are not the vehicle itself."""
+    return (xyz[:, :2].abs() >= closest).any(1)
+
+
 def _joined(sweeps: Sequence[Sweep], key: Sweep, config: DrivingConfig) -> _Cloud:
     """The points of sweeps, the vehicle's own left out, in the frame of the key frame's laser. Those of the first have
     labels."""
     parts = []
     for number, sweep in enumerate(sweeps):
-        keep = (sweep.xyz[:, :2].abs() >= config.closest).any(1)
+        keep = _outside(sweep.xyz, config.closest)
         xyz = sweep.xyz[keep]
         num = len(xyz)
         labels = torch.full((num,), -1)
