@@ -1,4 +1,4 @@
-"""An encoder of camera images: backbone, pyramid, and a lift into a volume around the vehicle (UniPAD; paper eq. 10)."""
+"""An encoder of camera images: backbone, pyramid, lift into a volume around the vehicle (UniPAD; paper eq. 10)."""
 
 from dataclasses import dataclass, replace
 
@@ -67,8 +67,8 @@ class CameraEncoder(Encoder):
         self.backbone = config.backbone.build()
         if config.masking.ratio and not self.backbone.masks:
             raise ValueError(
-                f"CameraEncoderConfig.masking: {type(self.backbone).__name__} cannot hide patches; set its ratio to 0, or "
-                "take a ConvNeXtConfig"
+                f"CameraEncoderConfig.masking: {type(self.backbone).__name__} cannot hide patches; set its ratio to 0, "
+                "or take a ConvNeXtConfig"
             )
         self.masking = config.masking.build(self.backbone.channels, self.backbone.strides)
         self.neck = config.neck.build(self.backbone.channels, self.backbone.strides)
@@ -111,13 +111,13 @@ class CameraEncoder(Encoder):
         images = batch.images
         if images is None:
             raise ValueError(
-                f"CameraEncoder: no images with {batch.sources[0] if batch.sources else 'an empty batch'}: put SeeImages "
-                "among the transforms; images must be of one size"
+                f"CameraEncoder: no images with {batch.sources[0] if batch.sources else 'an empty batch'}: put "
+                "SeeImages among the transforms; images must be of one size"
             )
         num_views, rest = divmod(len(images.cameras), len(batch))
         if rest or not num_views:
             raise ValueError(
-                f"CameraEncoder: {len(images.cameras)} images of {len(batch)} scenes; there must be as many of each scene"
+                f"CameraEncoder: {len(images.cameras)} images of {len(batch)} scenes; there must be as many of each"
             )
         cameras = images.cameras
         mask = self.masking.choose(batch.keys, num_views, cameras.size)

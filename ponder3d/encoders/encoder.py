@@ -130,8 +130,8 @@ class Encoder(nn.Module, ABC):
         """
         if self.reads_images:
             raise ValueError(
-                f"encode: a {type(self).__name__} reads images, and a cloud has none: use encode_views where it has it, or "
-                "call it with a Batch that has images"
+                f"encode: a {type(self).__name__} reads images, and a cloud has none: use encode_views where it has "
+                "it, or call it with a Batch that has images"
             )
         if max_voxels < 1 or (halo is not None and not halo >= 0):
             raise ValueError(f"encode: max_voxels must be positive and halo at least 0, not {max_voxels} and {halo}")

@@ -1,9 +1,9 @@
 """Sums over the pairs of a sparse matrix, in both directions, without ever holding the features of all pairs.
 
 Row m of the matrix has K entries: entry k says that m and row ``index[m, k]`` of another table belong together with
-``weight[m, k]``. ``gather_rows`` sums what m reads from the other table, ``scatter_rows`` what the other table gets from
-all m. They are each other's transpose, and each other's backward pass. A lift of image features into a volume is one of
-them: a voxel reads pixels, or a pixel is spread along its ray.
+``weight[m, k]``. ``gather_rows`` sums what m reads from the other table, ``scatter_rows`` what the other table gets
+from all m. They are each other's transpose, and each other's backward pass. A lift of image features into a volume is
+one of them: a voxel reads pixels, or a pixel is spread along its ray.
 
 A pair of a frustum (UniPAD: 6 cameras x 29 x 50 cells x 118 depths) has 256 channels, all together 0.98 GiB a scene in
 float32; here a chunk of them is held at a time, in the backward pass only. Sums are made in a fixed order: same bits
@@ -100,8 +100,8 @@ def _add(
 def _products(
     own: Float[Tensor, "M C"], others: Float[Tensor, "N C"], index: Int[Tensor, "M K"], weight: Tensor | None
 ) -> tuple[Float[Tensor, "M K"], Float[Tensor, "M C"] | None]:
-    """``<own[m], others[index[m, k]]>``, and with a weight ``sum over k of weight[m, k] others[index[m, k]]``: both from
-    one look at the other rows."""
+    """``<own[m], others[index[m, k]]>``, and with a weight ``sum over k of weight[m, k] others[index[m, k]]``: both
+    from one look at the other rows."""
     products = torch.zeros(index.shape, dtype=own.dtype, device=own.device)
     sums = None if weight is None else torch.zeros_like(own)
     step = max(1, _CHUNK // max(1, index.shape[1] * own.shape[1]))

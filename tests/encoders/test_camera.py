@@ -6,12 +6,10 @@ import pytest
 import torch
 
 from ponder3d.encoders.camera import CameraEncoderConfig
-from ponder3d.encoders.encoder import EncoderFileError
 from ponder3d.encoders.image.convnext import ConvNeXtConfig
 from ponder3d.encoders.image.depth import DepthBins, SimpleDepth
 from ponder3d.encoders.image.lift import BilinearLift, DepthWeightedLift
 from ponder3d.encoders.image.lift_splat import LiftSplat
-from ponder3d.encoders.image.masking import ImageMaskingConfig
 from ponder3d.encoders.image.neck import FPNConfig
 from ponder3d.types import Batch, Cameras, Scene, Views
 

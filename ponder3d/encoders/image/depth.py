@@ -118,7 +118,7 @@ def depth_bin_loss(
     """Binary cross entropy between a distribution of depth and what a laser measured (spec 3.2.2).
 
     The target of a cell is the bin of the nearest point that a pixel of it shows; cells without a point, or with one
-    beyond the bins, do not count. Terms are summed over the bins and averaged over the cells that count; 0 if none does.
+    beyond the bins, do not count. Terms are summed over the bins, and averaged over the cells that count (0 if none).
 
     Args:
         probability: of each bin; sums to 1.

@@ -50,8 +50,8 @@ class ViewTransform(nn.Module, ABC):
         """Features at the cells of a grid.
 
         Args:
-            maps: of all images; map of stride s has the cell (i, j) at the pixel ((j + 0.5) s - 0.5, (i + 0.5) s - 0.5).
-                What of it lies beyond the image says nothing.
+            maps: of all images; with stride s the cell (i, j) is at the pixel ((j + 0.5) s - 0.5, (i + 0.5) s - 0.5).
+                What lies beyond the image says nothing.
             cameras: of all images, as many of each scene, scene by scene. ``size`` is that of the images, without what
                 they were padded by.
             grid: the volume of each scene.

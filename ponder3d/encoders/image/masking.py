@@ -102,7 +102,7 @@ class HidePatches(nn.Module):
 def visible_patches(
     keys: Int[Tensor, " B"], num_views: int, size: tuple[int, int], patch: int, ratio: float
 ) -> Bool[Tensor, "N h w"]:
-    """True where a patch is seen: in each image all but ``round(ratio * h * w)`` of them, those with the lowest hash."""
+    """True where a patch is seen: all of an image but ``round(ratio * h * w)``, those with the lowest hash."""
     h, w = -(-size[0] // patch), -(-size[1] // patch)
     device = keys.device
     view = torch.arange(num_views, device=device)[:, None]
