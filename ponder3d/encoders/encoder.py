@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ponder3d.config import Config
 from ponder3d.encoders.encode import as_cloud, encode_cloud, normals_of_cloud
 from ponder3d.types import Batch
+from ponder3d.types.scene import INPUT_CHANNELS
 from ponder3d.volume.convert import Features
 
 Array = np.ndarray | Tensor
@@ -33,6 +34,16 @@ class EncoderConfig(Config, ABC):
     @abstractmethod
     def build(self) -> "Encoder":
         """A freshly initialised encoder."""
+
+
+def check_inputs(name: str, inputs: tuple[str, ...]) -> None:
+    """Refuse point channels that there are not, or none.
+
+    Raises:
+        ValueError: naming the configuration ``name``.
+    """
+    if not inputs or any(each not in INPUT_CHANNELS for each in inputs):
+        raise ValueError(f"{name}.inputs: choose from {', '.join(INPUT_CHANNELS)}, not {inputs}")
 
 
 class Encoder(nn.Module, ABC):
