@@ -13,7 +13,9 @@ from ponder3d.encoders.image.lift import Lifted, ViewTransformConfig
 from ponder3d.encoders.image.lift_splat import LiftSplat
 from ponder3d.encoders.image.masking import ImageMaskingConfig
 from ponder3d.encoders.image.neck import FPNConfig
+from ponder3d.geometry.grid import check_box, fixed_grid
 from ponder3d.types import Batch, Cameras, Grid, Points, Views, Volume
+from ponder3d.volume.projection import ConvNorm, channels_first, channels_last
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,10 @@ class CameraEncoderConfig(EncoderConfig):
     def __post_init__(self):
         if self.inputs:
             raise ValueError(f"CameraEncoderConfig.inputs: it reads images alone, not {' and '.join(self.inputs)}")
-        if not all(low < high for low, high in zip(self.box[:3], self.box[3:], strict=True)):
-            raise ValueError(f"CameraEncoderConfig.box: the lower corner comes first, {self.box} has no inside")
-        if min(self.shape) < 1 or self.convs < 0 or not self.grid_size > 0:
+        check_box("CameraEncoderConfig", self.box, self.shape)
+        if self.convs < 0 or not self.grid_size > 0:
             raise ValueError(
-                f"CameraEncoderConfig: shape {self.shape} and grid_size {self.grid_size} must be positive, convs "
-                f"{self.convs} not negative"
+                f"CameraEncoderConfig: grid_size {self.grid_size} must be positive, convs {self.convs} not negative"
             )
 
     def build(self) -> "CameraEncoder":
@@ -63,7 +63,7 @@ class CameraEncoder(Encoder):
 
     def __init__(self, config: CameraEncoderConfig):
         super().__init__()
-        self.config = config
+        self.config, self.box = config, config.box
         self.backbone = config.backbone.build()
         if config.masking.ratio and not self.backbone.masks:
             raise ValueError(
@@ -74,10 +74,8 @@ class CameraEncoder(Encoder):
         self.neck = config.neck.build(self.backbone.channels, self.backbone.strides)
         self.lift = config.lift.build(self.neck.channels, self.neck.strides)
         self.out_channels = width = self.lift.out_channels
-        self.convs = nn.Sequential(*[_conv(width) for _ in range(config.convs)])
-        box = torch.tensor(config.box, dtype=torch.float32).view(1, 2, 3)
-        self.register_buffer("box", box, persistent=False)
-        self.box: Tensor
+        convs = [ConvNorm(width, width, (3, 3, 3), eps=1e-5, momentum=0.1) for _ in range(config.convs)]
+        self.convs = nn.Sequential(*convs)
 
     def start(self) -> None:
         """Read the weights of the backbone, if its configuration names a file."""
@@ -99,7 +97,7 @@ class CameraEncoder(Encoder):
         grid, lifted = self.lifted(batch)
         feats = lifted.feats
         if len(self.convs):
-            feats = self.convs(feats.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1).contiguous()
+            feats = channels_last(self.convs(channels_first(feats)))
         return Volume(grid, feats)
 
     def lifted(self, batch: Batch) -> tuple[Grid, Lifted]:
@@ -123,8 +121,8 @@ class CameraEncoder(Encoder):
         mask = self.masking.choose(batch.keys, num_views, cameras.size)
         maps = self.backbone(images.rgb.permute(0, 3, 1, 2).to(torch.float32) / 255, mask)
         maps = self.neck(self.masking.fill(maps, mask))
-        grid = Grid(self.box.expand(len(batch), 2, 3), self.config.shape)
-        with torch.autocast(self.box.device.type, enabled=False):
+        grid = fixed_grid(self.config.box, self.config.shape, len(batch), images.rgb.device)
+        with torch.autocast(images.rgb.device.type, enabled=False):
             lifted = self.lift(tuple(x.float() for x in maps), cameras, grid)
         return grid, lifted
 
@@ -153,7 +151,7 @@ class CameraEncoder(Encoder):
             if not bool(torch.isfinite(value).all()):
                 raise ValueError(f"encode_views: {name} is not finite")
         self.eval()
-        device = self.box.device
+        device = next(self.parameters()).device
         volume = self(_batch_of(rgb, matrices.to(torch.float32), poses.to(torch.float32), device))
         return Volume(replace(volume.grid, box=volume.grid.box.cpu()), volume.feats.float().cpu())
 
@@ -175,8 +173,3 @@ def _batch_of(
         sources=("encode_views",),
         images=views,
     )
-
-
-def _conv(width: int) -> nn.Sequential:
-    conv = nn.Conv3d(width, width, 3, padding=1, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm3d(width), nn.ReLU())
