@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ponder3d.config import Config
 from ponder3d.encoders.encode import as_cloud, encode_cloud, normals_of_cloud
 from ponder3d.types import Batch
+from ponder3d.types.scene import INPUT_CHANNELS
 from ponder3d.volume.convert import Features
 
 Array = np.ndarray | Tensor
@@ -33,6 +34,16 @@ class EncoderConfig(Config, ABC):
     @abstractmethod
     def build(self) -> "Encoder":
         """A freshly initialised encoder."""
+
+
+def check_inputs(name: str, inputs: tuple[str, ...]) -> None:
+    """Refuse point channels that there are not, or none.
+
+    Raises:
+        ValueError: naming the configuration ``name``.
+    """
+    if not inputs or any(each not in INPUT_CHANNELS for each in inputs):
+        raise ValueError(f"{name}.inputs: choose from {', '.join(INPUT_CHANNELS)}, not {inputs}")
 
 
 class Encoder(nn.Module, ABC):
@@ -63,6 +74,16 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def forward(self, batch: Batch) -> Features:
         """Features of a batch whose points carry ``config.inputs``."""
+
+    def start(self) -> None:
+        """Read the files of weights that the configuration names. Called once in the life of an encoder: when a run
+        begins, unless ``Experiment.init`` gives it all of its weights. A run that goes on and an encoder that was read
+        from a file have their weights, and need those files no more. By default nothing.
+
+        Raises:
+            OSError: a file cannot be read.
+            EncoderFileError: it is not there, or holds something else.
+        """
 
     @torch.no_grad()
     def encode(
@@ -113,10 +134,16 @@ class Encoder(nn.Module, ABC):
             Features on the CPU, float32. The encoder is left in evaluation mode.
 
         Raises:
-            ValueError: an argument has the wrong shape, or holds values that are not finite; the cloud is too long; the
+            ValueError: the encoder reads images (``CameraEncoder.encode_views`` is for them); an argument has the wrong
+                shape, or holds values that are not finite; the cloud is too long; the
                 budget is not positive, or the halo is negative; the encoder does not know the condition; an input is
                 missing, and ``missing`` is ``error``, or there is no other.
         """
+        if self.reads_images:
+            raise ValueError(
+                f"encode: a {type(self).__name__} reads images, and a cloud has none: use encode_views where it has "
+                "it, or call it with a Batch that has images"
+            )
         if max_voxels < 1 or (halo is not None and not halo >= 0):
             raise ValueError(f"encode: max_voxels must be positive and halo at least 0, not {max_voxels} and {halo}")
         if halo is None:
