@@ -1,7 +1,7 @@
 """Axis-aligned boxes and rays; corners of oriented boxes, and the points in them."""
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ponder3d.types import Boxes
@@ -44,7 +44,7 @@ def points_in_boxes(xyz: Float[Tensor, "N 3"], boxes: Boxes) -> tuple[Int[Tensor
 
     Args:
         xyz: points in the frame of the boxes, metres.
-        boxes: may overlap; one with a size of 0 or less holds nothing but, at 0, its own centre plane.
+        boxes: may overlap; one without a size holds nothing.
 
     Returns:
         Number of points in each box, and for each point the box that holds it: the one whose centre is nearest in
@@ -57,18 +57,18 @@ def points_in_boxes(xyz: Float[Tensor, "N 3"], boxes: Boxes) -> tuple[Int[Tensor
     step = max(1, _PAIRS // len(boxes.centre))
     for start in range(0, len(xyz), step):
         part = xyz[start : start + step]
-        within, share = _within(part, boxes)
+        share = _share(part, boxes)
+        within = share <= 1
         inside += within.sum(0)
         best = share.masked_fill(~within, torch.inf).min(1)
         own[start : start + step] = torch.where(best.values.isfinite(), best.indices, -1)
     return inside, own
 
 
-def _within(xyz: Float[Tensor, "N 3"], boxes: Boxes) -> tuple[Bool[Tensor, "N K"], Float[Tensor, "N K"]]:
-    """Whether each point is in each box, and how far out it is: 1 on the surface of a box, 0 in its centre."""
-    x, y, z = (xyz[:, None] - boxes.centre).unbind(-1)
+def _share(xyz: Float[Tensor, "N 3"], boxes: Boxes) -> Float[Tensor, "N K"]:
+    """How far out in each box each point is: 0 in its centre, 1 on its surface."""
+    x, y, z = (xyz[:, None, axis] - boxes.centre[:, axis] for axis in range(3))
     cos, sin = boxes.yaw.cos(), boxes.yaw.sin()
-    local = torch.stack([cos * x + sin * y, cos * y - sin * x, z], dim=-1).abs()
-    half = boxes.size / 2
-    share = (local / half.clamp(min=1e-9)).amax(-1)
-    return (local <= half).all(-1), share
+    per_metre = 2 / boxes.size.clamp(min=1e-9)
+    along, across = (cos * x + sin * y).abs() * per_metre[:, 0], (cos * y - sin * x).abs() * per_metre[:, 1]
+    return torch.maximum(torch.maximum(along, across), z.abs() * per_metre[:, 2])

@@ -5,24 +5,143 @@ sensor has the vehicle's pose at its own instant. Opening reads the tables (``nu
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from ponder3d.data.dataset import DataError
+from ponder3d.data.dataset import BenchmarkFile, DataError
+from ponder3d.data.driving.classes import STREET_LABELS
+from ponder3d.data.driving.dataset import DrivingConfig, DrivingDataset
 from ponder3d.data.driving.drive import Drive, Shot, Sweep
 from ponder3d.data.driving.nuscenes_index import CAMERAS, LASER, NuScenesIndex, SceneRows
+from ponder3d.data.driving.nuscenes_splits import split_scenes
 from ponder3d.data.faults import raise_if_of_machine
 from ponder3d.data.rgbd_images import read_rgb
-from ponder3d.types import Boxes
+from ponder3d.geometry.neighbors import knn
+from ponder3d.types import Boxes, Scene
 
 _RECORD = 20
 """Bytes of a point: x, y, z, intensity up to 255 and the number of the beam, float32."""
 _LARGEST = 1 << 26
 """Bytes of a sweep at most; the official ones have 0.7 MB."""
+_VERSIONS = ("v1.0-trainval", "v1.0-mini", "v1.0-test")
+
+
+@dataclass(frozen=True)
+class NuScenesConfig(DrivingConfig):
+    """nuScenes in its official layout."""
+
+    root: str = ""
+    """The directory with ``samples``, ``sweeps`` and the folder of the tables."""
+    version: Literal["v1.0-trainval", "v1.0-mini", "v1.0-test"] = "v1.0-trainval"
+    """Folder of the tables; ``split = "test"`` takes ``v1.0-test``."""
+    split: Literal["train", "val", "test", ""] = "train"
+    """An official split; empty: all scenes that there are."""
+    test_drives: tuple[str, ...] = ()
+    """Names of scenes that are held out instead of those of the official validation split; all others are trained on.
+    For parts of nuScenes, or recordings of one's own in its layout."""
+    labels: Literal["auto", "required", "none"] = "auto"
+    """Classes of the points: if lidarseg is there, or an error where it is not, or none. The test split has none."""
+
+    def build(self) -> DrivingDataset:
+        """Read the tables."""
+        if not self.root:
+            raise DataError("NuScenesConfig.root is empty: name the directory, e.g. --data.root DIR")
+        root = Path(self.root)
+        version = "v1.0-test" if self.split == "test" else self.version
+        folder = root / version
+        if not folder.is_dir():
+            others = [name for name in _VERSIONS if (root / name).is_dir()]
+            hint = f"there is {' and '.join(others)}: choose --data.version" if others else "unpack nuScenes' metadata"
+            raise DataError(f"{folder}: no such folder of tables; {hint}")
+        wanted, excluded = self._scenes(version)
+        index = NuScenesIndex(folder, wanted, excluded, self._labelled(folder))
+        lacking = [name for name in self.test_drives if name not in index.scene_names]
+        if lacking:
+            raise DataError(f"{folder / 'scene.json'}: has no {lacking[0]}, which test_drives names")
+        if not index.scenes:
+            raise DataError(
+                f"{folder / 'scene.json'}: none of its {len(index.scene_names)} scenes is of the split {self.split!r}; "
+                "choose another --data.split, or name those to hold out with --data.test-drives"
+            )
+        return NuScenes(self, [NuScenesDrive(root, index, scene) for scene in index.scenes], bool(index.label_files))
+
+    def _scenes(self, version: str) -> tuple[frozenset[str] | None, frozenset[str]]:
+        """Names that are taken (None: all) and names that are not."""
+        if self.test_drives and self.split != "test":
+            held = frozenset(self.test_drives)
+            return {"train": (None, held), "val": (held, frozenset()), "": (None, frozenset())}[self.split]
+        if not self.split:
+            return None, frozenset()
+        try:
+            return split_scenes(version, self.split), frozenset()
+        except ValueError as error:
+            raise DataError(f"{Path(self.root) / version}: {error}; choose another --data.split") from error
+
+    def _labelled(self, folder: Path) -> bool:
+        path = folder / "lidarseg.json"
+        if self.labels == "none" or folder.name == "v1.0-test":
+            return False
+        if self.labels == "required" and not path.is_file():
+            raise DataError(
+                f"{path}: no classes of points; get nuScenes-lidarseg (nuscenes.org/nuscenes#download) and unpack it "
+                f"into {self.root}, or set --data.labels none"
+            )
+        return path.is_file()
+
+    def held_out(self) -> "NuScenesConfig":
+        """The official validation scenes, or ``test_drives``.
+
+        Raises:
+            DataError: all scenes are trained on.
+        """
+        if not self.split:
+            raise DataError(
+                "NuScenesConfig.split is empty: all scenes are trained on and none is held out; set --data.split train"
+            )
+        return replace(self, split="val")
+
+
+class NuScenes(DrivingDataset):
+    """Key frames of scenes of nuScenes; as a benchmark, that of LiDAR segmentation.
+
+    Args:
+        config: the choices.
+        drives: the scenes.
+        labelled: whether points have classes.
+    """
+
+    benchmark = "nuscenes"
+
+    def __init__(self, config: NuScenesConfig, drives: Sequence["NuScenesDrive"], labelled: bool):
+        super().__init__(config, drives, STREET_LABELS if labelled else None)
+        mini = "mini_" if config.version == "v1.0-mini" and config.split != "test" else ""
+        self._part = "" if config.test_drives and config.split != "test" else config.split
+        self._part = self._part and mini + self._part
+        self.benchmark_ids = tuple(range(1, len(STREET_LABELS) + 1)) if self._part else ()
+
+    def benchmark_file(self, index: int, scene: Scene) -> BenchmarkFile | None:
+        """Every point of the key frame's file; those that are the vehicle itself are left out of scenes, and get the
+        class of the nearest point."""
+        if not self._part:
+            return None
+        number, frame = self._scenes[index]
+        drive = self._drives[number]
+        assert isinstance(drive, NuScenesDrive)
+        xyz = drive.sweep(frame).xyz
+        own = self.in_cloud(xyz)
+        rows = own.cumsum(0) - 1  # the key frame's points come first, in the order of the file
+        left = (~own).nonzero()[:, 0]
+        places = xyz[left].nan_to_num(0, 0, 0)
+        none = torch.zeros(1, dtype=torch.int64)
+        nearest, _ = knn(places, none.expand(len(left)), scene.xyz, none.expand(len(scene.xyz)), 1)
+        rows[left] = nearest[:, 0]
+        return BenchmarkFile(f"lidarseg/{self._part}/{drive.token(frame)}_lidarseg.bin", rows, own)
 
 
 class NuScenesDrive(Drive):
@@ -55,9 +174,7 @@ class NuScenesDrive(Drive):
         Raises:
             DataError: a file is missing, of another size than its points, or has a number that is no category.
         """
-        row, sample = self._key(frame), self._samples[frame]
-        file = self._index.label_files.get(sample)
-        return self._sweep(row, None if file is None else file)
+        return self._sweep(self._key(frame), self._index.label_files.get(self._samples[frame]))
 
     def earlier(self, frame: int, number: int) -> list[Sweep]:
         """Up to ``number`` sweeps before a key frame, key frames among them; fewer at the beginning of the scene.
@@ -136,7 +253,7 @@ class NuScenesDrive(Drive):
 
     def _pose(self, row: int) -> Tensor:
         index = self._index
-        return torch.from_numpy(index.egos.matrix(index.ego[row]) @ index.sensors.matrix(index.sensor[row]))
+        return torch.from_numpy(index.egos.matrix(int(index.ego[row])) @ index.sensors.matrix(int(index.sensor[row])))
 
     def _path(self, row: int) -> Path:
         return _below(self._root, self._index.file[row], self._index.folder / "sample_data.json")
@@ -159,7 +276,7 @@ class NuScenesDrive(Drive):
             world_from_sensor=self._pose(row),
             seconds=self._seconds(row),
             source=str(path),
-            labels=None if label_file is None else self._labels(label_file, len(points)),
+            labels=None if label_file is None or not len(points) else self._labels(label_file, len(points)),
         )
 
     def _labels(self, file: str, number: int) -> Int[Tensor, " N"]:

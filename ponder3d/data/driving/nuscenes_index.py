@@ -88,7 +88,10 @@ class NuScenesIndex:
     def _read_samples(self, wanted: frozenset[str] | None, excluded: frozenset[str]) -> None:
         path = self._path("scene")
         scenes: dict[str, tuple[str, int]] = {}
+        self.scene_names: set[str] = set()
+        """Of all scenes of the table, wanted or not."""
         for token, name, number in table_rows(path, {"token": str, "name": str, "nbr_samples": int}):
+            self.scene_names.add(name)
             if (wanted is None or name in wanted) and name not in excluded:
                 scenes[token] = (name, number)
         if len({name for name, _ in scenes.values()}) < len(scenes):

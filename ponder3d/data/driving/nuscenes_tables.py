@@ -86,8 +86,9 @@ class Vectors:
         Raises:
             DataError: a number is not finite.
         """
-        out = np.frombuffer(self._numbers, np.float64).reshape(-1, *self.shape) if len(self._numbers) else None
-        out = np.zeros((0, *self.shape)) if out is None else out
+        if not len(self._numbers):
+            return np.zeros((0, *self.shape))
+        out = np.frombuffer(self._numbers, np.float64).reshape(-1, *self.shape)
         finite = np.isfinite(out).reshape(len(out), -1).all(1)
         if not finite.all():
             row = int(finite.argmin())
