@@ -62,6 +62,8 @@ class Encoder(nn.Module, ABC):
     reach: float | None = None
     """Metres along any axis from which on a point cannot change a feature, neither by its values nor by being there, in
     evaluation mode; None if that is unknown or there is no such distance."""
+    box: tuple[float, ...] | None = None
+    """Lower x, y, z, upper x, y, z of the only place it looks at, in metres in the scenes' frame, if there is one."""
     card: dict[str, Any]
     """What its file says about it (``encoders.files``); empty for an encoder that has not been read from one."""
 

@@ -15,11 +15,13 @@ from ponder3d.encoders.encoder import Encoder, EncoderConfig, check_inputs
 from ponder3d.encoders.norms import PlainNormConfig
 from ponder3d.encoders.sparse_blocks import ConvNormReLU, ResidualBlock, norms_of
 from ponder3d.geometry.grid import (
+    AXIS_BITS,
     MAX_COORDINATE,
     MAX_SCENES,
     cells_from_world,
     check_box,
     fixed_grid,
+    key_offset,
     pack_keys,
     ravel,
     unique_keys,
@@ -104,8 +106,8 @@ class VoxelNet(Encoder):
         self.stem = ConvNormReLU(SubmConv3d(in_channels, widths[0]), norms)
         self.stages = nn.ModuleList(
             [
-                nn.ModuleList([ResidualBlock(c, c, norms) for _ in range(n)])
-                for c, n in zip(widths, config.blocks, strict=True)
+                nn.ModuleList([ResidualBlock(width, width, norms) for _ in range(num)])
+                for width, num in zip(widths, config.blocks, strict=True)
             ]
         )
         self.down = nn.ModuleList()
@@ -130,16 +132,15 @@ class VoxelNet(Encoder):
         """
         config = self.config
         assert isinstance(config, VoxelNetConfig)
-        x = self.stem(
-            pool_to_box(batch.points, fixed_grid(config.box, config.fine_shape, len(batch), _device(batch))), None
-        )
+        device = batch.points.xyz.device
+        x = self.stem(pool_to_box(batch.points, fixed_grid(config.box, config.fine_shape, len(batch), device)), None)
         for level, stage in enumerate(self.stages):
             if level:
                 x = self.down[level - 1](x, None)
             assert isinstance(stage, nn.ModuleList)
             for block in stage:
                 x = block(x, None)
-        volume = as_volume(self.head(x, None), fixed_grid(config.box, config.shape, len(batch), _device(batch)))
+        volume = as_volume(self.head(x, None), fixed_grid(config.box, config.shape, len(batch), device))
         return volume if self.net is None else self.net(volume)
 
 
@@ -172,10 +173,11 @@ def _keys(xyz: Float[Tensor, "N 3"], scene: Int[Tensor, " N"], grid: Grid) -> In
     cells = torch.floor(cells_from_world(grid, xyz, scene))
     fits = [(cell >= 0) & (cell < n) for cell, n in zip(cells.unbind(1), grid.shape, strict=True)]  # NaN does not
     inside = fits[0] & fits[1] & fits[2]
-    beyond = pack_keys(torch.tensor([[len(grid.box) - 1, grid.shape[0], 0, 0]])).item()
+    half = 1 << (AXIS_BITS - 1)  # the coordinate 0 in a key
+    beyond = ((len(grid.box) - 1) << 3 * AXIS_BITS) + key_offset(half + grid.shape[0], half, half)
     cells = torch.where(inside[:, None], cells, 0).to(torch.int64)
     keys = torch.where(inside, pack_keys(torch.cat([scene[:, None], cells], dim=1)), beyond)
-    return F.pad(keys, (0, 1), value=int(beyond))
+    return F.pad(keys, (0, 1), value=beyond)
 
 
 def as_volume(x: SparseTensor, grid: Grid) -> Volume:
@@ -184,7 +186,3 @@ def as_volume(x: SparseTensor, grid: Grid) -> Volume:
     num_cells = len(grid.box) * grid.shape[0] * grid.shape[1] * grid.shape[2]
     whole = x.feats.new_zeros(num_cells, x.feats.shape[1]).index_copy(0, rows, x.feats)
     return Volume(grid, whole.view(len(grid.box), *grid.shape, x.feats.shape[1]), Occupied(rows, x.feats))
-
-
-def _device(batch: Batch) -> torch.device:
-    return batch.points.xyz.device
