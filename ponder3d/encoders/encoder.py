@@ -77,6 +77,16 @@ class Encoder(nn.Module, ABC):
     def forward(self, batch: Batch) -> Features:
         """Features of a batch whose points carry ``config.inputs``."""
 
+    def start(self) -> None:
+        """Read the files of weights that the configuration names. Called once in the life of an encoder: when a run
+        begins, unless ``Experiment.init`` gives it all of its weights. A run that goes on and an encoder that was read
+        from a file have their weights, and need those files no more. By default nothing.
+
+        Raises:
+            OSError: a file cannot be read.
+            EncoderFileError: it is not there, or holds something else.
+        """
+
     @torch.no_grad()
     def encode(
         self,
@@ -126,10 +136,16 @@ class Encoder(nn.Module, ABC):
             Features on the CPU, float32. The encoder is left in evaluation mode.
 
         Raises:
-            ValueError: an argument has the wrong shape, or holds values that are not finite; the cloud is too long; the
+            ValueError: the encoder reads images (``CameraEncoder.encode_views`` is for them); an argument has the wrong
+                shape, or holds values that are not finite; the cloud is too long; the
                 budget is not positive, or the halo is negative; the encoder does not know the condition; an input is
                 missing, and ``missing`` is ``error``, or there is no other.
         """
+        if self.reads_images:
+            raise ValueError(
+                f"encode: a {type(self).__name__} reads images, and a cloud has none: use encode_views where it has "
+                "it, or call it with a Batch that has images"
+            )
         if max_voxels < 1 or (halo is not None and not halo >= 0):
             raise ValueError(f"encode: max_voxels must be positive and halo at least 0, not {max_voxels} and {halo}")
         if halo is None:

@@ -108,6 +108,7 @@ class Experiment(Config):
         """
         for transform in self.transforms:
             transform.check(dataset)
+        self._check_images()
         wanted = self.task.feature_width()
         steps = [steps_of(self.transforms, condition) for condition in dataset.conditions or ("",)]
         given = [sum(step.added_features() for step in of_one) for of_one in steps]
@@ -124,6 +125,16 @@ class Experiment(Config):
                 f"Experiment: the transforms give rays a target feature of {wrong[0]} channels, and the task renders "
                 f"one of {wanted}; set --task.feature-channels {wrong[0]}"
             )
+
+    def _check_images(self) -> None:
+        """Whether an encoder that reads no points is given images."""
+        for name in ("transforms", "validation_transforms"):
+            steps = getattr(self, name)
+            if self.task.encoder.reads_images and not any(step.gives_images for step in _flat(steps)):
+                raise ValueError(
+                    f"Experiment.{name}: {type(self.task.encoder).__name__} reads images, and no transform says which; "
+                    "put SeeImages among them"
+                )
 
     def dropped_inputs(self) -> list[str]:
         """Point channels of the encoder that it sometimes has to do without while it is trained."""

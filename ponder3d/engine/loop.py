@@ -179,6 +179,8 @@ class _Run:
         if not goes_on:
             if experiment.init:
                 copy_weights(_initial_encoder(experiment.init), self.task.encoder, experiment.init)
+            else:
+                self.task.encoder.start()
             self.task.to(self.runner.device).prepare(self._pass(number) for number in itertools.count())
         self.optimizer = experiment.optim.build(self.task)
         self.step_module, self.wrapped_optimizer = self.runner.setup(self.task, self.optimizer)

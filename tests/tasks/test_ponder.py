@@ -309,6 +309,39 @@ def test_the_volume_fills_the_scene_along_each_axis(room, small_ponder):
     torch.testing.assert_close(grid.box, torch.tensor(expected))
 
 
+def test_one_box_for_all_scenes(room, small_ponder):
+    box = (-2.0, -3.0, -1.0, 2.0, 3.0, 1.5)
+    task = replace(small_ponder, volume_box=box).build(None)
+    moved = replace(room(2), bounds=torch.tensor([[5.0, 5, 5], [6, 6, 6]]))
+    grid = task.grid(pack(room(1), moved))
+    assert grid.shape == (10, 10, 10) and torch.equal(grid.box, torch.tensor(box).view(1, 2, 3).expand(2, 2, 3))
+    assert "box" not in task.state_dict()
+    for wrong in ((0.0, 0.0, 0.0, 1.0, 1.0), (0.0, 0.0, 0.0, 1.0, 0.0, 1.0)):
+        with pytest.raises(ValueError, match="volume_box: a lower and an upper corner, six numbers"):
+            replace(small_ponder, volume_box=wrong)
+
+
+def test_depth_beyond_the_volume_is_no_error_of_the_field(room, small_ponder):
+    task = small_ponder.build(None).eval()
+    batch = pack(room(1))
+    before = depth_error(task, batch)
+    far = batch.targets.t.clone()
+    far[::2] = 30.0
+    assert depth_error(task, replace(batch, targets=replace(batch.targets, t=far))) < before + 1
+
+
+def test_no_surface_where_none_is_asked_for(room, small_ponder):
+    task = replace(small_ponder, mesh_cell=0.0).build(None).eval()
+    batch = pack(replace(room(1), views=looking()))
+    out = task.predict(batch)
+    metric = task.metric()
+    metric.update(out, batch)
+    assert out.mesh is None and {"psnr", "depth_error"} <= set(metric.compute())
+    assert not any(name.startswith("surface") for name in metric.compute())
+    with pytest.raises(ValueError, match="mesh_cell must not be negative"):
+        replace(small_ponder, mesh_cell=-1.0)
+
+
 def test_the_gradient_is_the_slope_of_the_loss(room, small_ponder):
     """Central differences along the gradient, of one network at a time; samples stay where they are."""
     field = FieldConfig(16, geometry_channels=8, inv_std=5.0, use_position=True)
