@@ -3,6 +3,7 @@
 import math
 import warnings
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -34,6 +35,10 @@ class EncoderConfig(Config, ABC):
     @abstractmethod
     def build(self) -> "Encoder":
         """A freshly initialised encoder."""
+
+    def with_inputs(self, inputs: tuple[str, ...]) -> "EncoderConfig":
+        """With other point channels."""
+        return replace(self, inputs=inputs)  # pyright: ignore[reportArgumentType]
 
 
 def check_inputs(name: str, inputs: tuple[str, ...]) -> None:
@@ -86,6 +91,10 @@ class Encoder(nn.Module, ABC):
             OSError: a file cannot be read.
             EncoderFileError: it is not there, or holds something else.
         """
+
+    def parts(self) -> dict[str, "Encoder"]:
+        """Encoders of which it consists and which have files of their own, by name; none by default."""
+        return {}
 
     @torch.no_grad()
     def encode(
