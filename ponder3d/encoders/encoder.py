@@ -82,15 +82,19 @@ class Encoder(nn.Module, ABC):
     def forward(self, batch: Batch) -> Features:
         """Features of a batch whose points carry ``config.inputs``."""
 
-    def start(self) -> None:
+    def start(self) -> tuple[str, ...]:
         """Read the files of weights that the configuration names. Called once in the life of an encoder: when a run
         begins, unless ``Experiment.init`` gives it all of its weights. A run that goes on and an encoder that was read
         from a file have their weights, and need those files no more. By default nothing.
+
+        Returns:
+            A line per file for the user: what of it was not used, and why.
 
         Raises:
             OSError: a file cannot be read.
             EncoderFileError: it is not there, or holds something else.
         """
+        return ()
 
     def parts(self) -> dict[str, "Encoder"]:
         """Encoders of which it consists and which have files of their own, by name; none by default."""

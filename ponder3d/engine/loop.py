@@ -174,12 +174,14 @@ class _Run:
         kept = loaded.state if loaded else {}
         self.task = experiment.task.rebuild(dataset.labels, kept.get("model", {}), kept.get("facts", {}))
         experiment.check_conditions(dataset, validation, self.task.encoder)
+        experiment.check_images(dataset, validation, self.task.encoder)
         experiment.check_classes(dataset, validation, self.task)
+        started: tuple[str, ...] = ()
         if not goes_on:
             if experiment.init:
                 start_from(self.task.encoder, experiment.init)
             else:
-                self.task.encoder.start()
+                started = self.task.encoder.start()
             self.task.to(self.runner.device).prepare(self._pass(number) for number in itertools.count())
         self.optimizer = experiment.optim.build(self.task)
         self.step_module, self.wrapped_optimizer = self.runner.setup(self.task, self.optimizer)
@@ -196,6 +198,8 @@ class _Run:
             self._sweep()
             self.skipped_frames.add((*dataset.skipped, *validation.skipped))
         self.quiet = quiet or report is not None or not self.leads
+        for line in started if not self.quiet else ():
+            print(f"ponder3d: {line}", file=sys.stderr)
         for name, what in self.task.facts().items() if not self.quiet else ():
             print(f"ponder3d: {name.replace('_', ' ')}: {what}", file=sys.stderr)
         self.train_log = TableLog(out / _TRAIN_LOG, self.position) if self.leads else None
