@@ -77,16 +77,17 @@ class CameraEncoder(Encoder):
         convs = [ConvNorm(width, width, (3, 3, 3), eps=1e-5, momentum=0.1) for _ in range(config.convs)]
         self.convs = nn.Sequential(*convs)
 
-    def start(self) -> None:
+    def start(self) -> tuple[str, ...]:
         """Read the weights of the backbone, if its configuration names a file."""
         path = self.config.backbone.weights
         if not path:
-            return
+            return ()
         try:
             left_out = self.backbone.load(path)
         except FileNotFoundError as error:
             raise EncoderFileError(f"CameraEncoderConfig.backbone.weights: {error}") from error
-        self.card["backbone_left_out"] = {group: list(told) for group, told in left_out.items()}
+        told = "; ".join(f"{group} left out ({number} names): {why}" for group, (number, why) in left_out.items())
+        return (f"{path}: {told or 'all of it is used'}",)
 
     def forward(self, batch: Batch) -> Volume:
         """The volume of each scene.

@@ -3,6 +3,7 @@
 import math
 import warnings
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -35,6 +36,10 @@ class EncoderConfig(Config, ABC):
     def build(self) -> "Encoder":
         """A freshly initialised encoder."""
 
+    def with_inputs(self, inputs: tuple[str, ...]) -> "EncoderConfig":
+        """With other point channels."""
+        return replace(self, inputs=inputs)  # pyright: ignore[reportArgumentType]
+
 
 def check_inputs(name: str, inputs: tuple[str, ...]) -> None:
     """Refuse point channels that there are not, or none.
@@ -62,6 +67,8 @@ class Encoder(nn.Module, ABC):
     reach: float | None = None
     """Metres along any axis from which on a point cannot change a feature, neither by its values nor by being there, in
     evaluation mode; None if that is unknown or there is no such distance."""
+    box: tuple[float, ...] | None = None
+    """Lower x, y, z, upper x, y, z of the only place it looks at, in metres in the scenes' frame, if there is one."""
     card: dict[str, Any]
     """What its file says about it (``encoders.files``); empty for an encoder that has not been read from one."""
 
@@ -75,15 +82,23 @@ class Encoder(nn.Module, ABC):
     def forward(self, batch: Batch) -> Features:
         """Features of a batch whose points carry ``config.inputs``."""
 
-    def start(self) -> None:
+    def start(self) -> tuple[str, ...]:
         """Read the files of weights that the configuration names. Called once in the life of an encoder: when a run
         begins, unless ``Experiment.init`` gives it all of its weights. A run that goes on and an encoder that was read
         from a file have their weights, and need those files no more. By default nothing.
+
+        Returns:
+            A line per file for the user: what of it was not used, and why.
 
         Raises:
             OSError: a file cannot be read.
             EncoderFileError: it is not there, or holds something else.
         """
+        return ()
+
+    def parts(self) -> dict[str, "Encoder"]:
+        """Encoders of which it consists and which have files of their own, by name; none by default."""
+        return {}
 
     @torch.no_grad()
     def encode(

@@ -17,7 +17,7 @@ from ponder3d.encoders.encoder import EncoderConfig, Features
 from ponder3d.encoders.sparse_unet import SparseUNetConfig
 from ponder3d.geometry.cameras import depth_from_t, normals_from_depth, pixel_grid, pixel_rays
 from ponder3d.geometry.drawing import class_colours, colour_scale, normal_colours
-from ponder3d.geometry.grid import shape_like
+from ponder3d.geometry.grid import fixed_grid, shape_like
 from ponder3d.metrics.image import depth_l1, psnr
 from ponder3d.metrics.rendering import RenderedViews, RenderingMetric
 from ponder3d.render.fields import FieldConfig
@@ -130,9 +130,6 @@ class Ponder(Task):
         semantic_channels = 0 if made is None else made.vectors.shape[1]
         self.field = config.field.build(self.unet.out_channels, semantic_channels, config.feature_channels)
         self.labels, self.source = labels, "" if made is None else made.source
-        self.box: Tensor | None
-        box = torch.tensor(config.volume_box).view(1, 2, 3) if config.volume_box else None
-        self.register_buffer("box", box, persistent=False)
         self.class_vectors: Tensor | None
         self.register_buffer("class_vectors", None if made is None else made.vectors)
         self.points_head: Head | None = None
@@ -227,11 +224,12 @@ class Ponder(Task):
     def grid(self, batch: Batch) -> Grid:
         """The same box for every scene, or one around each, filled along each axis: a room of 6 x 5 x 2.7 m uses all of
         its volume."""
-        if self.box is not None:
-            return Grid(self.box.expand(len(batch), 2, 3), self.config.volume_shape)
+        config = self.config
+        if config.volume_box:
+            return fixed_grid(config.volume_box, config.volume_shape, len(batch), batch.bounds.device)
         lo, hi = batch.bounds.unbind(1)
-        margin = ((hi - lo) / (shape_like(self.config.volume_shape, lo) - 2)).clamp(min=self.config.volume_margin)
-        return Grid(torch.stack([lo - margin, hi + margin], dim=1), self.config.volume_shape)
+        margin = ((hi - lo) / (shape_like(config.volume_shape, lo) - 2)).clamp(min=config.volume_margin)
+        return Grid(torch.stack([lo - margin, hi + margin], dim=1), config.volume_shape)
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> RenderedViews:

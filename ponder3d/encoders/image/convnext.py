@@ -95,7 +95,8 @@ class ConvNeXt(ImageBackbone):
         self.channels = tuple(dims[stage] for stage in config.out_stages)
         self.strides = tuple(4 << stage for stage in config.out_stages)
         self.multiple = 4 << (num - 1)
-        rates = torch.linspace(0, config.drop_path, sum(depths)).tolist()  # of all stages, built or not
+        blocks = sum(depths)  # of all stages, built or not
+        rates = [config.drop_path * block / max(blocks - 1, 1) for block in range(blocks)]
         self.stem = nn.Sequential(nn.Conv2d(3, dims[0], 4, stride=4), _Norm(dims[0]))
         self.stages = nn.ModuleList()
         for stage in range(num):

@@ -26,8 +26,8 @@ _HEADS = re.compile(r"(head|head_drop|fc|classifier|norm|norm_pre|conv_head|bn2|
 
 @dataclass(frozen=True)
 class TimmConfig(ImageBackboneConfig):
-    """Choices of a network of timm. Nothing is downloaded: ``weights`` is a file on this machine. It cannot hide patches
-    of images; ``ConvNeXtConfig`` can."""
+    """Choices of a network of timm. Nothing is downloaded: ``weights`` is a file on this machine. It cannot hide
+    patches of images; ``ConvNeXtConfig`` can."""
 
     name: str = "resnet50"
     """Its name in timm."""
@@ -90,8 +90,8 @@ class TimmBackbone(ImageBackbone):
         strange = [key for key in rest if not _HEADS.match(key)]
         if strange:
             raise EncoderFileError(
-                f"{path}: {strange[0]} is in no part of {type(self.net).__name__}; nothing has been loaded. Is the name "
-                "right?"
+                f"{path}: {strange[0]} is in no part of {type(self.net).__name__}; nothing has been loaded. Is the "
+                "name right?"
             )
         load_into(self.net, weights, str(path))
         return {"head": (len(rest), "it is for classes")} if rest else {}
