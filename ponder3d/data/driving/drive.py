@@ -77,6 +77,14 @@ class Drive(ABC):
     def shots(self, frame: int, cameras: Sequence[str]) -> list[Shot]:
         """The images of a key frame, one of each of these cameras, in this order."""
 
+    def shot_names(self, frame: int, cameras: Sequence[str]) -> tuple[str, ...]:
+        """``Shot.name`` of these images, which by default are read for it; layouts know them without."""
+        return tuple(shot.name for shot in self.shots(frame, cameras))
+
+    def frame_name(self, frame: int) -> str:
+        """What a key frame's scene is called, unique within the dataset."""
+        return f"{self.name}-{frame:04d}"
+
     @abstractmethod
     def boxes(self, frame: int) -> Boxes | None:
         """Annotated boxes of a key frame, in the frame of its laser, with velocities (NaN where unknown); None if the
