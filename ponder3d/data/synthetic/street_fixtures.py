@@ -58,7 +58,9 @@ def gable(roof: Skin, depth: float, width: float, base: float, draw: Draw) -> So
 def shed(draw: Draw) -> Piece:
     """A container, cabin or bus shelter."""
     length, height = draw.uniform(2.5, 6.0), draw.uniform(2.2, 2.6)
-    return piece("manmade", [box(skin(draw, any_colour(draw), "stripes", 2.0, 0.3), (0, 0, height / 2), (2.4, length, height))])
+    return piece(
+        "manmade", [box(skin(draw, any_colour(draw), "stripes", 2.0, 0.3), (0, 0, height / 2), (2.4, length, height))]
+    )
 
 
 def shelter(draw: Draw) -> Piece:
@@ -265,5 +267,3 @@ def _standing(solids: list[Solid]) -> Piece:
 def _srgb(green: Skin) -> tuple[float, float, float]:
     red, leaf, blue = (c ** (1 / 2.2) for c in green.colours[0])
     return red, leaf, blue
-
-

@@ -21,7 +21,9 @@ def pedestrian(draw: Draw, walking: bool, worker: bool = False) -> Piece:
     scale = height / 1.75
     top = skin(draw, (0.9, 0.6, 0.1) if worker else _cloth(draw), contrast=0.15, reflectance=0.8 if worker else 0.3)
     trousers, face = skin(draw, _cloth(draw), contrast=0.15), skin(draw, draw.pick(FACES), reflectance=0.4)
-    hair = skin(draw, draw.pick(((0.1, 0.08, 0.06), (0.3, 0.2, 0.12), (0.55, 0.5, 0.45))) if not worker else (0.9, 0.8, 0.2))
+    hair = skin(
+        draw, draw.pick(((0.1, 0.08, 0.06), (0.3, 0.2, 0.12), (0.55, 0.5, 0.45))) if not worker else (0.9, 0.8, 0.2)
+    )
     stride = draw.uniform(0.15, 0.32) * draw.pick((-1, 1)) if walking else draw.uniform(-0.04, 0.04)
     swing, width = -0.8 * stride, draw.uniform(0.4, 0.5)
     solids = [

@@ -122,7 +122,9 @@ class Site:
         return bool((first <= last).any())
 
 
-def poses(things: list[Thing], roads: Roads, seconds: float) -> tuple[Float[np.ndarray, "T 4"], Float[np.ndarray, "T 2"]]:
+def poses(
+    things: list[Thing], roads: Roads, seconds: float
+) -> tuple[Float[np.ndarray, "T 4"], Float[np.ndarray, "T 2"]]:
     """World x, y, z and yaw of things at a time, and their velocities in world x and y."""
     column = np.array([(t.x, t.y, t.z, t.heading, *t.velocity, t.bends) for t in things]).reshape(-1, 7).T
     x, y = column[0] + seconds * column[4], column[1] + seconds * column[5]

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Bool, Float, Float32, Int
 
 from ponder3d.data.synthetic.solids import Solid
 from ponder3d.data.synthetic.tracing import FIRST_PLANE_FACE, NEAR, QUADRIC_FACE, Lens
@@ -139,7 +139,12 @@ def trace(shapes: Shapes, bundle: Bundle, rects: Int[np.ndarray, "S V 4"], hits:
 
 
 def turning_rects(
-    shapes: Shapes, eye: Float[np.ndarray, "3"], elevations: Float[np.ndarray, " H"], columns: int, reach: float
+    shapes: Shapes,
+    eye: Float[np.ndarray, "3"],
+    elevations: Float[np.ndarray, " H"],
+    columns: int,
+    start: float,
+    reach: float,
 ) -> Int[np.ndarray, "S 1 4"]:
     """Beams and azimuths that may meet each solid; as ``trace`` takes them.
 
@@ -147,7 +152,8 @@ def turning_rects(
         shapes: the solids.
         eye: where the laser is.
         elevations: of the beams, radians, ascending.
-        columns: number of azimuths; column j looks at ``2 pi j / columns``, counter-clockwise from +x.
+        columns: number of azimuths; column j looks at ``start + 2 pi j / columns``, counter-clockwise from +x.
+        start: radians.
         reach: solids that are farther away, in metres, are left out.
     """
     corners = shapes.corners() - eye
@@ -155,6 +161,7 @@ def turning_rects(
     middle = shapes.centre - eye
     azimuth = np.arctan2(middle[:, 1], middle[:, 0])
     turn = np.arctan2(corners[..., 1], corners[..., 0]) - azimuth[:, None]
+    azimuth = azimuth - start
     turn = (turn + np.pi) % (2 * np.pi) - np.pi
     radius = np.sqrt(((corners - middle[:, None])[..., :2] ** 2).sum(2)).max(1)
     away = np.sqrt((middle[:, :2] ** 2).sum(1))
@@ -172,6 +179,51 @@ def turning_rects(
     rects = np.stack([*rows, left.astype(np.int64), right.astype(np.int64)], axis=1)
     rects[nearest > reach] = 0
     return rects[:, None]
+
+
+def meets_any(
+    shapes: Shapes,
+    at: Float[np.ndarray, "N 3"],
+    ray: Float32[np.ndarray, "3"],
+    order: Int[np.ndarray, " N"],
+    solid: Int[np.ndarray, " K"],
+    begin: Int[np.ndarray, " K"],
+    end: Int[np.ndarray, " K"],
+) -> Bool[np.ndarray, " N"]:
+    """Which places meet a solid along one direction.
+
+    Args:
+        shapes: the solids.
+        at: the places.
+        ray: the direction.
+        order: rows of ``at`` in some order.
+        solid: a solid ...
+        begin: ... and the part of ``order``, from here ...
+        end: ... to before here, whose places it is tested against.
+    """
+    out = np.zeros(len(at), bool)
+    frame = shapes.rotation[solid]
+    turned = (frame * ray[:, None]).sum(1).astype(np.float32)
+    number = end - begin
+    chunk = np.cumsum(number) // _CHUNK
+    first = 0
+    for last in [*(np.flatnonzero(np.diff(chunk)) + 1).tolist(), len(solid)]:
+        area = number[first:last]
+        pair = np.repeat(np.arange(first, last), area)
+        place = order[np.arange(len(pair)) - np.repeat(np.cumsum(area) - area, area) + begin[pair]]
+        pair, place = pair[~out[place]], place[~out[place]]
+        which = solid[pair]
+        offset = [(at[place, k] - shapes.centre[which, k]).astype(np.float32) for k in range(3)]
+        start = [sum(frame[pair, k, axis].astype(np.float32) * offset[k] for k in range(3)) for axis in range(3)]
+        direction = [turned[pair, axis] for axis in range(3)]
+        _, enter, leave = _slabs(start, direction, [shapes.half[which, k].astype(np.float32) for k in range(3)])
+        rows = np.flatnonzero((enter < leave) & (leave > NEAR))
+        face = np.zeros(len(rows), np.int8)
+        start, direction = [s[rows] for s in start], [d[rows] for d in direction]
+        t, _, keep = _carve(shapes, which[rows], start, direction, enter[rows], leave[rows], face)
+        out[place[rows[keep & (t > NEAR)]]] = True
+        first = last
+    return out
 
 
 def _pairs(

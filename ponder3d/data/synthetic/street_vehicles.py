@@ -54,7 +54,9 @@ def car(draw: Draw) -> Piece:
     windscreen = 0.75 if kind != "van" else 0.6
     solids = [
         bevelled(body, (0, 0, (floor + belt) / 2), (length, width, belt - floor), 0.12, edges="y"),
-        slanted(windows, (middle, 0, (belt + height) / 2 - 0.03), (cabin, width * 0.86, height - belt), windscreen, back),
+        slanted(
+            windows, (middle, 0, (belt + height) / 2 - 0.03), (cabin, width * 0.86, height - belt), windscreen, back
+        ),
         box(
             body, (middle + (back - windscreen) / 2, 0, height - 0.035), (cabin - windscreen - back, width * 0.88, 0.07)
         ),
@@ -161,10 +163,7 @@ def bus(draw: Draw) -> Piece:
             box(windows, (0, 0, 1.8), (length - 0.06, width - 0.06, 1.05)),
             bevelled(body, (0, 0, (2.3 + height) / 2), (length, width, height - 2.3), 0.1, edges="yz"),
             box(other, (0, 0, 1.18), (length + 0.02, width + 0.02, 0.22)),
-            *(
-                box(body, (length * (i / 5 - 0.5) * 0.98, 0, 1.8), (0.14, width - 0.02, 1.05))
-                for i in range(6)
-            ),
+            *(box(body, (length * (i / 5 - 0.5) * 0.98, 0, 1.8), (0.14, width - 0.02, 1.05)) for i in range(6)),
             box(lamp(draw, (1.0, 0.75, 0.3), 0.4), (length / 2, 0, height - 0.35), (0.05, 1.5, 0.24)),
             box(metal(draw, (0.75, 0.75, 0.75)), (-1, 0, height), (3.0, 1.6, 0.3)),
             *_wheels(rubber(draw), metal(draw), length * 0.3, width, 0.48, 0.3),
