@@ -51,7 +51,9 @@ class Roads:
     parking: float
     """Width of the parking lane on each side; 0 for none."""
     walk: float
-    """Width of sidewalks."""
+    """Width of sidewalks, their verge included."""
+    verge: float
+    """Width of the strip of grass between kerb and sidewalk; 0 for none."""
     corner: float
     """Radius of kerbs at crossings."""
     crossings: tuple[Crossing, ...]
@@ -90,6 +92,9 @@ class Roads:
         plot = np.clip(np.searchsorted(self.plot_ends, y), 0, len(self.plot_ends) - 1)
         out = np.where(side < self.walk + self.plot_depth, self.plot_kinds[(x > 0).astype(np.int64), plot], GRASS)
         out[(side < self.walk) | (across < self.walk)] = WALK
+        if self.verge:
+            clear = self.walk + 2.0
+            out[((side < self.verge) & (across > clear)) | ((across < self.verge) & (side > clear))] = GRASS
         a, b = self.corner - side, self.corner - across
         # A rounded kerb: the corner's square is road outside of the circle.
         cut = (a > 0) & (b > 0) & (a * a + b * b > self.corner * self.corner)

@@ -9,6 +9,13 @@ from ponder3d.data.synthetic.street_ground import FLAT, GRASS, WALK, Crossing, R
 from ponder3d.data.synthetic.street_people import pedestrian
 from ponder3d.data.synthetic.street_site import BACKWARD, FORWARD, LEFT, RIGHT, Ego, Site
 
+LAND = {
+    "city": (WALK, WALK, WALK, WALK, FLAT, GRASS),
+    "suburb": (GRASS, GRASS, GRASS, GRASS, WALK, FLAT),
+    "works": (FLAT, FLAT, FLAT, GRASS, WALK),
+    "mixed": (FLAT, WALK, WALK, GRASS, GRASS),
+}
+"""Kinds of towns, and what the plots beside their main road are drawn from."""
 REACH = 85.0
 """How far a street goes on before the first and behind the last place of the drive, metres."""
 
@@ -42,10 +49,12 @@ def draw_roads(draw: Draw, length: float) -> Roads:
         if draw.chance(0.5):
             crossings.append(Crossing(y + draw.pick((-1, 1)) * draw.uniform(65, 90), 3.5))
     lanes = draw.pick((1, 1, 2))
+    land = draw.pick(tuple(LAND.values()))
+    verge = draw.uniform(0.8, 2.2) if draw.chance(0.45) else 0.0
     ends, kinds = [-REACH - 20.0], []
     while ends[-1] < length + REACH + 20:
         ends.append(ends[-1] + draw.uniform(10, 26))
-        kinds.append([draw.pick((FLAT, WALK, WALK, GRASS, GRASS)) for _ in range(2)])
+        kinds.append([draw.pick(land) for _ in range(2)])
     grey, warm = draw.uniform(0.06, 0.15), draw.uniform(0.95, 1.08)
     light = draw.uniform(0.22, 0.42)
     dry = draw.uniform(0.7, 1.5)
@@ -57,7 +66,8 @@ def draw_roads(draw: Draw, length: float) -> Roads:
         lane=draw.uniform(3.1, 3.7),
         island=draw.uniform(1.4, 3.2) if draw.chance(0.35) else 0.0,
         parking=2.3 if draw.chance(0.65) else 0.0,
-        walk=draw.uniform(2.0, 4.2),
+        walk=verge + draw.uniform(2.0, 3.8),
+        verge=verge,
         corner=draw.uniform(3.0, 6.0),
         crossings=tuple(crossings),
         plot_ends=np.array(ends[1:]),
@@ -196,7 +206,7 @@ def _parked(site: Site) -> None:
     draw, roads = site.draw, site.roads
     if not roads.parking:
         return
-    full = draw.uniform(0.35, 0.9)
+    full = draw.uniform(0.2, 0.8)
     for side in (1, -1):
         y = -REACH
         while y < site.length + REACH:
@@ -224,7 +234,7 @@ def _people(site: Site) -> None:
     draw, roads = site.draw, site.roads
     for side in (1, -1):
         for _ in range(draw.integer(3, 12)):
-            x = side * (roads.half + draw.uniform(0.8, roads.walk - 0.4))
+            x = side * (roads.half + draw.uniform(roads.verge + 0.7, roads.walk - 0.4))
             y = draw.uniform(-45, site.length + 55)
             for _ in range(draw.pick((1, 1, 1, 2, 3))):
                 way = draw.pick((1, -1))
@@ -247,7 +257,7 @@ def _people(site: Site) -> None:
 def _sidewalks(site: Site) -> None:
     """Trees, lamps, signs and the rest along the kerbs."""
     draw, roads = site.draw, site.roads
-    trees, lamps = draw.chance(0.6), draw.uniform(22, 34)
+    trees, lamps = draw.chance(0.75), draw.uniform(22, 34)
     for side in (1, -1):
         inward = LEFT if side > 0 else RIGHT
         kerb = side * (roads.half + 0.55)
@@ -368,11 +378,11 @@ def _garden(site: Site, side: int, near: float, low: float, high: float) -> None
         house = fixtures.building(draw, width * draw.uniform(0.6, 0.85), depth, False)
         site.add(house, side * (near + draw.uniform(3, 7) + house.size[0] / 2), middle, inward)
     border = draw.rng.random()
-    if border < 0.4:
+    if border < 0.25:
         site.add(fixtures.hedge(draw, width - 1), side * (near + 0.6), middle, inward)
-    elif border < 0.7:
+    elif border < 0.5:
         site.add(fixtures.fence(draw, width - 1), side * (near + 0.4), middle, inward)
-    for _ in range(draw.integer(2, 6) if park else draw.integer(0, 3)):
+    for _ in range(draw.integer(3, 8) if park else draw.integer(1, 4)):
         x, y = near + draw.uniform(2.0, roads.plot_depth), draw.uniform(low + 1, high - 1)
         site.add(fixtures.tree(draw), side * x, y, draw.uniform(-3, 3), footprint=(1.6, 1.6))
     for _ in range(draw.integer(1, 5)):
@@ -419,7 +429,7 @@ def _surroundings(site: Site) -> None:
             if draw.chance(0.6) and high - low > 6:
                 house = fixtures.building(draw, high - low - 1, draw.uniform(10, 14), draw.chance(0.5))
                 site.add(house, side * (beyond + draw.uniform(14, 22)), (low + high) / 2, inward)
-            for _ in range(draw.integer(0, 3)):
+            for _ in range(draw.integer(1, 4)):
                 x = beyond + draw.uniform(2, 30)
                 site.add(fixtures.tree(draw), side * x, y + draw.uniform(0, width), 0.0, footprint=(2.0, 2.0))
             y += width

@@ -121,7 +121,7 @@ def albedo(
     local: Float32[np.ndarray, "N 3"],
     normal: Float32[np.ndarray, "N 3"],
 ) -> tuple[Float32[np.ndarray, "3 N"], Bool[np.ndarray, " N"]]:
-    """Linear RGB of places on solids, and whether they are on a window of a building; ``normal`` in the solid's axes."""
+    """Linear RGB of places on solids, and whether they are on a building's window; ``normal`` in the solid's axes."""
     across_x, flat = np.abs(normal[:, 0]) > 0.7, np.abs(normal[:, 2]) > 0.7
     x, y, z = (local + skins.shift[solid]).T
     scale = skins.texels_per_metre[solid]

@@ -236,7 +236,7 @@ def measure(town: Town, laser: LaserConfig, seconds: float, rng: np.random.Gener
     # What comes back falls with the square of the distance and with the angle; far, slanted and dark is lost first.
     strength = echo * (0.1 + 0.9 * facing) * (np.float32(laser.reach) / np.maximum(t, 1)) ** 2
     chance = rng.random((2, len(rows)), dtype=np.float32)
-    back = (chance[0] > lost) & (chance[1] < (1 - np.float32(laser.dropout)) * (1 - np.exp(strength / -0.12)))
+    back = (chance[0] > lost) & (chance[1] < (1 - np.float32(laser.dropout)) * (1 - np.exp(strength / -0.07)))
     noise = rng.standard_normal((2, len(rows)), dtype=np.float32)
     beyond = depth * np.minimum(rng.standard_exponential(len(rows), dtype=np.float32), 3)
     measured = t + np.float32(laser.noise) * noise[0] + beyond

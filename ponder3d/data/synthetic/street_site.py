@@ -64,7 +64,7 @@ class Site:
         self.seconds = seconds
         self.length = ego.speed * seconds
         self.things: list[Thing] = []
-        self._rects = [(ego.lane, 0.0, EGO_WIDTH / 2 + ego.sway + 0.3, EGO_LENGTH / 2 + 1.5, 0.0, ego.speed)]
+        self._rects = np.array([(ego.lane, 0.0, EGO_WIDTH / 2 + ego.sway + 0.3, EGO_LENGTH / 2 + 1.5, 0.0, ego.speed)])
 
     def add(
         self,
@@ -104,14 +104,14 @@ class Site:
             rects.append((x, y, half[0] + margin, half[1] + margin, *velocity))
         if any(self._meets(rect) for rect in rects):
             return False
-        self._rects += rects
+        self._rects = np.concatenate([self._rects, rects])
         for piece, x, y in pieces:
             kind = self.roads.kind(np.array([x]), np.array([y]))[0]
             self.things.append(Thing(piece, x, y, 0.0 if kind == ROAD else KERB, heading, velocity, bends))
         return True
 
     def _meets(self, rect: tuple[float, ...]) -> bool:
-        others = np.array(self._rects)
+        others = self._rects
         first, last = np.zeros(len(others)), np.full(len(others), self.seconds)
         for axis in (0, 1):
             away, reach = others[:, axis] - rect[axis], others[:, 2 + axis] + rect[2 + axis]

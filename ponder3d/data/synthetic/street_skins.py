@@ -120,13 +120,13 @@ def wall(draw: Draw, windows: bool = True, storey: float = 3.0) -> Skin:
 
 def leaves(draw: Draw, srgb: tuple[float, float, float] | None = None) -> Skin:
     """Crowns, hedges and bushes."""
-    colour = np.array(draw.pick(LEAVES) if srgb is None else srgb) * draw.uniform(0.8, 1.2)
+    colour = np.array(draw.pick(LEAVES) if srgb is None else srgb) * draw.uniform(0.85, 1.1)
     return skin(
         draw,
         (float(colour[0]), float(colour[1]), float(colour[2])),
         "cloud",
         draw.uniform(0.9, 1.8),
-        contrast=1.1,
+        contrast=draw.uniform(0.45, 0.75),
         reflectance=0.45,
         porosity=0.18,
         dropout=0.05,

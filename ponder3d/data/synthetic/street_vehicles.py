@@ -258,11 +258,11 @@ def _cab(draw: Draw, body: Skin, windows: Skin, front: float, width: float, heig
 
 
 def _wheels(tyre: Skin, rim: Skin, axle: float, width: float, radius: float, thickness: float) -> list[Solid]:
-    """Wheels at x = -axle and +axle (two of them if it is 0), within the width; rims stand out by 1 cm."""
+    """Wheels at x = -axle and +axle (two of them if it is 0), which stand out of the width by 2 cm, rims by 3 cm."""
     solids = []
     for x in (-axle, axle) if axle else (0.0,):
         for y in (-1, 1):
-            place = y * (width - thickness) / 2
+            place = y * ((width - thickness) / 2 + 0.02)
             solids.append(cylinder(tyre, (x, place, radius), (2 * radius, 2 * radius, thickness), "y"))
             solids.append(cylinder(rim, (x, place, radius), (1.2 * radius, 1.2 * radius, thickness + 0.02), "y"))
     return solids
