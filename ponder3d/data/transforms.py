@@ -35,3 +35,4 @@ from ponder3d.data.transforms_sampling import SphereCrop as SphereCrop
 from ponder3d.data.transforms_views import KeepViews as KeepViews
 from ponder3d.data.transforms_views import PickRays as PickRays
 from ponder3d.data.transforms_views import PointsOnly as PointsOnly
+from ponder3d.data.transforms_views import SeeImages as SeeImages

@@ -1,16 +1,19 @@
-"""Transforms of images: which are kept, and the rays that are made of them."""
+"""Transforms of images: which are kept, which encoders see, and the rays that are made of them."""
 
+import math
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
 from ponder3d.data.dataset import SceneDataset
 from ponder3d.data.image_features import FeatureMaps, NoFeatureMaps
+from ponder3d.data.rgbd_images import seen_colour, seen_intrinsics
 from ponder3d.data.transforms_base import Transform, select_views
 from ponder3d.geometry.cameras import pixel_rays, t_from_depth
-from ponder3d.types import Rays, RayTargets, Scene
+from ponder3d.types import Cameras, Rays, RayTargets, Scene
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,11 @@ class PickRays(Transform):
     by_area: bool = False
     """Draw pixels in proportion to their squared depth, hence to the area of a surface facing the camera that they see,
     instead of evenly: what stands close to the camera does not count for more. Goes with ``need_depth``."""
+    fill: bool = False
+    """For sparse depth, as lasers measure it: draw no pixel twice, and where a view has fewer pixels with depth than
+    ``rays_per_view``, take as many without depth as are missing; those train colour alone."""
+    horizon: float = 0.4
+    """Share of the image's height above which ``fill`` takes no pixel without depth: there is sky (UniPAD)."""
     near: float = 0.05
     """Metres in front of the camera that are taken to be free."""
     far: float = 20.0
@@ -42,6 +50,10 @@ class PickRays(Transform):
     def __post_init__(self):
         if self.by_area and not self.need_depth:
             raise ValueError("PickRays.by_area needs depth: set need_depth too")
+        if self.fill and (not self.need_depth or self.by_area or self.edge_share):
+            raise ValueError("PickRays.fill draws pixels with depth evenly: it goes with need_depth alone")
+        if not 0 <= self.horizon <= 1:
+            raise ValueError(f"PickRays.horizon must be from 0 to 1, it is {self.horizon}")
 
     def added_features(self) -> int:
         """Those of ``features``."""
@@ -86,6 +98,8 @@ class PickRays(Transform):
     def _pick(
         self, depth: Float[Tensor, "H W"] | None, size: tuple[int, int], generator: Generator
     ) -> Int[Tensor, " P"]:
+        if self.fill:
+            return self._filled(torch.zeros(size) if depth is None else depth, generator)
         if depth is None:
             return torch.randint(size[0] * size[1], (self.rays_per_view,), generator=generator)
         usable = (depth > 0) if self.need_depth else torch.ones_like(depth, dtype=torch.bool)
@@ -99,12 +113,61 @@ class PickRays(Transform):
                 picked.append(candidates[self._draw(depth.flatten()[candidates], num, generator)])
         return torch.cat(picked) if picked else torch.zeros(0, dtype=torch.int64)
 
+    def _filled(self, depth: Float[Tensor, "H W"], generator: Generator) -> Int[Tensor, " P"]:
+        measured = (depth > 0).flatten()
+        picked = _some(measured.nonzero()[:, 0], self.rays_per_view, generator)
+        missing = self.rays_per_view - len(picked)
+        if not missing:
+            return picked
+        height, width = depth.shape
+        below = torch.arange(math.ceil(self.horizon * height) * width, height * width)
+        return torch.cat([picked, _some(below[~measured[below]], missing, generator)])
+
     def _draw(self, depth: Float[Tensor, " P"], num: int, generator: Generator) -> Int[Tensor, " {num}"]:
         if not self.by_area:
             return torch.randint(len(depth), (num,), generator=generator)
         until = depth.to(torch.float64).square().cumsum(0)
         spot = torch.rand(num, generator=generator, dtype=torch.float64) * until[-1]
         return torch.searchsorted(until, spot).clamp(max=len(depth) - 1)
+
+
+@dataclass(frozen=True)
+class SeeImages(Transform):
+    """Let image encoders see views: ``Scene.images`` are copies of them, without depth and labels. The views stay."""
+
+    first: int = 0
+    """How many of the views, the first ones; 0: all. A scene whose views are of later key frames too
+    (``DrivingConfig.ahead``) has its own first: as many as there are cameras."""
+    size: tuple[int, ...] = ()
+    """(height, width) to which they are reduced, by averaging; empty: they stay."""
+
+    def __post_init__(self):
+        if self.first < 0:
+            raise ValueError(f"SeeImages.first must be at least 0, it is {self.first}")
+        if len(self.size) not in (0, 2) or min(self.size, default=1) < 1:
+            raise ValueError(f"SeeImages.size must be height and width, it is {self.size}")
+
+    def __call__(self, scene: Scene, generator: Generator) -> Scene:
+        if scene.views is None:
+            raise ValueError(f"SeeImages: {scene.source} has no images")
+        views = replace(scene.views, depth=None, labels=None, instances=None)
+        num, old = len(views.cameras), views.cameras.size
+        if self.first > num:
+            raise ValueError(f"SeeImages.first: {scene.source} has {num} images, not {self.first}")
+        views = select_views(views, range(self.first or num))
+        if self.size in ((), old):
+            return replace(scene, images=views)
+        size = (self.size[0], self.size[1])
+        if size[0] > old[0] or size[1] > old[1]:
+            raise ValueError(f"SeeImages.size: {scene.source} is of {old}; images are only reduced, not to {size}")
+        rgb = [seen_colour(image.numpy(), (None, None), old, size) for image in views.rgb]
+        matrices = [seen_intrinsics((matrix.numpy(), None), old, old, size) for matrix in views.cameras.intrinsics]
+        cameras = Cameras(
+            intrinsics=torch.from_numpy(np.stack(matrices)).to(torch.float32),
+            world_from_cam=views.cameras.world_from_cam,
+            size=size,
+        )
+        return replace(scene, images=replace(views, cameras=cameras, rgb=torch.stack(rgb)))
 
 
 @dataclass(frozen=True)
@@ -131,10 +194,16 @@ class KeepViews(Transform):
 
 @dataclass(frozen=True)
 class PointsOnly(Transform):
-    """Leave images, rays and their targets behind, for tasks on points: they are not sent to the task for nothing."""
+    """Leave views, rays and their targets behind, for tasks on points: they are not sent to the task for nothing. What
+    image encoders see (``Scene.images``) stays."""
 
     def __call__(self, scene: Scene, generator: Generator) -> Scene:
         return replace(scene, views=None, rays=None, targets=None)
+
+
+def _some(candidates: Int[Tensor, " N"], num: int, generator: Generator) -> Int[Tensor, " P"]:
+    """Up to ``num`` of the candidates, none twice."""
+    return candidates[torch.randperm(len(candidates), generator=generator)[:num]]
 
 
 def _near_depth_edge(depth: Float[Tensor, "H W"], jump: float = 0.05, reach: int = 4) -> Bool[Tensor, "H W"]:

@@ -9,7 +9,6 @@ import math
 from abc import ABC
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -72,7 +71,7 @@ class DrivingConfig(DatasetConfig, ABC):
             if not fits:
                 raise ValueError(f"{type(self).__name__}.{name} must be {allowed}, it is {getattr(self, name)}")
 
-    def all_images(self) -> Self:
+    def all_images(self) -> "DrivingConfig":
         """The same scenes without the views of key frames ahead: those are views of scenes of their own."""
         return replace(self, ahead=(), sweeps=1, colours=False, keep_in_memory=0)
 
@@ -167,7 +166,7 @@ class DrivingDataset(SceneDataset):
         sweeps = self._sweeps(drive, frame, max(config.sweeps, depth_sweeps), notes)
         key = sweeps[0]
         cloud = _joined(sweeps[: config.sweeps], key, config)
-        if not len(cloud.xyz):
+        if not bool((cloud.time == 0).any()):
             raise DataError(f"{key.source}: xyz: no point is farther than {config.closest:g} m from the laser")
         views, found = None, []
         if cameras:
