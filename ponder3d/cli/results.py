@@ -96,7 +96,7 @@ def info(arguments: list[str]) -> int:
     facts = {
         "kind": type(encoder).__name__,
         "parameters": f"{sum(p.numel() for p in encoder.parameters()):,}",
-        "inputs": ", ".join(encoder.config.inputs),
+        "inputs": ", ".join([*encoder.config.inputs, *(["images"] if encoder.reads_images else [])]),
         "grid size": f"{encoder.config.grid_size:g} m",
         "conditions": ", ".join(encoder.conditions) or "none",
         "out channels": str(encoder.out_channels),

@@ -24,6 +24,9 @@ class Transform(Config, ABC):
     """Whether the points that come out are those that went in, all of them and in their order. Predictions are for
     every point of a scene: transforms that cannot say so are left out then."""
 
+    gives_images = False
+    """Whether the scenes that come out have ``images``, which encoders that read images need."""
+
     @abstractmethod
     def __call__(self, scene: Scene, generator: Generator) -> Scene: ...
 

@@ -141,6 +141,8 @@ class SeeImages(Transform):
     size: tuple[int, ...] = ()
     """(height, width) to which they are reduced, by averaging; empty: they stay."""
 
+    gives_images = True
+
     def __post_init__(self):
         if self.first < 0:
             raise ValueError(f"SeeImages.first must be at least 0, it is {self.first}")

@@ -3,6 +3,7 @@
 import math
 import warnings
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from ponder3d.config import Config
 from ponder3d.encoders.encode import as_cloud, encode_cloud, normals_of_cloud
 from ponder3d.types import Batch
+from ponder3d.types.scene import INPUT_CHANNELS
 from ponder3d.volume.convert import Features
 
 Array = np.ndarray | Tensor
@@ -34,6 +36,20 @@ class EncoderConfig(Config, ABC):
     def build(self) -> "Encoder":
         """A freshly initialised encoder."""
 
+    def with_inputs(self, inputs: tuple[str, ...]) -> "EncoderConfig":
+        """With other point channels."""
+        return replace(self, inputs=inputs)  # pyright: ignore[reportArgumentType]
+
+
+def check_inputs(name: str, inputs: tuple[str, ...]) -> None:
+    """Refuse point channels that there are not, or none.
+
+    Raises:
+        ValueError: naming the configuration ``name``.
+    """
+    if not inputs or any(each not in INPUT_CHANNELS for each in inputs):
+        raise ValueError(f"{name}.inputs: choose from {', '.join(INPUT_CHANNELS)}, not {inputs}")
+
 
 class Encoder(nn.Module, ABC):
     """Turns a batch of point clouds into features.
@@ -51,6 +67,8 @@ class Encoder(nn.Module, ABC):
     reach: float | None = None
     """Metres along any axis from which on a point cannot change a feature, neither by its values nor by being there, in
     evaluation mode; None if that is unknown or there is no such distance."""
+    box: tuple[float, ...] | None = None
+    """Lower x, y, z, upper x, y, z of the only place it looks at, in metres in the scenes' frame, if there is one."""
     card: dict[str, Any]
     """What its file says about it (``encoders.files``); empty for an encoder that has not been read from one."""
 
@@ -63,6 +81,24 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def forward(self, batch: Batch) -> Features:
         """Features of a batch whose points carry ``config.inputs``."""
+
+    def start(self) -> tuple[str, ...]:
+        """Read the files of weights that the configuration names. Called once in the life of an encoder: when a run
+        begins, unless ``Experiment.init`` gives it all of its weights. A run that goes on and an encoder that was read
+        from a file have their weights, and need those files no more. By default nothing.
+
+        Returns:
+            A line per file for the user: what of it was not used, and why.
+
+        Raises:
+            OSError: a file cannot be read.
+            EncoderFileError: it is not there, or holds something else.
+        """
+        return ()
+
+    def parts(self) -> dict[str, "Encoder"]:
+        """Encoders of which it consists and which have files of their own, by name; none by default."""
+        return {}
 
     @torch.no_grad()
     def encode(
@@ -113,10 +149,16 @@ class Encoder(nn.Module, ABC):
             Features on the CPU, float32. The encoder is left in evaluation mode.
 
         Raises:
-            ValueError: an argument has the wrong shape, or holds values that are not finite; the cloud is too long; the
+            ValueError: the encoder reads images (``CameraEncoder.encode_views`` is for them); an argument has the wrong
+                shape, or holds values that are not finite; the cloud is too long; the
                 budget is not positive, or the halo is negative; the encoder does not know the condition; an input is
                 missing, and ``missing`` is ``error``, or there is no other.
         """
+        if self.reads_images:
+            raise ValueError(
+                f"encode: a {type(self).__name__} reads images, and a cloud has none: use encode_views where it has "
+                "it, or call it with a Batch that has images"
+            )
         if max_voxels < 1 or (halo is not None and not halo >= 0):
             raise ValueError(f"encode: max_voxels must be positive and halo at least 0, not {max_voxels} and {halo}")
         if halo is None:

@@ -13,9 +13,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from ponder3d.config import incidental
-from ponder3d.encoders.encoder import Encoder, EncoderConfig
+from ponder3d.encoders.encoder import Encoder, EncoderConfig, check_inputs
 from ponder3d.encoders.norms import NormConfig, PlainNormConfig, Prompted, PromptNorm, PromptNormConfig, rows_of
+from ponder3d.encoders.sparse_blocks import ConvNormReLU, Norms, ResidualBlock, norms_of
 from ponder3d.geometry.grid import voxelize
+from ponder3d.geometry.rows import sum_rows
 from ponder3d.sparse import SparseTensor
 from ponder3d.sparse.nn import InverseConv3d, StridedConv3d, SubmConv3d
 from ponder3d.sparse.tensor import MapCache
@@ -56,9 +58,7 @@ class SparseUNetConfig(EncoderConfig):
                 f"SparseUNetConfig: channels ({len(self.channels)}) and blocks ({len(self.blocks)}) need one entry per "
                 "stage, as many for the decoder as for the encoder"
             )
-        unknown = [name for name in self.inputs if name not in INPUT_CHANNELS]
-        if unknown or not self.inputs:
-            raise ValueError(f"SparseUNetConfig.inputs: choose from {', '.join(INPUT_CHANNELS)}, not {self.inputs}")
+        check_inputs("SparseUNetConfig", self.inputs)
         if self.grid_size <= 0:
             raise ValueError("SparseUNetConfig.grid_size must be positive")
 
@@ -76,22 +76,23 @@ class SparseUNet(Encoder):
         self.conditions = config.norm.conditions
         half = len(config.channels) // 2
         widths, deep_to_shallow = config.channels[:half], config.channels[half:]
+        norms = norms_of(config.norm, config.norm_eps, config.norm_momentum)
         in_channels = sum(INPUT_CHANNELS[name] for name in config.inputs)
         fine_widths = (config.stem_channels, *widths[:-1])
-        self.stem = _ConvNormReLU(SubmConv3d(in_channels, config.stem_channels, config.stem_kernel), config)
+        self.stem = ConvNormReLU(SubmConv3d(in_channels, config.stem_channels, config.stem_kernel), norms)
         self.down = nn.ModuleList(
-            [_ConvNormReLU(StridedConv3d(i, o), config) for i, o in zip(fine_widths, widths, strict=True)]
+            [ConvNormReLU(StridedConv3d(i, o), norms) for i, o in zip(fine_widths, widths, strict=True)]
         )
         self.enc = nn.ModuleList(
-            [_stage(width, width, n, config) for width, n in zip(widths, config.blocks[:half], strict=True)]
+            [_stage(width, width, n, norms) for width, n in zip(widths, config.blocks[:half], strict=True)]
         )
         up_in = (widths[-1], *deep_to_shallow[:-1])
         self.up = nn.ModuleList(
-            [_ConvNormReLU(InverseConv3d(i, o), config) for i, o in zip(up_in, deep_to_shallow, strict=True)]
+            [ConvNormReLU(InverseConv3d(i, o), norms) for i, o in zip(up_in, deep_to_shallow, strict=True)]
         )
         self.dec = nn.ModuleList(
             [
-                _stage(width + skip, width, n, config)
+                _stage(width + skip, width, n, norms)
                 for width, skip, n in zip(deep_to_shallow, reversed(fine_widths), config.blocks[half:], strict=True)
             ]
         )
@@ -201,55 +202,12 @@ def pool_to_voxels(batch: Batch, voxel_size: float) -> SparseTensor:
     """
     points = batch.points
     voxels = voxelize(points.xyz, points.scene, voxel_size)
-    total = points.feats.new_zeros(len(voxels.keys), points.feats.shape[1]).index_add_(0, voxels.voxel, points.feats)
+    total = sum_rows(points.feats, voxels.voxel, len(voxels.keys))
     maps = MapCache()
     maps.add_level(1, voxels.coords, voxels.keys)
     return SparseTensor(voxels.coords, total / voxels.counts[:, None], len(batch), 1, voxel_size, maps)
 
 
-class _ConvNormReLU(nn.Module):
-    def __init__(self, conv: SubmConv3d | StridedConv3d | InverseConv3d, config: SparseUNetConfig):
-        super().__init__()
-        self.conv = conv
-        self.norm = config.norm.build(conv.weight.shape[2], config.norm_eps, config.norm_momentum)
-
-    def forward(self, x: SparseTensor, prompted: Prompted | None) -> SparseTensor:
-        x = self.conv(x)
-        return x.with_feats(F.relu(self.norm(x, prompted), inplace=True))
-
-
-class _Block(nn.Module):
-    """Residual block of two 3x3x3 submanifold convolutions, activated after the sum."""
-
-    def __init__(self, in_channels: int, out_channels: int, config: SparseUNetConfig):
-        super().__init__()
-        self.conv1 = SubmConv3d(in_channels, out_channels)
-        self.norm1 = config.norm.build(out_channels, config.norm_eps, config.norm_momentum)
-        self.conv2 = SubmConv3d(out_channels, out_channels)
-        self.norm2 = config.norm.build(out_channels, config.norm_eps, config.norm_momentum)
-        self.skip: nn.Module = nn.Identity()
-        if in_channels != out_channels:
-            project = nn.Linear(in_channels, out_channels, bias=False)  # a 1x1x1 convolution
-            nn.init.trunc_normal_(project.weight, std=0.02)
-            norm = config.norm.build(out_channels, config.norm_eps, config.norm_momentum)
-            self.skip = nn.Sequential(project, norm)
-
-    def forward(self, x: SparseTensor, prompted: Prompted | None) -> SparseTensor:
-        # In place, and no name for what is no longer needed: these rows are most of the memory of ``encode``. Backward
-        # needs what a batch norm read, not what it wrote.
-        inner = self.conv1(x)
-        inner = inner.with_feats(F.relu(self.norm1(inner, prompted), inplace=True))
-        inner = self.conv2(inner)
-        inner = inner.with_feats(self.norm2(inner, prompted))
-        return x.with_feats(F.relu(inner.feats.add_(self._skipped(x, prompted)), inplace=True))
-
-    def _skipped(self, x: SparseTensor, prompted: Prompted | None) -> torch.Tensor:
-        if isinstance(self.skip, nn.Identity):
-            return x.feats
-        project, norm = self.skip.children()
-        return norm(x.with_feats(project(x.feats)), prompted)
-
-
-def _stage(in_channels: int, out_channels: int, num_blocks: int, config: SparseUNetConfig) -> nn.Sequential:
+def _stage(in_channels: int, out_channels: int, num_blocks: int, norms: Norms) -> nn.Sequential:
     widths = [in_channels, *[out_channels] * num_blocks]
-    return nn.Sequential(*[_Block(i, o, config) for i, o in zip(widths[:-1], widths[1:], strict=True)])
+    return nn.Sequential(*[ResidualBlock(i, o, norms) for i, o in zip(widths[:-1], widths[1:], strict=True)])

@@ -47,7 +47,8 @@ class Experiment(Config):
     seed: int = 0
     """Every random number of the run follows from it."""
     init: str = ""
-    """Encoder file to start from; empty starts from scratch. A run that is resumed does not need it any more."""
+    """Encoder file to start from; empty starts from scratch. For an encoder of parts, such as one of points and images,
+    also the files of its parts: ``lidar=FILE,camera=FILE``. A run that is resumed does not need them any more."""
     precision: str = "32-true"
     """``32-true`` or ``bf16-mixed``; rendering is always done in float32."""
     accelerator: str = "auto"
@@ -172,6 +173,26 @@ class Experiment(Config):
                     f"Experiment.{name}: scenes have the condition {strangers[0]!r}, and the encoder knows {known}; "
                     "give parts of a JointConfig, SetCondition and PromptNormConfig the same names"
                 )
+
+    def check_images(self, data: SceneDataset, validation: SceneDataset, encoder: Encoder) -> None:
+        """Whether an encoder that reads images is given some, in training and in evaluation.
+
+        Raises:
+            ValueError: it is not.
+        """
+        if not encoder.reads_images:
+            return
+        for name, scenes, transforms in (
+            ("transforms", data, self.transforms),
+            ("validation_transforms", validation, self.validation_transforms),
+        ):
+            for condition in scenes.conditions or ("",):
+                if not any(step.gives_images for step in steps_of(transforms, condition)):
+                    of = f" for scenes of {condition}" if condition else ""
+                    raise ValueError(
+                        f"Experiment.{name}: the encoder reads images, and no transform gives it any{of}; put "
+                        "SeeImages among them, before PickRays"
+                    )
 
     def check_classes(self, data: SceneDataset, validation: SceneDataset, task: Task) -> None:
         """Whether the classes that are evaluated are those that are taught, row by row.

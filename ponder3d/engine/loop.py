@@ -28,8 +28,7 @@ from torch.utils.data import DataLoader
 
 from ponder3d.config import fingerprint, from_json, to_json
 from ponder3d.data.loader import Batches, Collate, KeyedScenes, as_it_is
-from ponder3d.encoders.encoder import Encoder
-from ponder3d.encoders.files import FILE_NAME, copy_weights, load_encoder, save_encoder
+from ponder3d.encoders.files import FILE_NAME, save_encoder, start_from
 from ponder3d.engine.checkpoint import CheckpointError, CheckpointStore, Loaded
 from ponder3d.engine.evaluate import evaluate_scenes
 from ponder3d.engine.experiment import Experiment, first_difference
@@ -175,10 +174,14 @@ class _Run:
         kept = loaded.state if loaded else {}
         self.task = experiment.task.rebuild(dataset.labels, kept.get("model", {}), kept.get("facts", {}))
         experiment.check_conditions(dataset, validation, self.task.encoder)
+        experiment.check_images(dataset, validation, self.task.encoder)
         experiment.check_classes(dataset, validation, self.task)
+        started: tuple[str, ...] = ()
         if not goes_on:
             if experiment.init:
-                copy_weights(_initial_encoder(experiment.init), self.task.encoder, experiment.init)
+                start_from(self.task.encoder, experiment.init)
+            else:
+                started = self.task.encoder.start()
             self.task.to(self.runner.device).prepare(self._pass(number) for number in itertools.count())
         self.optimizer = experiment.optim.build(self.task)
         self.step_module, self.wrapped_optimizer = self.runner.setup(self.task, self.optimizer)
@@ -195,6 +198,8 @@ class _Run:
             self._sweep()
             self.skipped_frames.add((*dataset.skipped, *validation.skipped))
         self.quiet = quiet or report is not None or not self.leads
+        for line in started if not self.quiet else ():
+            print(f"ponder3d: {line}", file=sys.stderr)
         for name, what in self.task.facts().items() if not self.quiet else ():
             print(f"ponder3d: {name.replace('_', ' ')}: {what}", file=sys.stderr)
         self.train_log = TableLog(out / _TRAIN_LOG, self.position) if self.leads else None
@@ -448,13 +453,6 @@ class _Run:
         self.optimizer.load_state_dict(loaded.state["optimizer"])
         self.position, self.skipped = loaded.state["step"], loaded.state["skipped"]
         self.bad_in_a_row = loaded.state["bad_in_a_row"]
-
-
-def _initial_encoder(path: str) -> Encoder:
-    try:
-        return load_encoder(path)
-    except FileNotFoundError as error:
-        raise ValueError(f"Experiment.init: {error}") from error
 
 
 def _leave_signals_to_the_loop(over: Any, worker: int) -> None:

@@ -26,6 +26,18 @@ def project(
     return homogeneous[:, :2] / homogeneous[:, 2:], in_cam[:, 2]
 
 
+def project_to_all(
+    cameras: Cameras, xyz: Float[Tensor, "B N 3"]
+) -> tuple[Float[Tensor, "B N V 2"], Float[Tensor, "B N V"]]:
+    """``project`` of every point of a scene to every camera of it; as many cameras of each scene, one after another."""
+    pose = cameras.world_from_cam.unflatten(0, (len(xyz), -1))
+    intrinsics = cameras.intrinsics.unflatten(0, (len(xyz), -1))
+    from_centre = xyz[:, :, None] - pose[:, None, :, :3, 3]
+    in_cam = torch.einsum("bvij,bnvi->bnvj", pose[..., :3, :3], from_centre)
+    homogeneous = torch.einsum("bvij,bnvj->bnvi", intrinsics, in_cam)
+    return homogeneous[..., :2] / homogeneous[..., 2:], in_cam[..., 2]
+
+
 def unproject(
     cameras: Cameras, uv: Float[Tensor, "N 2"], depth: Float[Tensor, " N"], view: Int[Tensor, " N"]
 ) -> Float[Tensor, "N 3"]:

@@ -4,6 +4,7 @@ Keys pack (scene, x, y, z) into 12 + 3 x 17 bits, so that every key is exact (no
 before coordinates, and a neighbour's key is the key plus a constant.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -175,6 +176,38 @@ def ravel(cells: Int[Tensor, "N 3"], scene: Int[Tensor, " N"], shape: tuple[int,
 def shape_like(shape: tuple[int, int, int], x: Tensor) -> Tensor:
     """A shape as a tensor of the type and on the device of another; filled in, for a copy makes the host wait."""
     return torch.stack([x.new_full((), n) for n in shape])
+
+
+def fixed_grid(
+    box: tuple[float, ...], shape: tuple[int, int, int], num_scenes: int, device: torch.device | str = "cpu"
+) -> Grid:
+    """The grid of a model that looks at the same place around its sensor in every scene. Nothing waits for a GPU.
+
+    Args:
+        box: lower x, y, z, upper x, y, z in metres, in the scenes' frame.
+        shape: cells along x, y and z.
+        num_scenes: how many scenes have this grid.
+        device: where its box is needed.
+
+    Raises:
+        ValueError: the box is not two corners, the lower below the upper, or a cell count is not positive.
+    """
+    check_box("fixed_grid", box, shape)
+    # Filled in: a copy from the host would make it wait.
+    corners = torch.stack([torch.full((), float(value), device=device) for value in box])
+    return Grid(corners.view(1, 2, 3).repeat(num_scenes, 1, 1), shape, tuple(float(value) for value in box))
+
+
+def check_box(name: str, box: tuple[float, ...], shape: tuple[int, int, int]) -> None:
+    """Refuse a box that is none.
+
+    Raises:
+        ValueError: naming ``name``: it is not two corners, the lower below the upper, or a cell count is not positive.
+    """
+    if len(box) != 6 or not all(-math.inf < lo < hi < math.inf for lo, hi in zip(box[:3], box[3:], strict=True)):
+        raise ValueError(f"{name}: a box is lower x, y, z and upper x, y, z with lower < upper, not {box}")
+    if min(shape) < 1:
+        raise ValueError(f"{name}: the number of cells must be positive along each axis, not {shape}")
 
 
 def cells_from_world(grid: Grid, xyz: Float[Tensor, "N 3"], scene: Int[Tensor, " N"]) -> Float[Tensor, "N 3"]:

@@ -13,8 +13,10 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from ponder3d.geometry import kernels
-from ponder3d.geometry.grid import key_offset, pack_keys, unique_keys, unpack_keys
+from ponder3d.geometry.grid import AXIS_BITS, key_offset, pack_keys, unique_keys, unpack_keys
 from ponder3d.sparse import compiled
+
+Triple = tuple[int, int, int]
 
 BLOCK_ROWS = 2048
 """Rows of a block of pairs: 2048 x about 10 neighbours x 64 channels x 4 B = 5 MB, the best of 512..8192 at 16..128
@@ -123,52 +125,100 @@ def inner_subm_map(wider: ConvMap, kernel: int) -> ConvMap:
 
 
 def strided_map(
-    coords: Int[Tensor, "M 4"], kernel: int, stride: int, padding: int
+    coords: Int[Tensor, "M 4"],
+    kernel: int,
+    stride: int,
+    padding: int | Triple,
+    limits: Triple | None = None,
 ) -> tuple[Int[Tensor, "M_out 4"], Int[Tensor, " M_out"], ConvMap]:
     """Map of a strided convolution; output ``q`` exists where some input lies at ``stride * q - padding + r``.
+
+    The host waits for a GPU once, for the number of outputs.
+
+    Args:
+        coords: the inputs, sorted by key.
+        kernel: taps along each axis.
+        stride: step from one output to the next, in inputs.
+        padding: by how many inputs the first output's taps begin before 0; one number, or one per axis.
+        limits: outputs along each axis: those outside ``[0, limit)`` are left out, as where a volume of that shape is
+            convolved. None: outputs are wherever an input reaches, negative coordinates included.
 
     Returns:
         Output coordinates sorted by key, their keys, and the map. With ``kernel == stride`` every input has one output.
     """
-    tap, in_row, out_key = _strided_pairs(coords, kernel, stride, padding)
-    found, _ = unique_keys(out_key)
-    out_keys, out_row = found.keys, found.row
-    forward = _table_from_pairs(tap, in_row, out_row, kernel**3, len(coords), len(out_keys))
-    transpose = _table_from_pairs(tap, out_row, in_row, kernel**3, len(out_keys), len(coords))
+    if kernel == stride and padding == 0 and limits is None:
+        # Each voxel has one parent: every pair counts.
+        parent = coords[:, 1:].div(stride, rounding_mode="floor")
+        x, y, z = (coords[:, 1:] - parent * stride).unbind(1)
+        in_row = torch.arange(len(coords), device=coords.device)
+        tap, out_key = (x * kernel + y) * kernel + z, pack_keys(torch.cat([coords[:, :1], parent], dim=1))
+        found, _ = unique_keys(out_key)
+        out_keys, out_row = found.keys, found.row
+    else:
+        tap, in_row, out_key = _candidates(coords, kernel, stride, triple(padding), limits)
+        found, _ = unique_keys(out_key)
+        # The last key stands for what is no pair: its pairs get a row that the tables do not have.
+        out_keys, out_row = found.keys[:-1], found.row
+    forward = _table_from_pairs(tap, out_row, in_row, kernel**3, len(coords), len(out_keys))
+    transpose = _table_from_pairs(tap, in_row, out_row, kernel**3, len(out_keys), len(coords))
     return unpack_keys(out_keys), out_keys, ConvMap(forward=forward, transpose=transpose, mirrored=False)
+
+
+def triple(value: int | Triple) -> Triple:
+    """One number per axis."""
+    return (value, value, value) if isinstance(value, int) else value
 
 
 def _subm(table: TapTable) -> ConvMap:
     return ConvMap(forward=table, transpose=table, mirrored=True)
 
 
-def _strided_pairs(coords: Tensor, kernel: int, stride: int, padding: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Tap, input row and output key of every pair."""
-    if kernel == stride and padding == 0:
-        # Each voxel has one parent: no search, and no size that only the device knows.
-        parent = coords[:, 1:].div(stride, rounding_mode="floor")
-        x, y, z = (coords[:, 1:] - parent * stride).unbind(1)
-        rows = torch.arange(len(coords), device=coords.device)
-        return (x * kernel + y) * kernel + z, rows, pack_keys(torch.cat([coords[:, :1], parent], dim=1))
-    taps = torch.cartesian_prod(*[torch.arange(kernel, device=coords.device)] * 3)
-    tap_of, row_of, key_of = [], [], []
-    for tap, r in enumerate(taps):
-        reached = coords[:, 1:] + padding - r
-        rows = (reached.remainder(stride) == 0).all(1).nonzero()[:, 0]
-        q = torch.cat([coords[rows, :1], reached[rows].div(stride, rounding_mode="floor")], dim=1)
-        tap_of.append(torch.full_like(rows, tap))
-        row_of.append(rows)
-        key_of.append(pack_keys(q))
-    return torch.cat(tap_of), torch.cat(row_of), torch.cat(key_of)
+def _candidates(
+    coords: Int[Tensor, "M 4"], kernel: int, stride: int, padding: Triple, limits: Triple | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Tap, input row and output key of every pair, and of others, whose key is greater than any output's.
+
+    Along an axis an input is read by the taps that are congruent to ``coordinate + padding`` modulo the stride, at most
+    ``ceil(kernel / stride)`` of them: with 3 and 2 that is 8 candidates an input, not 27, of which 27 / 8 are pairs on
+    average. One more candidate, which is no pair, makes sure that the last of the keys is not an output.
+    """
+    if len(coords) == 0:
+        nothing = coords.new_zeros(0)
+        return nothing, nothing, coords.new_zeros(1)
+    turns = torch.arange(-(-kernel // stride), device=coords.device) * stride
+    taps, outs, fits = [], [], []
+    for axis in range(3):
+        reached = coords[:, axis + 1, None] + padding[axis]
+        tap = reached.remainder(stride) + turns  # [M, J]
+        out = (reached - tap).div(stride, rounding_mode="floor")
+        fit = tap < kernel
+        if limits is not None:
+            fit = fit & (out >= 0) & (out < limits[axis])
+        taps.append(tap), outs.append(out), fits.append(fit)
+    j = len(turns)
+    views = [(-1, j, 1, 1), (-1, 1, j, 1), (-1, 1, 1, j)]
+    (tx, ty, tz), (ox, oy, oz), (fx, fy, fz) = (
+        [x.view(shape) for x, shape in zip(part, views, strict=True)] for part in (taps, outs, fits)
+    )
+    fit = (fx & fy & fz).flatten()
+    tap = ((tx * kernel + ty) * kernel + tz).flatten()
+    in_row = torch.arange(len(coords), device=coords.device).repeat_interleave(j**3, output_size=len(tap))
+    cells = torch.broadcast_tensors(coords[:, 0].view(-1, 1, 1, 1), ox, oy, oz)
+    key = pack_keys(torch.stack([cell.flatten() for cell in cells], dim=1))
+    # Beyond all others of the last scene, the other fields within their range: compiled sorting skips equal bits.
+    beyond = pack_keys(coords[-1:]) | (((1 << AXIS_BITS) - 1) << 2 * AXIS_BITS)
+    return torch.where(fit, tap, -1), in_row, torch.cat([torch.where(fit, key, beyond), beyond])
 
 
 def _table_from_pairs(
-    tap: Tensor, in_row: Tensor, out_row: Tensor, num_taps: int, num_in: int, num_out: int
+    tap: Int[Tensor, " P"], row: Tensor, value: Tensor, num_taps: int, num_in: int, num_rows: int
 ) -> TapTable:
-    rows = torch.full((num_taps, num_out), -1, dtype=torch.int32, device=tap.device)
-    # An output and a tap determine the input, so no two pairs write to one place.
-    rows[tap, out_row] = in_row.to(torch.int32)
-    return TapTable(rows, num_in)
+    """``rows[tap, row] = value``; a negative tap is no pair."""
+    place = torch.where(tap < 0, num_taps * num_rows, tap * num_rows + row[: len(tap)])
+    rows = torch.full((num_taps * num_rows + 1,), -1, dtype=torch.int32, device=tap.device)
+    # An output and a tap determine the input, so no two pairs write to one place; the last place is cut off.
+    rows[place] = value[: len(tap)].to(torch.int32)
+    return TapTable(rows[:-1].view(num_taps, num_rows), num_in)
 
 
 def _neighbour_table(keys: Int[Tensor, " M"], kernel: int) -> Int[Tensor, "K M"]:

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ponder3d.sparse.functional import sparse_conv
+from ponder3d.sparse.maps import Triple
 from ponder3d.sparse.tensor import SparseTensor
 
 
@@ -31,20 +32,28 @@ class SubmConv3d(nn.Module):
 
 
 class StridedConv3d(nn.Module):
-    """Strided convolution to a coarser set of voxels: those that any input reaches.
+    """Strided convolution to a coarser set of voxels: those that any input reaches, within ``limits`` if given.
 
     Weights start uniform in +-1/sqrt(fan in), as spconv's strided layers do in PonderV2.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int = 2, stride: int = 2, padding: int = 0):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int = 2,
+        stride: int = 2,
+        padding: int | Triple = 0,
+        limits: Triple | None = None,
+    ):
         super().__init__()
-        self.kernel, self.stride, self.padding = kernel, stride, padding
+        self.kernel, self.stride, self.padding, self.limits = kernel, stride, padding, limits
         self.weight = nn.Parameter(torch.empty(kernel**3, in_channels, out_channels))
         _init_uniform(self.weight)
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         """Voxels of ``stride`` times the size."""
-        maps = x.maps.strided(x.stride, self.kernel, self.stride, self.padding)
+        maps = x.maps.strided(x.stride, self.kernel, self.stride, self.padding, self.limits)
         return x.at_stride(x.stride * self.stride, sparse_conv(x.feats, self.weight, maps))
 
 

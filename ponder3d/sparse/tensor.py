@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ponder3d.geometry.grid import MAX_COORDINATE, MAX_SCENES, pack_keys
-from ponder3d.sparse.maps import ConvMap, inner_subm_map, strided_map, subm_map
+from ponder3d.sparse.maps import ConvMap, Triple, inner_subm_map, strided_map, subm_map, triple
 
 
 class MapCache:
@@ -20,7 +20,7 @@ class MapCache:
     def __init__(self) -> None:
         self._levels: dict[int, tuple[Tensor, Tensor]] = {}
         self._subm: dict[tuple[int, int], ConvMap] = {}
-        self._strided: dict[tuple[int, int, int, int], ConvMap] = {}
+        self._strided: dict[tuple[int, int, int, Triple, Triple | None], ConvMap] = {}
 
     def add_level(self, stride: int, coords: Int[Tensor, "M 4"], keys: Int[Tensor, " M"]) -> None:
         """Register the voxels of a stride."""
@@ -45,16 +45,18 @@ class MapCache:
             )
         return self._subm[stride, kernel]
 
-    def strided(self, stride: int, kernel: int, step: int, padding: int) -> ConvMap:
-        """The map from the voxels at ``stride`` to those at ``stride * step``, which it creates."""
-        which = (stride, kernel, step, padding)
+    def strided(
+        self, stride: int, kernel: int, step: int, padding: int | Triple, limits: Triple | None = None
+    ) -> ConvMap:
+        """The map from the voxels at ``stride`` to those at ``stride * step``, which it creates (``strided_map``)."""
+        which = (stride, kernel, step, triple(padding), limits)
         if which not in self._strided:
             if stride * step in self._levels:
                 raise ValueError(
-                    f"a map to stride {stride * step} with other kernel, stride or padding exists: one set of voxels "
-                    "per stride"
+                    f"a map to stride {stride * step} with other kernel, stride, padding or limits exists: one set of "
+                    "voxels per stride"
                 )
-            coords, keys, maps = strided_map(self._levels[stride][0], kernel, step, padding)
+            coords, keys, maps = strided_map(self._levels[stride][0], kernel, step, padding, limits)
             self._levels[stride * step] = (coords, keys)
             self._strided[which] = maps
         return self._strided[which]

@@ -159,7 +159,7 @@ def point_feats(
     parts = [
         xyz.new_zeros(len(xyz), INPUT_CHANNELS[name]) if columns[name] is None else columns[name] for name in inputs
     ]
-    return torch.cat(parts, dim=1)
+    return torch.cat(parts, dim=1) if parts else xyz.new_zeros(len(xyz), 0)
 
 
 def to_device(value: T, device: torch.device | str, non_blocking: bool = False) -> T:

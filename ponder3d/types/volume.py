@@ -18,6 +18,15 @@ class Grid:
     """Lower and upper corner in metres."""
     shape: tuple[int, int, int]
     """Number of cells along x, y and z."""
+    fixed: tuple[float, ...] | None = None
+    """Where every scene has the same box, and it was chosen and not measured (``geometry.grid.fixed_grid``): lower x,
+    y, z, upper x, y, z. The host compares such grids without asking a GPU. None: it cannot."""
+
+    def is_as(self, other: "Grid") -> bool:
+        """Whether two grids of as many scenes are known to be one and the same."""
+        if self.shape != other.shape or self.box.shape != other.box.shape:
+            return False
+        return self.box is other.box or (self.fixed is not None and self.fixed == other.fixed)
 
 
 @dataclass(frozen=True)

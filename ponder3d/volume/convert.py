@@ -20,7 +20,8 @@ Features = Points | SparseTensor | Volume
 def densify(features: Features, grid: Grid) -> Volume:
     """Mean-pool features into the cells of a grid (the step before eq. 3); empty cells are zero.
 
-    Points and voxel centres outside the grid's box are dropped. A volume is resampled trilinearly at the cell centres.
+    Points and voxel centres outside the grid's box are dropped. A volume is resampled trilinearly at the cell centres;
+    on the same grid (``Grid.is_as``) it is returned as it is.
     """
     if isinstance(features, Volume):
         return _resample(features, grid)
@@ -112,6 +113,8 @@ def voxel_centres(features: SparseTensor) -> Float[Tensor, "M 3"]:
 
 
 def _resample(volume: Volume, grid: Grid) -> Volume:
+    if volume.grid.is_as(grid):
+        return volume
     steps = [(torch.arange(n, device=grid.box.device) + 0.5) / n for n in grid.shape]
     unit = torch.stack(torch.meshgrid(*steps, indexing="ij"), dim=-1).reshape(1, -1, 3)
     xyz = grid.box[:, :1] + unit * (grid.box[:, 1:] - grid.box[:, :1])

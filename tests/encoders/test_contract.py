@@ -12,7 +12,7 @@ from torch import Tensor
 from ponder3d.config import from_json, to_json
 from ponder3d.encoders.encoder import Encoder, EncoderConfig
 from ponder3d.encoders.files import load_encoder, save_encoder
-from ponder3d.types import Batch, Grid, Scene
+from ponder3d.types import Batch, Cameras, Grid, Scene, Views
 from ponder3d.types.scene import INPUT_CHANNELS
 from ponder3d.volume.convert import densify, sample_at
 
@@ -20,8 +20,20 @@ FAMILY = EncoderConfig
 
 
 def cloud(num: int, low: float = 0.0) -> Scene:
+    """Points, and two images of where they are for encoders that see those."""
     normal = torch.nn.functional.normalize(torch.randn(num, 3), dim=1)
-    return Scene(torch.rand(num, 3) * 2 + low, torch.rand(num, 3), normal, "cloud")
+    xyz, rgb = torch.rand(num, 3) * 2 + low, torch.rand(num, 3)
+    return Scene(xyz, rgb, normal, "cloud", images=images())
+
+
+def images() -> Views:
+    """From 3 m beside the points along y and along x, with noise on them."""
+    along_y = torch.tensor([[1.0, 0, 0, 0.5], [0, 0, 1, -3], [0, -1, 0, 0.5], [0, 0, 0, 1]])
+    along_x = torch.tensor([[0.0, 0, 1, -3], [-1, 0, 0, 0.5], [0, -1, 0, 0.5], [0, 0, 0, 1]])
+    intrinsics = torch.tensor([[40.0, 0, 39.5], [0, 40, 23.5], [0, 0, 1]]).repeat(2, 1, 1)
+    cameras = Cameras(intrinsics, torch.stack([along_y, along_x]), (48, 80))
+    rgb = torch.randint(0, 256, (2, 48, 80, 3), dtype=torch.uint8)
+    return Views(cameras, rgb, None, None, torch.tensor([2]))
 
 
 def features(encoder: Encoder, *scenes: Scene) -> Tensor:
@@ -38,6 +50,8 @@ def test_a_configuration_survives_json_and_stays_with_its_encoder(example):
 
 @pytest.mark.parametrize("inputs", [("one",), ("normal", "rgb"), tuple(INPUT_CHANNELS)], ids=" ".join)
 def test_any_inputs_can_be_chosen(example, inputs):
+    if not example.inputs:
+        pytest.skip("reads no points")
     encoder = replace(example, inputs=inputs).build()
     assert features(encoder, cloud(50)).shape == (50, encoder.out_channels)
 
@@ -104,7 +118,19 @@ def test_a_file_holds_all_of_it(example, tmp_path):
     assert torch.equal(features(loaded, scene), features(encoder.eval(), scene))
 
 
+def test_images_are_asked_for_where_they_are_needed(example):
+    encoder, scene = example.build().eval(), replace(cloud(50), images=None)
+    if not encoder.reads_images:
+        return
+    with pytest.raises(ValueError, match="put SeeImages among the transforms"):
+        features(encoder, scene)
+    with pytest.raises(ValueError, match="reads images, and a cloud has none"):
+        encoder.encode(scene.xyz, scene.rgb, scene.normal)
+
+
 def test_any_cloud_can_be_encoded(example):
+    if example.build().reads_images:
+        pytest.skip("a cloud is not enough")
     encoder, scene = replace(example, inputs=tuple(INPUT_CHANNELS)).build(), cloud(300)
     rows = encoder.encode(scene.xyz, scene.rgb, scene.normal)
     assert rows.shape == (300, encoder.out_channels) and rows.dtype == torch.float32

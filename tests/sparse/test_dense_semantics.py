@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from ponder3d.geometry.grid import MAX_COORDINATE
 from ponder3d.sparse import maps as maps_module
 from ponder3d.sparse import sparse_tensor
 from ponder3d.sparse.functional import sparse_conv
@@ -78,7 +79,9 @@ def test_submanifold_equals_dense(kernel, lo, share, device):
 
 
 @pytest.mark.usefixtures("_blocks")
-@pytest.mark.parametrize(("kernel", "stride", "padding"), [(2, 2, 0), (3, 2, 1), (4, 4, 0), (3, 1, 1)])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"), [(2, 2, 0), (3, 2, 1), (3, 2, (0, 1, 1)), (4, 4, 0), (3, 1, 1), (5, 3, (2, 0, 1))]
+)
 @pytest.mark.parametrize("lo", [(0, 0, 0), (-8, -8, -8)])
 def test_strided_and_inverse_equal_dense(kernel, stride, padding, lo, device):
     coords = some_voxels(0.3, lo)
@@ -87,9 +90,8 @@ def test_strided_and_inverse_equal_dense(kernel, stride, padding, lo, device):
     out_coords = out_coords.cpu()
     assert bool((out_keys[1:] > out_keys[:-1]).all())
     # Dense: a box large enough on both sides, aligned with the stride.
-    margin = 8
-    base = tuple(v - margin for v in lo)
-    shape = tuple(n + 2 * margin for n in SHAPE)
+    base = (-12, -12, -12)
+    shape = tuple(n + 24 for n in SHAPE)
     weight = torch.randn(kernel**3, 3, 4, dtype=torch.float64, requires_grad=True)
     sparse_in = x.feats.clone().requires_grad_()
     out = sparse_conv(sparse_in.to(device), weight.to(device), maps).cpu()
@@ -112,6 +114,33 @@ def test_strided_and_inverse_equal_dense(kernel, stride, padding, lo, device):
     y = torch.randn(len(out_coords), 4, dtype=torch.float64)
     back = sparse_conv(y.to(device), weight.detach().to(device).transpose(1, 2), maps.transposed()).cpu()
     torch.testing.assert_close((out.detach() * y).sum(), (x.feats * back).sum())
+
+
+@pytest.mark.parametrize("padding", [1, (1, 1, 0), (0, 1, 2)])
+def test_limits_are_those_of_a_volume(padding, device):
+    """As where a volume is convolved: no output beyond its last, and none before its first."""
+    coords = some_voxels(0.4)
+    x = sparse_tensor(coords, torch.randn(len(coords), 3, dtype=torch.float64), SCENES)
+    weight = torch.randn(27, 3, 4, dtype=torch.float64)
+    dense = F.conv3d(to_dense(x.coords, x.feats, SHAPE), as_conv3d(weight, 3), stride=2, padding=padding)
+    out_coords, _, maps = strided_map(x.coords.to(device), 3, 2, padding, tuple(dense.shape[2:]))
+    out_coords = out_coords.cpu()
+    out = sparse_conv(x.feats.to(device), weight.to(device), maps).cpu()
+    torch.testing.assert_close(to_dense(out_coords, out, dense.shape[2:]), dense)
+    unlimited = strided_map(x.coords, 3, 2, padding)[0]
+    assert len(unlimited) > len(out_coords), "this test cannot fail"
+
+
+def test_a_strided_map_of_the_last_scenes_and_the_farthest_voxels():
+    far = MAX_COORDINATE
+    coords = torch.tensor([[4094, -far, 0, 0], [4095, far, far, far], [4095, -far, far, -far]])
+    x = sparse_tensor(coords, torch.ones(3, 1), 4096)
+    out_coords, out_keys, maps = strided_map(x.coords, 3, 2, 1)
+    # An even coordinate is read by one output along its axis.
+    half = far // 2
+    assert out_coords.tolist() == [[4094, -half, 0, 0], [4095, -half, half, -half], [4095, half, half, half]]
+    assert bool((out_keys[1:] > out_keys[:-1]).all())
+    assert maps.forward.rows[13].tolist() == [0, 1, 2] and int((maps.forward.rows >= 0).sum()) == 3
 
 
 def test_inverse_equals_transposed_conv3d():
@@ -137,9 +166,10 @@ def test_empty_and_single(num):
     assert out.shape == (num, 4)
     assert weight.grad is not None and feats.grad is not None
     torch.testing.assert_close(out, feats.detach() @ weight.detach()[13])
-    coarse, _, maps = strided_map(x.coords, 2, 2, 0)
-    assert coarse.tolist() == [[0, 1, 2, 2]][:num]
-    assert sparse_conv(x.feats, torch.randn(8, 3, 4), maps).shape == (num, 4)
+    for kernel, reached in ((2, [[0, 1, 2, 2]]), (3, [[0, 1, 2, 2], [0, 1, 2, 3], [0, 2, 2, 2], [0, 2, 2, 3]])):
+        coarse, _, maps = strided_map(x.coords, kernel, 2, kernel - 2)
+        assert coarse.tolist() == (reached if num else [])
+        assert sparse_conv(x.feats, torch.randn(kernel**3, 3, 4), maps).shape == (len(coarse), 4)
 
 
 def test_scenes_do_not_touch():

@@ -20,8 +20,8 @@ def a_map(kind: str, num: int = 600) -> ConvMap:
     x = sparse_tensor(coords, torch.zeros(len(coords), 1), 3)
     if kind.startswith("subm"):
         return subm_map(x.keys, int(kind[4:]))
-    maps = strided_map(x.coords, 2, 2, 0)[2]
-    return maps if kind == "strided" else maps.transposed()
+    maps = strided_map(x.coords, 3, 2, (1, 1, 0))[2] if kind == "overlapping" else strided_map(x.coords, 2, 2, 0)[2]
+    return maps.transposed() if kind == "inverse" else maps
 
 
 def relative_error(value: torch.Tensor, expected: torch.Tensor) -> float:
@@ -43,7 +43,7 @@ def expected(feats, weight, maps, grad):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("kind", ["subm1", "subm3", "subm5", "strided", "inverse"])
+@pytest.mark.parametrize("kind", ["subm1", "subm3", "subm5", "strided", "overlapping", "inverse"])
 @pytest.mark.parametrize(("c_in", "c_out"), CHANNELS)
 def test_equals_the_reference(engine, kind, c_in, c_out):
     maps = a_map(kind)

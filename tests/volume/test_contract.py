@@ -16,12 +16,12 @@ def a_volume(*shape: int, scenes: int = 2) -> Volume:
 
 
 @pytest.fixture
-def net(member) -> VolumeNet:
-    return member().build(5)
+def net(example) -> VolumeNet:
+    return example.build(5)
 
 
-def test_a_configuration_survives_json(member):
-    assert from_json(VolumeNetConfig, to_json(member())) == member()
+def test_a_configuration_survives_json(example):
+    assert from_json(VolumeNetConfig, to_json(example)) == example
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 8), (9, 7, 5), (16, 12, 6), (2, 3, 1)])
@@ -82,9 +82,9 @@ def test_evaluation_changes_nothing_and_repeats_to_the_bit(net):
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
-def test_a_network_is_its_configuration_and_its_weights(net, member):
+def test_a_network_is_its_configuration_and_its_weights(net, example):
     net(a_volume(8, 8, 4))  # statistics that differ from the initial ones
-    other = member().build(5)
+    other = example.build(5)
     other.load_state_dict(net.state_dict())
     volume = a_volume(9, 7, 5)
     assert torch.equal(net.eval()(volume).feats, other.eval()(volume).feats)

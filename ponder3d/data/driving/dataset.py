@@ -170,7 +170,7 @@ class DrivingDataset(SceneDataset):
         sweeps = self._sweeps(drive, frame, max(config.sweeps, depth_sweeps), notes)
         key = sweeps[0]
         cloud = _joined(sweeps[: config.sweeps], key, config)
-        if not len(cloud.xyz):
+        if not bool((cloud.time == 0).any()):
             raise DataError(f"{key.source}: xyz: no point is farther than {config.closest:g} m from the laser")
         views, found = None, []
         if cameras:

@@ -1,0 +1,176 @@
+"""An encoder of camera images: backbone, pyramid, lift into a volume around the vehicle (UniPAD; paper eq. 10)."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from ponder3d.encoders.encoder import Array, Encoder, EncoderConfig, EncoderFileError
+from ponder3d.encoders.image.backbone import ImageBackboneConfig
+from ponder3d.encoders.image.convnext import ConvNeXtConfig
+from ponder3d.encoders.image.lift import Lifted, ViewTransformConfig
+from ponder3d.encoders.image.lift_splat import LiftSplat
+from ponder3d.encoders.image.masking import ImageMaskingConfig
+from ponder3d.encoders.image.neck import FPNConfig
+from ponder3d.geometry.grid import check_box, fixed_grid
+from ponder3d.types import Batch, Cameras, Grid, Points, Views, Volume
+from ponder3d.volume.projection import ConvNorm, channels_first, channels_last
+
+
+@dataclass(frozen=True)
+class CameraEncoderConfig(EncoderConfig):
+    """Choices of an encoder of images; the defaults are UniPAD's, from scratch and without masks."""
+
+    inputs: tuple[str, ...] = ()
+    """None: points are not looked at."""
+    grid_size: float = 0.1
+    """Metres. The encoder has no use for it: clouds that features are asked for at are thinned to one point a voxel."""
+    box: tuple[float, float, float, float, float, float] = (-54.0, -54.0, -5.0, 54.0, 54.0, 3.0)
+    """Lower and upper corner of the volume in metres, in the frame of the scene; the same for every scene."""
+    shape: tuple[int, int, int] = (180, 180, 5)
+    """Cells of the volume along x, y and z."""
+    backbone: ImageBackboneConfig = ConvNeXtConfig()
+    """Network on images."""
+    masking: ImageMaskingConfig = ImageMaskingConfig(ratio=0.0)
+    """Hides patches from the backbone in training; UniPAD's pre-training has a ratio of 0.3."""
+    neck: FPNConfig = FPNConfig()
+    """What combines the backbone's maps."""
+    lift: ViewTransformConfig = LiftSplat()
+    """From maps to the volume."""
+    convs: int = 0
+    """3x3x3 convolutions of the volume, with batch norm and ReLU: 0 in UniPAD's pre-training, 3 in its fine-tuning."""
+
+    def __post_init__(self):
+        if self.inputs:
+            raise ValueError(f"CameraEncoderConfig.inputs: it reads images alone, not {' and '.join(self.inputs)}")
+        check_box("CameraEncoderConfig", self.box, self.shape)
+        if self.convs < 0 or not self.grid_size > 0:
+            raise ValueError(
+                f"CameraEncoderConfig: grid_size {self.grid_size} must be positive, convs {self.convs} not negative"
+            )
+
+    def build(self) -> "CameraEncoder":
+        """A freshly initialised encoder; ``Encoder.start`` reads the weights of the backbone."""
+        return CameraEncoder(self)
+
+
+class CameraEncoder(Encoder):
+    """Turns the images of each scene into a volume around it. Points of a batch are not looked at."""
+
+    reads_images = True
+    config: CameraEncoderConfig
+
+    def __init__(self, config: CameraEncoderConfig):
+        super().__init__()
+        self.config, self.box = config, config.box
+        self.backbone = config.backbone.build()
+        if config.masking.ratio and not self.backbone.masks:
+            raise ValueError(
+                f"CameraEncoderConfig.masking: {type(self.backbone).__name__} cannot hide patches; set its ratio to 0, "
+                "or take a ConvNeXtConfig"
+            )
+        self.masking = config.masking.build(self.backbone.channels, self.backbone.strides)
+        self.neck = config.neck.build(self.backbone.channels, self.backbone.strides)
+        self.lift = config.lift.build(self.neck.channels, self.neck.strides)
+        self.out_channels = width = self.lift.out_channels
+        convs = [ConvNorm(width, width, (3, 3, 3), eps=1e-5, momentum=0.1) for _ in range(config.convs)]
+        self.convs = nn.Sequential(*convs)
+
+    def start(self) -> tuple[str, ...]:
+        """Read the weights of the backbone, if its configuration names a file."""
+        path = self.config.backbone.weights
+        if not path:
+            return ()
+        try:
+            left_out = self.backbone.load(path)
+        except FileNotFoundError as error:
+            raise EncoderFileError(f"CameraEncoderConfig.backbone.weights: {error}") from error
+        told = "; ".join(f"{group} left out ({number} names): {why}" for group, (number, why) in left_out.items())
+        return (f"{path}: {told or 'all of it is used'}",)
+
+    def forward(self, batch: Batch) -> Volume:
+        """The volume of each scene.
+
+        Raises:
+            ValueError: the batch has no images, or scenes have different numbers of them.
+        """
+        grid, lifted = self.lifted(batch)
+        feats = lifted.feats
+        if len(self.convs):
+            feats = channels_last(self.convs(channels_first(feats)))
+        return Volume(grid, feats)
+
+    def lifted(self, batch: Batch) -> tuple[Grid, Lifted]:
+        """What the lift makes of the images, before the convolutions of the volume, and the distribution of depth.
+
+        Raises:
+            ValueError: as ``forward``.
+        """
+        images = batch.images
+        if images is None:
+            raise ValueError(
+                f"CameraEncoder: no images with {batch.sources[0] if batch.sources else 'an empty batch'}: put "
+                "SeeImages among the transforms; images must be of one size"
+            )
+        num_views, rest = divmod(len(images.cameras), len(batch))
+        if rest or not num_views:
+            raise ValueError(
+                f"CameraEncoder: {len(images.cameras)} images of {len(batch)} scenes; there must be as many of each"
+            )
+        cameras = images.cameras
+        mask = self.masking.choose(batch.keys, num_views, cameras.size)
+        maps = self.backbone(images.rgb.permute(0, 3, 1, 2).to(torch.float32) / 255, mask)
+        maps = self.neck(self.masking.fill(maps, mask))
+        grid = fixed_grid(self.config.box, self.config.shape, len(batch), images.rgb.device)
+        with torch.autocast(images.rgb.device.type, enabled=False):
+            lifted = self.lift(tuple(x.float() for x in maps), cameras, grid)
+        return grid, lifted
+
+    @torch.no_grad()
+    def encode_views(self, images: Array, intrinsics: Array, world_from_cam: Array) -> Volume:
+        """The volume of one scene, for images from anywhere. Leaves the encoder in evaluation mode.
+
+        Args:
+            images: [V H W 3] uint8, RGB.
+            intrinsics: [V 3 3] in pixels of these images, whose centres have integer coordinates.
+            world_from_cam: [V 4 4], camera to the frame in which ``config.box`` is; OpenCV axes.
+
+        Returns:
+            The volume on the CPU. ``volume.convert.sample_at(volume, xyz, scene)`` reads it at points, scene 0 for all.
+
+        Raises:
+            ValueError: an argument has another type or shape.
+        """
+        parts = [torch.as_tensor(part).detach().cpu() for part in (images, intrinsics, world_from_cam)]
+        rgb, matrices, poses = parts
+        if rgb.dtype != torch.uint8 or rgb.ndim != 4 or rgb.shape[3] != 3 or rgb.numel() == 0:
+            raise ValueError(f"encode_views: images must be uint8 [V H W 3], they are {rgb.dtype} {list(rgb.shape)}")
+        for name, value, side in (("intrinsics", matrices, 3), ("world_from_cam", poses, 4)):
+            if list(value.shape) != [len(rgb), side, side]:
+                raise ValueError(f"encode_views: {name} must be [{len(rgb)} {side} {side}], not {list(value.shape)}")
+            if not bool(torch.isfinite(value).all()):
+                raise ValueError(f"encode_views: {name} is not finite")
+        self.eval()
+        device = next(self.parameters()).device
+        volume = self(_batch_of(rgb, matrices.to(torch.float32), poses.to(torch.float32), device))
+        return Volume(replace(volume.grid, box=volume.grid.box.cpu()), volume.feats.float().cpu())
+
+
+def _batch_of(
+    rgb: UInt8[Tensor, "V H W 3"],
+    intrinsics: Float[Tensor, "V 3 3"],
+    world_from_cam: Float[Tensor, "V 4 4"],
+    device: torch.device,
+) -> Batch:
+    """One scene without points."""
+    cameras = Cameras(intrinsics.to(device), world_from_cam.to(device), (rgb.shape[1], rgb.shape[2]))
+    views = Views(cameras, rgb.to(device), None, None, torch.tensor([len(rgb)], device=device))
+    nothing = torch.zeros(0, 3, device=device)
+    return Batch(
+        points=Points(nothing, nothing[:, :0], torch.zeros(1, dtype=torch.int64, device=device)),
+        bounds=torch.zeros(1, 2, 3, device=device),
+        keys=torch.zeros(1, dtype=torch.int64, device=device),
+        sources=("encode_views",),
+        images=views,
+    )
