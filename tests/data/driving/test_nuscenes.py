@@ -36,8 +36,9 @@ def files(tmp_path):
     return tmp_path
 
 
-def example(files):
-    return replace(BASE, root=str(files))
+def example(tmp_path):
+    write_nuscenes(tmp_path)
+    return replace(BASE, root=str(tmp_path))
 
 
 def drive_of(root, labels: bool = True) -> NuScenesDrive:
