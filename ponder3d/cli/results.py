@@ -123,7 +123,8 @@ class _PredictOptions:
     augment: str = ""
     """Sum over a set of augmentations: scannet, scannet200 or s3dis."""
     formats: tuple[str, ...] = ("npz", "ply")
-    """Of npz, ply, scannet (the benchmark's files, and a zip of them to submit)."""
+    """Of npz, ply, scannet (the benchmark's files, and a zip of them to submit). Splits of nuScenes always give
+    the files of its benchmark too."""
     split: str = ""
     """Another split of the run's validation data, such as test; empty: the one that the run validates on."""
     probabilities: bool = False

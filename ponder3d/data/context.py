@@ -34,6 +34,8 @@ class ContextTarget(Transform):
     """Edges of the layers above and below the point."""
     spacing: float = 0.0
     """Metres between the points of the cloud; a point stands for the square of it. 0 takes the encoder's grid size."""
+    oriented: bool = True
+    """Whether horizontal and upright surface count apart. If not, normals are not needed: a laser gives none."""
 
     def __post_init__(self):
         if self.spacing < 0:
@@ -51,7 +53,7 @@ class ContextTarget(Transform):
     @property
     def channels(self) -> int:
         """Width of the target."""
-        return 2 * len(self.radii) * (len(self.heights) - 1)
+        return (1 + self.oriented) * len(self.radii) * (len(self.heights) - 1)
 
     def added_features(self) -> int:
         """``channels``."""
@@ -68,10 +70,11 @@ class ContextTarget(Transform):
             )
         if scene.rays is None or scene.targets is None or scene.targets.t is None:
             raise ValueError(f"ContextTarget: {scene.source} has no rays with distances; put PickRays before it")
-        if scene.normal is None:
-            raise ValueError(f"ContextTarget: {scene.source} has no normals")
+        if scene.normal is None and self.oriented:
+            raise ValueError(f"ContextTarget: {scene.source} has no normals; set oriented to False")
+        normal = scene.normal if self.oriented else None
         ends = scene.rays.origins + scene.targets.t[:, None] * scene.rays.directions
-        density = surroundings(ends, scene.xyz, scene.normal, self.cell, self.radii, self.heights)
+        density = surroundings(ends, scene.xyz, normal, self.cell, self.radii, self.heights)
         # The root keeps a wall beside the point from drowning the leg of a chair.
         feature = (density * self.spacing**2).sqrt()
         if scene.targets.feature is not None:
@@ -82,7 +85,7 @@ class ContextTarget(Transform):
 def surroundings(
     query: Float[Tensor, "Q 3"],
     points: Float[Tensor, "N 3"],
-    normal: Float[Tensor, "N 3"],
+    normal: Float[Tensor, "N 3"] | None,
     cell: float,
     radii: tuple[float, ...],
     heights: tuple[float, ...],
@@ -90,17 +93,18 @@ def surroundings(
     """Number of points in each part of the surroundings of each query, per square metre of the ring's footprint.
 
     Columns: (horizontal, upright) x ring x layer; a surface is horizontal if its normal is within 45 degrees of
-    vertical. A ring is what a square of its half width has more than the one before. Counted with a summed-volume
-    table: the work per query does not depend on the number of points.
+    vertical; without normals there is one set of columns for all. A ring is what a square of its half width has more
+    than the one before. Counted with a summed-volume table: the work per query does not depend on the number of points.
     """
+    sides = 1 if normal is None else 2
     if len(points) == 0:
-        return query.new_zeros(len(query), 2 * len(radii) * (len(heights) - 1))
+        return query.new_zeros(len(query), sides * len(radii) * (len(heights) - 1))
     lo = points.amin(0) - cell / 2  # a cloud on a lattice of cells then lies at their centres, away from rounding
     index = ((points - lo) / cell).to(torch.int64)
     shape = (index.amax(0) + 1).tolist()
-    upright = (normal[:, 2].square() < 0.5).to(torch.int64)
+    upright = 0 if normal is None else (normal[:, 2].square() < 0.5).to(torch.int64)
     flat = ((upright * shape[0] + index[:, 0]) * shape[1] + index[:, 1]) * shape[2] + index[:, 2]
-    counts = torch.bincount(flat, minlength=2 * shape[0] * shape[1] * shape[2]).view(2, *shape)
+    counts = torch.bincount(flat, minlength=sides * shape[0] * shape[1] * shape[2]).view(sides, *shape)
     # table[:, i, j, k]: points with x < i, y < j, z < k.
     table = F.pad(counts.cumsum(1).cumsum(2).cumsum(3), (1, 0, 1, 0, 1, 0))
     centre = torch.floor((query - lo) / cell).to(torch.int64)
@@ -108,12 +112,12 @@ def surroundings(
     x, y = (
         torch.stack([c[:, None] - half, c[:, None] + half + 1]).clamp(0, n)
         for c, n in zip(centre.unbind(1)[:2], shape[:2], strict=True)
-    )  # [2 Q rings]
+    )  # [2 Q rings]: lower and upper end
     # The layer that holds the point itself reaches one cell further up: heights count from the centre of its cell.
     z = (centre[:, 2:] + edges + (edges > 0)).clamp(0, shape[2])  # [Q edges]
     below = [
         [table[:, x[i][:, :, None], y[j][:, :, None], z[:, None, :]] for j in (0, 1)] for i in (0, 1)
-    ]  # each [2 Q rings edges]
+    ]  # each [sides Q rings edges]
     column = below[1][1] - below[0][1] - below[1][0] + below[0][0]
     squares = torch.diff(column, dim=-1)
     rings = torch.diff(squares, dim=2, prepend=torch.zeros_like(squares[:, :, :1]))

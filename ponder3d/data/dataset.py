@@ -3,8 +3,10 @@
 import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Literal
 
-from torch import Generator
+from jaxtyping import Bool, Int
+from torch import Generator, Tensor
 
 from ponder3d.config import Config
 from ponder3d.types import LabelSet, Scene
@@ -27,6 +29,18 @@ def scene_name(source: str) -> str:
     return name
 
 
+@dataclass(frozen=True)
+class BenchmarkFile:
+    """The points that a benchmark wants the classes of, where they are others than those of the scene."""
+
+    path: str
+    """Of the file of results, below the directory of all of them."""
+    rows: Int[Tensor, " M"]
+    """For each point of the benchmark, in its order, the point of the scene whose class it gets."""
+    own: Bool[Tensor, " M"]
+    """Whether that is the point itself; else it was left out of the scene, and this one is the nearest to it."""
+
+
 class SceneDataset(ABC):
     """Random access to scenes. ``dataset[i]`` is a pure function of ``i``: nothing random happens but in ``draw``.
 
@@ -39,6 +53,8 @@ class SceneDataset(ABC):
     """The classes of ``Scene.labels`` and of the views' labels; None for unlabelled data."""
     benchmark_ids: tuple[int, ...] = ()
     """The number of each class in the files of its benchmark; empty where there is no benchmark."""
+    benchmark: Literal["scannet", "nuscenes"] = "scannet"
+    """How the files of its benchmark are made (``data.submission``, ``data.submission_nuscenes``), if it has one."""
     skipped: tuple[str, ...] = ()
     """What was found unusable when the dataset was opened: one line each, with the file and what is wrong with it."""
     conditions: tuple[str, ...] = ()
@@ -72,6 +88,15 @@ class SceneDataset(ABC):
         """
         scene = self[index]
         return scene.recording or scene.source, () if scene.views is None else scene.views.names
+
+    def benchmark_file(self, index: int, scene: Scene) -> BenchmarkFile | None:
+        """What the benchmark wants of a scene; None: the class of each of its points, in their order.
+
+        Args:
+            index: of the scene.
+            scene: ``self[index]``.
+        """
+        return None
 
     def only(self, conditions: tuple[str, ...]) -> "SceneDataset":
         """The scenes of these conditions, for what has to do with them alone; by default all."""

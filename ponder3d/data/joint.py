@@ -15,7 +15,7 @@ from jaxtyping import Int
 from torch import Generator, Tensor
 
 from ponder3d.config import Config
-from ponder3d.data.dataset import DataError, DatasetConfig, SceneDataset
+from ponder3d.data.dataset import BenchmarkFile, DataError, DatasetConfig, SceneDataset
 from ponder3d.types import LabelSet, Scene
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
@@ -114,6 +114,7 @@ class Joint(SceneDataset):
         self._rows = [torch.tensor([*row, -1]) for row in rows]
         labelled = [part for part in parts if part.labels is not None]
         self.benchmark_ids = labelled[0].benchmark_ids if len(labelled) == 1 else ()
+        self.benchmark = labelled[0].benchmark if len(labelled) == 1 else self.benchmark
         sizes = [len(part) for part in parts]
         self._part, self._row, self._index = _in_turn(sizes)
         self._draws = _draws(sizes, [part.share for part in config.parts])
@@ -148,6 +149,11 @@ class Joint(SceneDataset):
         part, row = self._find(index)
         recording, names = self.parts[part].view_names(row)
         return f"{self.conditions[part]}:{recording}", names
+
+    def benchmark_file(self, index: int, scene: Scene) -> BenchmarkFile | None:
+        """As the part has it."""
+        part, row = self._find(index)
+        return self.parts[part].benchmark_file(row, scene)
 
     def only(self, conditions: tuple[str, ...]) -> "Joint":
         """The parts of these names."""

@@ -11,6 +11,10 @@ Arrays of ``NAME.npz``, which numpy reads without pickle:
 ``palette``           [K 3] uint8
 ``benchmark_ids``     [K] int32, the number of each class in the files of its benchmark; if there is one
 ``condition``         [1] which of several datasets the scene is of, if there are several
+``results``           [1] where its benchmark wants the classes of other points than ``xyz`` (``BenchmarkFile``): the
+                      path of its file of results, and
+``result_rows``       [M] int32, for each point of the benchmark the row of ``xyz`` whose class it gets
+``result_own``        [M] uint8, 1 where that is the point itself, 0 where it is the nearest one
 ====================  ========================================================================================
 """
 
@@ -23,7 +27,8 @@ import numpy as np
 import torch
 
 from ponder3d.data.archive import Archive
-from ponder3d.data.dataset import DataError
+from ponder3d.data.dataset import BenchmarkFile, DataError
+from ponder3d.data.submission_nuscenes import PATH
 from ponder3d.files import replacing
 from ponder3d.geometry.ply import write_ply
 from ponder3d.types import LabelSet
@@ -42,8 +47,13 @@ _KINDS = {
     "palette": "|u1",
     "benchmark_ids": "<i4",
     "condition": "<U",
+    "results": "<U",
+    "result_rows": "<i4",
+    "result_own": "|u1",
 }
-_OPTIONAL = {"label", "probabilities", "benchmark_ids", "condition"}
+_OF_FILE = ("results", "result_rows", "result_own")
+"""All of them, or none."""
+_OPTIONAL = {"label", "probabilities", "benchmark_ids", "condition", *_OF_FILE}
 _MOST_BYTES = 1 << 31
 
 
@@ -66,6 +76,12 @@ class ScenePrediction:
     """Of each class; empty where there is no benchmark."""
     condition: str = ""
     """``Scene.condition``: which of several datasets the scene is of."""
+    file: BenchmarkFile | None = None
+    """What its benchmark wants, where that is not the class of each point of ``xyz``."""
+
+    def of_file(self) -> np.ndarray:
+        """[M] int32: the classes of the points that its benchmark wants."""
+        return self.prediction if self.file is None else self.prediction[self.file.rows.numpy()]
 
 
 def write_prediction(path: Path, prediction: ScenePrediction) -> None:
@@ -88,6 +104,10 @@ def write_prediction(path: Path, prediction: ScenePrediction) -> None:
         arrays["benchmark_ids"] = np.array(prediction.benchmark_ids, dtype="<i4")
     if prediction.condition:
         arrays["condition"] = np.array([prediction.condition], dtype=np.str_)
+    if prediction.file is not None:
+        arrays["results"] = np.array([prediction.file.path], dtype=np.str_)
+        arrays["result_rows"] = prediction.file.rows.numpy().astype("<i4")
+        arrays["result_own"] = prediction.file.own.numpy().astype(np.uint8)
     with replacing(path) as file:
         np.savez_compressed(file, **{name: np.ascontiguousarray(array) for name, array in arrays.items()})  # type: ignore[arg-type]
 
@@ -114,6 +134,8 @@ def read_prediction(path: Path, probabilities: bool = True) -> ScenePrediction:
         if (member in archive.names or name not in _OPTIONAL) and (probabilities or name != "probabilities")
     }
     num, num_classes = len(arrays["xyz"]), len(arrays["classes"])
+    if len({name in arrays for name in _OF_FILE}) > 1:
+        raise DataError(f"{path}: has some of {', '.join(_OF_FILE)}, and these go together")
     shapes = {
         "xyz": (num, 3),
         "prediction": (num,),
@@ -123,6 +145,9 @@ def read_prediction(path: Path, probabilities: bool = True) -> ScenePrediction:
         "palette": (num_classes, 3),
         "benchmark_ids": (num_classes,),
         "condition": (1,),
+        "results": (1,),
+        "result_rows": (len(arrays.get("result_rows", ())),),
+        "result_own": (len(arrays.get("result_rows", ())),),
     }
     for name, array in arrays.items():
         if array.shape != shapes[name]:
@@ -146,7 +171,21 @@ def read_prediction(path: Path, probabilities: bool = True) -> ScenePrediction:
         probabilities=arrays.get("probabilities"),
         benchmark_ids=tuple(arrays["benchmark_ids"].tolist()) if "benchmark_ids" in arrays else (),
         condition=condition,
+        file=_file(path, arrays) if "results" in arrays else None,
     )
+
+
+def _file(path: Path, arrays: dict[str, np.ndarray]) -> BenchmarkFile:
+    name, rows, num = str(arrays["results"][0]), arrays["result_rows"], len(arrays["xyz"])
+    if PATH.fullmatch(name) is None:
+        raise DataError(f"{path}: results is {name[:80]!r}, and results of no benchmark are called so")
+    if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < num:
+        raise DataError(f"{path}: result_rows holds {rows.min()}..{rows.max()}, and there are {num} points")
+    own = torch.from_numpy(arrays["result_own"] > 0)
+    mine = rows[arrays["result_own"] > 0]
+    if len(np.unique(mine)) < len(mine):
+        raise DataError(f"{path}: result_rows has a point twice that is the benchmark's own")
+    return BenchmarkFile(name, torch.from_numpy(rows).long(), own)
 
 
 def list_predictions(folder: Path) -> dict[str, Path]:

@@ -8,8 +8,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
 from ponder3d.data.transforms_base import Transform, select_points, whole_bounds
+from ponder3d.geometry.cameras import unproject
 from ponder3d.geometry.grid import one_per_voxel, voxelize
-from ponder3d.types import Boxes, Scene
+from ponder3d.types import Boxes, Cameras, Scene
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,9 @@ class PointRange(Transform):
     """Lower corner in metres; points on it are kept."""
     upper: tuple[float, float, float] = (54.0, 54.0, 3.0)
     """Upper corner in metres; points on it are not."""
+    depth: bool = False
+    """Whether depth measured outside is forgotten too. To be compared with what is rendered it must be, as a volume
+    ends there; in training it tells that the way is free."""
 
     def __post_init__(self):
         if any(lo >= hi for lo, hi in zip(self.lower, self.upper, strict=True)):
@@ -157,8 +161,23 @@ class PointRange(Transform):
             bounds = torch.minimum(torch.maximum(bounds, lo), hi)
         if boxes is not None:
             boxes = select_boxes(boxes, ((boxes.centre >= lo) & (boxes.centre < hi)).all(1))
+        views = scene.views
+        if self.depth and views is not None and views.depth is not None:
+            views = replace(views, depth=_depth_within(views.cameras, views.depth, lo, hi))
         rows = ((scene.xyz >= lo) & (scene.xyz < hi)).all(1).nonzero()[:, 0]
-        return select_points(replace(scene, bounds=bounds, boxes=boxes), rows)
+        return select_points(replace(scene, bounds=bounds, boxes=boxes, views=views), rows)
+
+
+def _depth_within(
+    cameras: Cameras, depth: Float[Tensor, "V H W"], lo: Float[Tensor, "3"], hi: Float[Tensor, "3"]
+) -> Float[Tensor, "V H W"]:
+    """Depth of what lies in a box, 0 elsewhere."""
+    view, v, u = (depth > 0).nonzero(as_tuple=True)
+    seen = unproject(cameras, torch.stack([u, v], dim=1).to(depth.dtype), depth[view, v, u], view)
+    outside = ~((seen >= lo) & (seen < hi)).all(1)
+    kept = depth.clone()
+    kept[view[outside], v[outside], u[outside]] = 0
+    return kept
 
 
 def select_boxes(boxes: Boxes, keep: Bool[Tensor, " K"]) -> Boxes:

@@ -3,6 +3,7 @@
 import math
 import warnings
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -35,6 +36,10 @@ class EncoderConfig(Config, ABC):
     def build(self) -> "Encoder":
         """A freshly initialised encoder."""
 
+    def with_inputs(self, inputs: tuple[str, ...]) -> "EncoderConfig":
+        """With other point channels."""
+        return replace(self, inputs=inputs)  # pyright: ignore[reportArgumentType]
+
 
 def check_inputs(name: str, inputs: tuple[str, ...]) -> None:
     """Refuse point channels that there are not, or none.
@@ -62,6 +67,8 @@ class Encoder(nn.Module, ABC):
     reach: float | None = None
     """Metres along any axis from which on a point cannot change a feature, neither by its values nor by being there, in
     evaluation mode; None if that is unknown or there is no such distance."""
+    box: tuple[float, ...] | None = None
+    """Lower x, y, z, upper x, y, z of the only place it looks at, in metres in the scenes' frame, if there is one."""
     card: dict[str, Any]
     """What its file says about it (``encoders.files``); empty for an encoder that has not been read from one."""
 
@@ -88,6 +95,10 @@ class Encoder(nn.Module, ABC):
             EncoderFileError: it is not there, or holds something else.
         """
         return ()
+
+    def parts(self) -> dict[str, "Encoder"]:
+        """Encoders of which it consists and which have files of their own, by name; none by default."""
+        return {}
 
     @torch.no_grad()
     def encode(

@@ -118,20 +118,74 @@ def read_card(path: Path | str) -> dict[str, Any]:
     return _read(path / FILE_NAME if path.is_dir() else path)[0]
 
 
+def start_from(encoder: Encoder, init: str) -> None:
+    """Give a freshly built encoder the weights of files.
+
+    Args:
+        encoder: gets them.
+        init: a file or the directory of a run, as ``load_encoder`` reads it, of a like encoder. Where an encoder has
+            parts (``Encoder.parts``), ``lidar=FILE,camera=FILE`` or one of the two: the weights of its parts; the rest
+            of it is left as it was built, and a part that is not named starts by itself (``Encoder.start``).
+
+    Raises:
+        ValueError: there is no such file, or no such part.
+        EncoderFileError: it is something else, or the encoder in it differs (``copy_weights``).
+    """
+    parts = encoder.parts()
+    named = [each.partition("=") for each in init.split(",")]
+    if not parts or not all(equals for _, equals, _ in named):
+        copy_weights(_existing(init), encoder, init)
+        return
+    files = {name.strip(): path.strip() for name, _, path in named}
+    unknown = [name for name in files if name not in parts]
+    if unknown or len(files) < len(named):
+        raise ValueError(f"Experiment.init: {init}: parts are {' and '.join(parts)}, each once: part=FILE,part=FILE")
+    for name, part in parts.items():
+        if name in files:
+            copy_weights(_existing(files[name]), part, files[name])
+        else:
+            part.start()
+
+
+def _existing(path: str) -> Encoder:
+    try:
+        return load_encoder(path)
+    except FileNotFoundError as error:
+        raise ValueError(f"Experiment.init: {error}") from error
+
+
 def copy_weights(source: Encoder, target: Encoder, name: str) -> None:
     """Start ``target`` from the weights of ``source``, of which it may know some of the conditions only.
 
     Raises:
-        EncoderFileError: they differ in what they read, in the size of their voxels, in conditions or in structure; the
-            message names the first difference.
+        EncoderFileError: they differ in what they read, in the size of their voxels or cells, in conditions or in
+            structure; the message names the first difference.
     """
     for field in ("inputs", "grid_size"):  # weights fit whatever these are, and mean something else
         theirs, ours = getattr(source.config, field), getattr(target.config, field)
         if theirs != ours:
             raise EncoderFileError(f"{name}: trained with {field} {theirs}, this encoder has {ours}; give it the same")
+    theirs, ours = _cell(source.config), _cell(target.config)
+    if (
+        theirs is not None
+        and ours is not None
+        and any(abs(a - b) > 1e-6 * b for a, b in zip(theirs, ours, strict=True))
+    ):
+        raise EncoderFileError(
+            f"{name}: trained with cells of {' x '.join(f'{a:g}' for a in theirs)} m, this encoder has "
+            f"{' x '.join(f'{b:g}' for b in ours)} m; give it a box and a shape with the same"
+        )
     source = _of_conditions(source, target.conditions, name)
     _check_names(Path(name), set(source.state_dict()), set(target.state_dict()))
     _load(target, source.state_dict(), name)
+
+
+def _cell(config: EncoderConfig) -> str:
+    """Size of a cell in metres, where an encoder ends in a volume over a box of its own; otherwise nothing."""
+    box, shape = getattr(config, "box", None), getattr(config, "shape", None)
+    if box is None or shape is None:
+        return ""
+    return " x ".join(f"{(hi - lo) / n:.6g}" for lo, hi, n in zip(box[:3], box[3:], shape, strict=True))
 
 
 def _of_conditions(source: Encoder, wanted: tuple[str, ...], name: str) -> Encoder:

@@ -17,6 +17,7 @@ from ponder3d.encoders.encoder import Encoder, EncoderConfig, check_inputs
 from ponder3d.encoders.norms import NormConfig, PlainNormConfig, Prompted, PromptNorm, PromptNormConfig, rows_of
 from ponder3d.encoders.sparse_blocks import ConvNormReLU, Norms, ResidualBlock, norms_of
 from ponder3d.geometry.grid import voxelize
+from ponder3d.geometry.rows import sum_rows
 from ponder3d.sparse import SparseTensor
 from ponder3d.sparse.nn import InverseConv3d, StridedConv3d, SubmConv3d
 from ponder3d.sparse.tensor import MapCache
@@ -201,7 +202,7 @@ def pool_to_voxels(batch: Batch, voxel_size: float) -> SparseTensor:
     """
     points = batch.points
     voxels = voxelize(points.xyz, points.scene, voxel_size)
-    total = points.feats.new_zeros(len(voxels.keys), points.feats.shape[1]).index_add_(0, voxels.voxel, points.feats)
+    total = sum_rows(points.feats, voxels.voxel, len(voxels.keys))
     maps = MapCache()
     maps.add_level(1, voxels.coords, voxels.keys)
     return SparseTensor(voxels.coords, total / voxels.counts[:, None], len(batch), 1, voxel_size, maps)

@@ -47,7 +47,8 @@ class Experiment(Config):
     seed: int = 0
     """Every random number of the run follows from it."""
     init: str = ""
-    """Encoder file to start from; empty starts from scratch. A run that is resumed does not need it any more."""
+    """Encoder file to start from; empty starts from scratch. For an encoder of parts, such as one of points and images,
+    also the files of its parts: ``lidar=FILE,camera=FILE``. A run that is resumed does not need them any more."""
     precision: str = "32-true"
     """``32-true`` or ``bf16-mixed``; rendering is always done in float32."""
     accelerator: str = "auto"

@@ -28,8 +28,7 @@ from torch.utils.data import DataLoader
 
 from ponder3d.config import fingerprint, from_json, to_json
 from ponder3d.data.loader import Batches, Collate, KeyedScenes, as_it_is
-from ponder3d.encoders.encoder import Encoder
-from ponder3d.encoders.files import FILE_NAME, copy_weights, load_encoder, save_encoder
+from ponder3d.encoders.files import FILE_NAME, save_encoder, start_from
 from ponder3d.engine.checkpoint import CheckpointError, CheckpointStore, Loaded
 from ponder3d.engine.evaluate import evaluate_scenes
 from ponder3d.engine.experiment import Experiment, first_difference
@@ -180,7 +179,7 @@ class _Run:
         started: tuple[str, ...] = ()
         if not goes_on:
             if experiment.init:
-                copy_weights(_initial_encoder(experiment.init), self.task.encoder, experiment.init)
+                start_from(self.task.encoder, experiment.init)
             else:
                 started = self.task.encoder.start()
             self.task.to(self.runner.device).prepare(self._pass(number) for number in itertools.count())
@@ -454,13 +453,6 @@ class _Run:
         self.optimizer.load_state_dict(loaded.state["optimizer"])
         self.position, self.skipped = loaded.state["step"], loaded.state["skipped"]
         self.bad_in_a_row = loaded.state["bad_in_a_row"]
-
-
-def _initial_encoder(path: str) -> Encoder:
-    try:
-        return load_encoder(path)
-    except FileNotFoundError as error:
-        raise ValueError(f"Experiment.init: {error}") from error
 
 
 def _leave_signals_to_the_loop(over: Any, worker: int) -> None:

@@ -26,6 +26,8 @@ class OptimConfig(Config):
     """Peak learning rate."""
     encoder_lr_scale: float = 1.0
     """Factor on the learning rate of the encoder, e.g. below 1 when it is pre-trained."""
+    backbone_lr_scale: float = 1.0
+    """Further factor on that of the encoder's image backbone, which often comes with weights of ImageNet."""
     weight_decay: float = 0.01
     """Not applied to vectors and scalars (biases, norms, prompts, sharpness)."""
     warmup: float = 0.05
@@ -36,21 +38,24 @@ class OptimConfig(Config):
     """Largest norm of the gradient; 0 does not clip."""
 
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
-        """An optimiser over the trainable parameters; those under ``encoder.`` form groups of their own."""
-        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        """An optimiser over the trainable parameters; those under ``encoder.``, and of them those of
+        an image ``backbone``, may have rates of their own."""
+        groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
         stacked = _stacked_vectors(model)
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
-                in_encoder = "encoder" in name.split(".")
+                path = name.split(".")
+                scale = self.encoder_lr_scale if "encoder" in path else 1.0
+                scale *= self.backbone_lr_scale if {"encoder", "backbone"} <= set(path) else 1.0
                 decays = parameter.ndim > 1 and id(parameter) not in stacked
-                groups.setdefault((in_encoder, decays), []).append(parameter)
+                groups.setdefault((scale, decays), []).append(parameter)
         params = [
             {
                 "params": members,
-                "lr_scale": self.encoder_lr_scale if in_encoder else 1.0,
+                "lr_scale": scale,
                 "weight_decay": self.weight_decay if decays else 0.0,
             }
-            for (in_encoder, decays), members in groups.items()
+            for (scale, decays), members in groups.items()
         ]
         if self.name == "sgd":
             return torch.optim.SGD(params, lr=self.lr, momentum=0.9, nesterov=True, fused=True)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ponder3d.config import essence, fingerprint
-from ponder3d.data.dataset import DataError, DatasetConfig, scene_name
+from ponder3d.data.dataset import BenchmarkFile, DataError, DatasetConfig, SceneDataset, scene_name
 from ponder3d.data.joint import JointConfig
 from ponder3d.data.predictions import (
     ScenePrediction,
@@ -19,6 +19,7 @@ from ponder3d.data.predictions import (
     write_prediction,
 )
 from ponder3d.data.submission import read_submission, write_ids, zip_scenes
+from ponder3d.data.submission_nuscenes import read_results, write_lidarseg, write_meta, zip_results
 from ponder3d.encoders.files import weights_digest
 from ponder3d.engine.augmented import Looks
 from ponder3d.engine.evaluate import load_task, read_json, write_json
@@ -28,7 +29,11 @@ from ponder3d.files import sweep, write_whole
 from ponder3d.metrics.segmentation import SegmentationMetric
 from ponder3d.types import LabelSet, Scene
 
-FORMATS = ("npz", "ply", "scannet")
+FORMATS = ("npz", "ply", "scannet", "nuscenes")
+_BENCHMARKS = ("scannet", "nuscenes")
+"""Those that are files of benchmarks, see ``SceneDataset.benchmark``."""
+_NAMED = ("npz", "ply", "scannet")
+"""Those whose files are named by the scene."""
 RECORD = "predictions.json"
 """In a directory of predictions: what they are of."""
 _DONE = "scenes.txt"
@@ -59,7 +64,9 @@ def predict(
         augment: set of ``data.augmentation_sets`` to sum over: ``scannet``, ``scannet200``, ``s3dis``; empty for none.
         out: directory for the files; by default ``predictions`` in the run, with the set's name after it.
         formats: ``npz`` (``data.predictions``; always written, the others are made from it), ``ply`` (points in the
-            colours of their classes), ``scannet`` (the benchmark's files in ``scannet/``, and ``scannet.zip``).
+            colours of their classes), ``scannet`` (the benchmark's files in ``scannet/``, and ``scannet.zip``). Data of
+            nuScenes, a split of whose is predicted, always give those of its benchmark (``nuscenes/``,
+            ``nuscenes.zip``): every point of each key frame's file has its class there, and no other point.
         probabilities: keep those of all classes in the npz files.
         quiet: no progress line.
         split: another split of ``data``, whose configuration has a field of that name; empty: its own.
@@ -91,8 +98,7 @@ def predict(
             f"predict: the data have {len(dataset.labels)} classes and the run was trained on {len(labels)} others; "
             "choose the same classes for both"
         )
-    if "scannet" in formats and not dataset.benchmark_ids:
-        raise ValueError("predict: these data have no benchmark with numbers for their classes; leave out scannet")
+    formats = _with_benchmark(formats, dataset)
     folder = Path(out) if out is not None else Path(run) / ("predictions" + (f"-{augment}" if augment else ""))
     record = {
         "experiment": fingerprint(experiment),
@@ -120,7 +126,8 @@ def predict(
             raise DataError(f"{scene.source}: an earlier scene is named {name} too; their files would be one")
         made = files.kept(name, digest, scene)
         if made is None:
-            made = _prediction(name, looks.probabilities(scene, index), scene, labels, dataset.benchmark_ids)
+            file = dataset.benchmark_file(index, scene)
+            made = _prediction(name, looks.probabilities(scene, index), scene, labels, dataset.benchmark_ids, file)
             files.write(made, digest, probabilities)
         files.complete(made)
         sizes[made.name] = len(made.xyz)
@@ -132,14 +139,36 @@ def predict(
     files.drop_others(sizes)
     if "scannet" in formats:
         files.pack(sizes)
+    if "nuscenes" in formats:
+        files.pack_nuscenes(looks.task.encoder.reads_images, bool(experiment.init))
     figures = {"scenes": float(len(sizes)), "points": float(sum(sizes.values()))}
     figures |= metric.compute() if bool(metric.state.any()) else {}
     write_json(folder / "figures.json", figures)
     return figures
 
 
+def _with_benchmark(formats: Sequence[str], dataset: SceneDataset) -> tuple[str, ...]:
+    """The formats, and that of nuScenes' benchmark for its data: from scenes alone its files could not be made later.
+
+    Raises:
+        ValueError: the files of a benchmark are asked for that is not the data's.
+    """
+    own = dataset.benchmark if dataset.benchmark_ids else ""
+    for name in formats:
+        if name in _BENCHMARKS and not own:
+            raise ValueError(f"predict: these data have no benchmark with numbers for their classes; leave out {name}")
+        if name in _BENCHMARKS and name != own:
+            raise ValueError(f"predict: the benchmark of these data is that of {own}; leave out {name}")
+    return tuple(dict.fromkeys((*formats, *(("nuscenes",) if own == "nuscenes" else ()))))
+
+
 def _prediction(
-    name: str, probabilities: torch.Tensor, scene: Scene, labels: LabelSet, benchmark_ids: tuple[int, ...]
+    name: str,
+    probabilities: torch.Tensor,
+    scene: Scene,
+    labels: LabelSet,
+    benchmark_ids: tuple[int, ...],
+    file: BenchmarkFile | None,
 ) -> ScenePrediction:
     return ScenePrediction(
         name=name,
@@ -150,12 +179,18 @@ def _prediction(
         probabilities=probabilities.to(torch.float16).numpy(),
         benchmark_ids=benchmark_ids,
         condition=scene.condition,
+        file=file,
     )
 
 
 def _digest(scene: Scene) -> str:
     """SHA-256 over what a prediction of a scene and its figures come from."""
     parts = {"xyz": scene.xyz, "rgb": scene.rgb, "normal": scene.normal, "labels": scene.labels}
+    parts |= {"intensity": scene.intensity, "time": scene.time}
+    for name, views in (("views", scene.views), ("images", scene.images)):
+        if views is not None:
+            cameras = {"rgb": views.rgb, "k": views.cameras.intrinsics, "pose": views.cameras.world_from_cam}
+            parts |= {f"{name}.{part}": value for part, value in cameras.items()}
     return weights_digest({name: value for name, value in parts.items() if value is not None})
 
 
@@ -181,6 +216,8 @@ class _Files:
         self.folder, self.formats, self.labels, self.benchmark_ids = folder, formats, labels, benchmark_ids
         self._digests: dict[str, str] = {}
         """Of the scenes that are done, by their name."""
+        self._wanted: dict[str, str] = {}
+        """Scene of each file of results for nuScenes."""
         earlier = read_json(folder / RECORD)
         if earlier is None and list_predictions(folder):
             raise ValueError(f"{folder} holds predictions and no {RECORD} that says of what; choose another --out")
@@ -212,12 +249,16 @@ class _Files:
             made = read_prediction(path, probabilities=False)
         except DataError:
             return None
+        if "nuscenes" in self.formats and made.file is None:
+            return None
         return made if np.array_equal(made.xyz, scene.xyz.numpy()) else None
 
     def write(self, made: ScenePrediction, digest: str, probabilities: bool) -> None:
         """Write what is predicted for a scene; files that were made from an earlier one go."""
-        for kind in FORMATS:
+        for kind in _NAMED:
             self._path(made.name, kind).unlink(missing_ok=True)
+        if made.file is not None:
+            self._results(made.file).unlink(missing_ok=True)
         kept = made if probabilities else replace(made, probabilities=None)
         write_prediction(self._path(made.name, "npz"), kept)
         if self._digests.get(made.name) != digest:
@@ -229,7 +270,7 @@ class _Files:
         """Remove what was written for scenes that the dataset no longer has."""
         gone = [name for name in self._digests if name not in scenes]
         for name in gone:
-            for kind in FORMATS:
+            for kind in _NAMED:
                 self._path(name, kind).unlink(missing_ok=True)
             del self._digests[name]
         if gone:
@@ -242,6 +283,10 @@ class _Files:
             write_coloured(self._path(made.name, "ply"), made)
         if "scannet" in self.formats and not self._path(made.name, "scannet").is_file():
             write_ids(self._path(made.name, "scannet"), made.prediction, self.benchmark_ids)
+        if "nuscenes" in self.formats and made.file is not None:
+            self._wanted[made.file.path] = made.name
+            if not self._results(made.file).is_file():
+                write_lidarseg(self._results(made.file), made.of_file(), self.benchmark_ids)
 
     def pack(self, sizes: dict[str, int]) -> None:
         """Write the zip file of a benchmark, and read it back."""
@@ -249,6 +294,22 @@ class _Files:
         zip_scenes(self.folder / "scannet", list(sizes), path)
         for name, rows in read_submission(path, sizes, self.benchmark_ids):
             assert np.array_equal(rows, read_prediction(self._path(name, "npz"), probabilities=False).prediction)
+
+    def pack_nuscenes(self, cameras: bool, external: bool) -> None:
+        """Write nuScenes' zip file, and read it back; results of scenes that are gone are removed."""
+        folder, path, names = self.folder / "nuscenes", self.folder / "nuscenes.zip", list(self._wanted)
+        for old in folder.rglob("*_lidarseg.bin"):
+            if old.relative_to(folder).as_posix() not in self._wanted:
+                old.unlink()
+        write_meta(folder, names, cameras, external)
+        zip_results(folder, names, path)
+        sizes = {name: (folder / name).stat().st_size for name in names}
+        for name, rows in read_results(path, sizes, self.benchmark_ids):
+            made = read_prediction(self._path(self._wanted[name], "npz"), probabilities=False)
+            assert np.array_equal(rows, made.of_file())
+
+    def _results(self, file: BenchmarkFile) -> Path:
+        return self.folder / "nuscenes" / file.path
 
     def _path(self, name: str, kind: str) -> Path:
         return self.folder / "scannet" / f"{name}.txt" if kind == "scannet" else self.folder / f"{name}.{kind}"

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from ponder3d.data.dataset import DataError
 from ponder3d.data.predictions import ScenePrediction, list_predictions, read_prediction
 from ponder3d.data.submission import read_submission
+from ponder3d.data.submission_nuscenes import read_results
 from ponder3d.metrics.segmentation import SegmentationMetric, confusion, ious, means_of_all, per_class
 from ponder3d.types import LabelSet
 
@@ -30,7 +32,7 @@ def score(
 
     Args:
         paths: directories of npz files with labels (``data.predictions``); or one submission to a benchmark
-            (``data.submission``), a directory or a zip file.
+            (``data.submission``, ``data.submission_nuscenes``), a directory or a zip file.
         truth: of a submission, a directory of npz files with the labels of all of its scenes.
         six_fold: the paths together hold the six areas of S3DIS, each predicted by a run that did not train on it;
             adds the figures of each area.
@@ -180,18 +182,32 @@ def _score_submission(
     if not files:
         raise DataError(f"{truth}: holds no npz files with labels")
     # Twice, so that the whole submission is checked before, with the labels of one scene at a time in memory.
-    sizes = {}
+    sizes: dict[str, int] = {}
+    names: dict[str, str] = {}
+    """Scene of each file of the submission."""
+    own_points = False
     for name, file in files.items():
         known = read_prediction(file, probabilities=False)
-        sizes[name] = len(known.prediction)
         benchmark_ids = benchmark_ids or known.benchmark_ids
         if len(benchmark_ids) != len(known.labels):
             raise DataError(f"{file}: {len(known.labels)} classes, and benchmark numbers for {len(benchmark_ids)}")
+        if names and own_points != (known.file is not None):
+            raise DataError(f"{file}: is of another benchmark than {next(iter(files))}; score them apart")
+        own_points = known.file is not None
+        result = name if known.file is None else known.file.path
+        if result in names:
+            raise DataError(f"{file}: has the results of {names[result]} too; take one of them")
+        names[result], sizes[result] = name, len(known.of_file())
     sums = _Sums()
-    for name, rows in read_submission(path, sizes, benchmark_ids):
+    read = read_results if own_points else read_submission
+    for result, rows in read(path, sizes, benchmark_ids):
+        name = names[result]
         known = read_prediction(files[name], probabilities=False)
-        sums.add(
-            files[name],
-            ScenePrediction(name, known.xyz, rows, known.labels, known.truth),
-        )
+        if known.file is not None:
+            own = known.file.own.numpy()
+            # Points that the benchmark does not ask for have no label, so that it does not matter what they get.
+            spread = np.zeros(len(known.prediction), np.int32)
+            spread[known.file.rows.numpy()[own]] = rows[own]
+            rows = spread
+        sums.add(files[name], ScenePrediction(name, known.xyz, rows, known.labels, known.truth))
     return sums.figures(groups)

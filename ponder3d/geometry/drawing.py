@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
+
+from ponder3d.types import Boxes
 
 _STOPS = (
     (0.19, 0.07, 0.23),
@@ -17,6 +19,8 @@ _STOPS = (
 """A rainbow whose brightness rises and falls only once, dark at both ends."""
 UNLABELLED = (90, 90, 90)
 """Dark grey, for what has no class."""
+_HEIGHTS = (-3.0, 5.0)
+"""Metres above a vehicle's laser between which heights differ in colour: from the road to what matters no more."""
 
 
 def colour_scale(values: Float[Tensor, "H W"], top: float) -> UInt8[Tensor, "H W 3"]:
@@ -63,13 +67,79 @@ def top_view(
     scale = (size - 1) / float((hi - lo)[:2].max().clamp(min=1e-6))
     column = ((xyz[:, 0] - lo[0]) * scale).to(torch.int64)
     row = size - 1 - ((xyz[:, 1] - lo[1]) * scale).to(torch.int64)
-    order = torch.argsort(xyz[:, 2], stable=True)  # from low to high: later writes win
-    pixel = (row * size + column)[order]
-    # Indexed assignment with repeated indices has no defined winner; keep the last (highest) of each pixel.
-    last = torch.full((size * size,), -1, dtype=torch.int64).scatter_reduce_(0, pixel, torch.arange(len(pixel)), "amax")
+    _paint(image, row * size + column, rgb, torch.argsort(xyz[:, 2], stable=True))
+    return image.view(size, size, 3)
+
+
+def birds_eye(
+    xyz: Float[Tensor, "N 3"],
+    labels: Int[Tensor, " N"] | None,
+    palette: Sequence[tuple[int, int, int]] = (),
+    boxes: Boxes | None = None,
+    extent: float = 50.0,
+    size: int = 400,
+    box_colour: tuple[int, int, int] = (0, 0, 0),
+) -> UInt8[Tensor, "{size} {size} 3"]:
+    """A street from above, around the origin: x to the right and y, forward, up; on white.
+
+    Args:
+        xyz: points, z up, metres. The highest of a pixel is in front, those with a class before those without.
+        labels: their classes, dark grey if negative; None: colours of heights, see ``colour_scale``.
+        palette: a colour for each class.
+        boxes: their outlines are drawn over the points, with a line from the centre to the middle of the front.
+        extent: metres from the origin to each edge of the picture; what is beyond is not shown.
+        size: pixels along each side.
+        box_colour: of the outlines.
+    """
+    image = torch.full((size * size, 3), 255, dtype=torch.uint8)
+    xyz = xyz.cpu()
+    if labels is None:
+        low, high = _HEIGHTS
+        heights = (xyz[:, 2] - low).clamp(min=1e-3)  # 0 would be nothing
+        rgb, front = colour_scale(heights[None], high - low)[0], torch.zeros(len(xyz), dtype=torch.int64)
+    else:
+        rgb, front = class_colours(labels, palette), (labels.cpu() >= 0).to(torch.int64)
+    pixel, shown = _pixels_from_above(xyz[:, :2], extent, size)
+    by_height = torch.argsort(xyz[:, 2], stable=True)
+    order = by_height[torch.argsort(front[by_height], stable=True)]
+    _paint(image, pixel, rgb, order[shown[order]])
+    if boxes is not None and len(boxes.centre):
+        pixel, shown = _pixels_from_above(_outlines(boxes, 2 * size), extent, size)
+        image[pixel[shown]] = torch.tensor(box_colour, dtype=torch.uint8)
+    return image.view(size, size, 3)
+
+
+def _paint(
+    image: UInt8[Tensor, "P 3"], pixel: Int[Tensor, " N"], rgb: UInt8[Tensor, "N 3"], order: Int[Tensor, " M"]
+) -> None:
+    """Colour pixels by the points in them, the last in ``order`` of each."""
+    # Indexed assignment with repeated indices has no defined winner.
+    last = torch.full((len(image),), -1, dtype=torch.int64)
+    last.scatter_reduce_(0, pixel[order], torch.arange(len(order)), "amax")
     seen = last >= 0
     image[seen] = rgb[order][last[seen]]
-    return image.view(size, size, 3)
+
+
+def _pixels_from_above(
+    xy: Float[Tensor, "N 2"], extent: float, size: int
+) -> tuple[Int[Tensor, " N"], Bool[Tensor, " N"]]:
+    """Number of the pixel that each place falls on, and whether it is in the picture."""
+    cell = ((xy / extent + 1) * (size / 2)).floor().clamp(-1, size).nan_to_num(-1).to(torch.int64)
+    shown = ((cell >= 0) & (cell < size)).all(1)
+    return (size - 1 - cell[:, 1]) * size + cell[:, 0], shown
+
+
+def _outlines(boxes: Boxes, number: int) -> Float[Tensor, "M 2"]:
+    """Places along the four sides of boxes, and from their centres to their fronts, ``number`` on each line."""
+    half = boxes.size[:, :2].cpu() / 2
+    corners = torch.tensor([[1.0, 1], [-1, 1], [-1, -1], [1, -1], [0, 0], [1, 0]]) * half[:, None]
+    lines = torch.tensor([[0, 1], [1, 2], [2, 3], [3, 0], [4, 5]])
+    start, end = corners[:, lines[:, 0]], corners[:, lines[:, 1]]
+    share = torch.linspace(0, 1, number)[:, None]
+    x, y = (start[:, :, None] * (1 - share) + end[:, :, None] * share).flatten(1, 2).unbind(-1)
+    cos, sin = boxes.yaw.cpu().cos()[:, None], boxes.yaw.cpu().sin()[:, None]
+    turned = torch.stack([cos * x - sin * y, sin * x + cos * y], dim=-1)
+    return (turned + boxes.centre[:, None, :2].cpu()).flatten(0, 1)
 
 
 def principal_colours(feats: Float[Tensor, "N C"]) -> UInt8[Tensor, "N 3"]:

@@ -26,8 +26,8 @@ class RenderedViews:
     """World frame."""
     semantic: Float[Tensor, "V H W K"] | None
     """Class scores, if the field renders semantics."""
-    mesh: Mesh
-    """The zero level of the field."""
+    mesh: Mesh | None
+    """The zero level of the field; None: it was not asked for."""
 
 
 class RenderingMetric(Metric[RenderedViews]):
@@ -73,7 +73,8 @@ class RenderingMetric(Metric[RenderedViews]):
                 self._add("depth_error", float(depth_l1(prediction.depth[view], depth, seen)))
                 median = depth[seen].median().expand_as(depth)
                 self._add("depth_error_median", float(depth_l1(median, depth, seen)))
-        surface = None if views.depth is None else field_to_tsdf(prediction.mesh, views, bounds)
+        mesh = prediction.mesh
+        surface = None if mesh is None or views.depth is None else field_to_tsdf(mesh, views, bounds)
         if surface is not None:
             self._add("surface_missing", float(surface.completeness is None))
             if surface.accuracy is not None:

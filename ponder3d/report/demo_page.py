@@ -113,6 +113,7 @@ def _surface(page: Page, task: Ponder, seen: Scene, experiment: Experiment, fold
     with torch.no_grad():
         mesh = task.predict(batch).mesh
     (folder / "report").mkdir(parents=True, exist_ok=True)
+    assert mesh is not None  # the recipe has a mesh_cell
     if len(mesh.faces) == 0:
         page.text("The field has no surface yet.")
         return

@@ -66,6 +66,7 @@ def write_run_page(run: Path | str) -> Path:
         page.heading("Classes of a scene from above: predicted, true")
         page.row(stages)
         page.legend(class_legend(experiment, run.glob("renders/step-*/classes.png"), 1))
+        page.row(points_picture(run))
     page.heading("Configuration")
     page.code(to_json(experiment))
     path = run / "report" / "index.html"
@@ -99,6 +100,16 @@ def render_stages(run: Path, view: int, semantic: bool = False) -> list[str]:
 def class_stages(run: Path) -> list[str]:
     """Predicted and true classes of the points of a scene at each evaluation."""
     return [picture(path, f"after {_step(path)} steps") for path in sorted(run.glob("renders/step-*/classes.png"))]
+
+
+def points_picture(run: Path) -> list[str]:
+    """The points of that scene, where the task draws them."""
+    found = sorted(run.glob("renders/step-*/points.png"))
+    return (
+        [picture(found[-1], "its points, from dark blue 3 m below the laser to dark red 5 m above, and its boxes")]
+        if found
+        else []
+    )
 
 
 def class_legend(

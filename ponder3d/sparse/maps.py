@@ -206,9 +206,7 @@ def _candidates(
     cells = torch.broadcast_tensors(coords[:, 0].view(-1, 1, 1, 1), ox, oy, oz)
     key = pack_keys(torch.stack([cell.flatten() for cell in cells], dim=1))
     # Beyond all others of the last scene, the other fields within their range: compiled sorting skips equal bits.
-    last = coords[-1:].clone()
-    last[:, 1] = (1 << (AXIS_BITS - 1)) - 1
-    beyond = pack_keys(last)
+    beyond = pack_keys(coords[-1:]) | (((1 << AXIS_BITS) - 1) << 2 * AXIS_BITS)
     return torch.where(fit, tap, -1), in_row, torch.cat([torch.where(fit, key, beyond), beyond])
 
 

@@ -17,7 +17,7 @@ from ponder3d.encoders.encoder import EncoderConfig, Features
 from ponder3d.encoders.sparse_unet import SparseUNetConfig
 from ponder3d.geometry.cameras import depth_from_t, normals_from_depth, pixel_grid, pixel_rays
 from ponder3d.geometry.drawing import class_colours, colour_scale, normal_colours
-from ponder3d.geometry.grid import shape_like
+from ponder3d.geometry.grid import fixed_grid, shape_like
 from ponder3d.metrics.image import depth_l1, psnr
 from ponder3d.metrics.rendering import RenderedViews, RenderingMetric
 from ponder3d.render.fields import FieldConfig
@@ -46,6 +46,9 @@ class PonderConfig(TaskConfig):
     """Hides features from the encoder in training; transforms take points away."""
     volume_shape: tuple[int, int, int] = (128, 128, 32)
     """Cells along x, y and z of each scene's box."""
+    volume_box: tuple[float, ...] = ()
+    """Lower and upper corner of the volume in the scenes' frame, six numbers in metres, the same for every scene: what
+    lies around a vehicle. Empty: each scene has a volume of its own, around its bounds."""
     volume_margin: float = 0.1
     """Metres by which the volume reaches beyond the scene's bounds, at least; never less than a cell, because the field
     is constant beyond the outermost cell centres."""
@@ -69,7 +72,8 @@ class PonderConfig(TaskConfig):
     """Each k-th ray is rendered. The others only count where they end (``RenderLossConfig.surface``), at the price of
     one sample. Let it divide ``PickRays.rays_per_view``: then the choice does not depend on the rest of the batch."""
     mesh_cell: float = 0.05
-    """Metres between the lattice points on which the field is evaluated to extract its surface."""
+    """Metres between the lattice points on which the field is evaluated to extract its surface; 0 extracts none: on
+    100 m of street the lattice has no end."""
     points: float = 0.0
     """Weight of the cross-entropy of the input points' classes, read by ``points_head`` from the encoder's features
     (spec 2.13); 0 leaves it out. Without any labelled point in a batch the term is 0."""
@@ -79,6 +83,12 @@ class PonderConfig(TaskConfig):
     def __post_init__(self):
         if min(self.volume_shape) < 3:
             raise ValueError(f"PonderConfig.volume_shape: at least 3 cells along each axis, not {self.volume_shape}")
+        if self.volume_box and not _is_box(self.volume_box):
+            raise ValueError(
+                f"PonderConfig.volume_box: a lower and an upper corner, six numbers, are needed, not {self.volume_box}"
+            )
+        if self.mesh_cell < 0:
+            raise ValueError(f"PonderConfig.mesh_cell must not be negative, but is {self.mesh_cell}")
         if self.render_every < 1:
             raise ValueError(f"PonderConfig.render_every must be at least 1, not {self.render_every}")
         if self.render_every > 1 and not self.losses.surface:
@@ -162,7 +172,7 @@ class Ponder(Task):
         with torch.no_grad():
             monitors = {"psnr": psnr(out.rgb, seen.rgb, shown.hits), "inv_std": self.field.inv_std}
             if seen.t is not None:
-                monitors["depth_error"] = depth_l1(out.t, seen.t, shown.hits & (seen.t > 0))
+                monitors["depth_error"] = depth_l1(out.t, seen.t, shown.hits & (seen.t > 0) & (seen.t <= shown.far))
             right = self._semantic_accuracy(out, shown, seen, possible)
             monitors |= {} if right is None else {"semantic_accuracy": right}
         return StepLosses(terms, monitors)
@@ -212,14 +222,18 @@ class Ponder(Task):
         return replace(volume, feats=volume.feats.float())
 
     def grid(self, batch: Batch) -> Grid:
-        """One box per scene, filled along each axis: a room of 6 x 5 x 2.7 m uses all of its volume."""
+        """The same box for every scene, or one around each, filled along each axis: a room of 6 x 5 x 2.7 m uses all of
+        its volume."""
+        config = self.config
+        if config.volume_box:
+            return fixed_grid(config.volume_box, config.volume_shape, len(batch), batch.bounds.device)
         lo, hi = batch.bounds.unbind(1)
-        margin = ((hi - lo) / (shape_like(self.config.volume_shape, lo) - 2)).clamp(min=self.config.volume_margin)
-        return Grid(torch.stack([lo - margin, hi + margin], dim=1), self.config.volume_shape)
+        margin = ((hi - lo) / (shape_like(config.volume_shape, lo) - 2)).clamp(min=config.volume_margin)
+        return Grid(torch.stack([lo - margin, hi + margin], dim=1), config.volume_shape)
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> RenderedViews:
-        """Render the views of a batch of one scene, and extract its surface.
+        """Render the views of a batch of one scene, and extract its surface (``PonderConfig.mesh_cell``).
 
         Raises:
             ValueError: the batch has no views, or more than one scene.
@@ -254,7 +268,7 @@ class Ponder(Task):
             depth=depth_from_t(cameras, uv, t, view).view(size),
             normal=normal.view(*size, 3),
             semantic=torch.cat(scores).view(*size, -1) if scores else None,
-            mesh=extract_mesh(self.field, volume, scene=0, cell=self.config.mesh_cell),
+            mesh=extract_mesh(self.field, volume, 0, self.config.mesh_cell) if self.config.mesh_cell else None,
         )
 
     def class_scores(
@@ -296,3 +310,8 @@ class Ponder(Task):
             pictures.append(Picture(f"view-{view}-truth", torch.cat(real, dim=1)))
             pictures.append(Picture(f"view-{view}-rendered", torch.cat(made, dim=1)))
         return pictures
+
+
+def _is_box(numbers: tuple[float, ...]) -> bool:
+    """Whether they are a lower and an upper corner."""
+    return len(numbers) == 6 and all(lo < hi for lo, hi in zip(numbers[:3], numbers[3:], strict=True))

@@ -11,14 +11,18 @@ from torch import Tensor
 
 from ponder3d.encoders.encoder import EncoderConfig
 from ponder3d.encoders.sparse_unet import SparseUNetConfig
-from ponder3d.geometry.drawing import class_colours, top_view
+from ponder3d.geometry.drawing import birds_eye, class_colours, top_view
 from ponder3d.geometry.grid import fragments
 from ponder3d.metrics.segmentation import SegmentationMetric, confusion
 from ponder3d.tasks.heads import HeadConfig, LinearHeadConfig, point_cross_entropy
 from ponder3d.tasks.linear_probe import LinearProbeConfig, fit_head
 from ponder3d.tasks.task import Picture, StepLosses, Task, TaskConfig
 from ponder3d.types import Batch, LabelSet, Points
+from ponder3d.types.scene import extent
 from ponder3d.volume.convert import sample_at
+
+_WIDE = 40.0
+"""Metres along x and along y: what reaches farther is no room, but what a laser sees of a street around it."""
 
 
 @dataclass(frozen=True)
@@ -122,8 +126,14 @@ class SemSeg(Task):
         return SegmentationMetric(self.labels)
 
     def pictures(self, prediction: Int[Tensor, " N"], batch: Batch) -> list[Picture]:
-        """The points from above: predicted and true classes side by side."""
+        """The points from above: predicted and true classes side by side. Of a street, the first scene's surroundings
+        of 100 m with its boxes, if it has some, and ``points``: the same in colours of heights."""
         assert batch.labels is not None
+        num = int(batch.points.counts[0])
+        xyz, boxes = batch.points.xyz[:num], None if batch.boxes is None else batch.boxes[0]
+        if bool((extent(xyz).diff(dim=0)[0, :2] > _WIDE).all()):
+            seen = [birds_eye(xyz, labels[:num], self.labels.palette, boxes) for labels in (prediction, batch.labels)]
+            return [Picture("classes", torch.cat(seen, dim=1)), Picture("points", birds_eye(xyz, None, boxes=boxes))]
         colours = [class_colours(labels, self.labels.palette) for labels in (prediction, batch.labels)]
         columns = [top_view(batch.points.xyz, rgb) for rgb in colours]
         return [Picture("classes", torch.cat(columns, dim=1))]
@@ -134,7 +144,7 @@ def _part(batch: Batch, rows: Int[Tensor, " P"]) -> Batch:
     points = batch.points
     counts = torch.bincount(points.scene[rows], minlength=len(batch))
     part = Points(points.xyz[rows], points.feats[rows], counts)
-    return Batch(part, batch.bounds, batch.keys, batch.sources, conditions=batch.conditions)
+    return Batch(part, batch.bounds, batch.keys, batch.sources, images=batch.images, conditions=batch.conditions)
 
 
 def lovasz_softmax(probabilities: Float[Tensor, "N K"], labels: Int[Tensor, " N"]) -> Float[Tensor, ""]:

@@ -55,6 +55,16 @@ def test_a_quarter_turn_and_a_mirror_change_nothing():
     torch.testing.assert_close(before, after)
 
 
+def test_without_normals_all_surface_counts_together():
+    points, query = torch.rand(300, 3), torch.rand(10, 3)
+    normal = torch.nn.functional.normalize(torch.randn(300, 3), dim=1)
+    apart = columns(surroundings(query, points, normal, 0.1, RADII, HEIGHTS))
+    together = surroundings(query, points, None, 0.1, RADII, HEIGHTS)
+    torch.testing.assert_close(together, apart.sum(1).flatten(1))
+    target = ContextTarget(oriented=False)
+    assert target.channels == ContextTarget().channels // 2
+
+
 def test_nothing_around():
     none = torch.zeros(0, 3)
     assert surroundings(torch.rand(3, 3), none, none, 0.1, RADII, HEIGHTS).abs().sum() == 0

@@ -3,8 +3,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
-from ponder3d.data.dataset import DataError
+from ponder3d.data.dataset import BenchmarkFile, DataError
 from ponder3d.data.predictions import (
     ScenePrediction,
     list_predictions,
@@ -56,6 +57,33 @@ def test_what_is_optional(tmp_path):
     write_prediction(tmp_path / "a.npz", a_prediction(truth=None, probabilities=None, benchmark_ids=()))
     read = read_prediction(tmp_path / "a.npz")
     assert read.truth is None and read.probabilities is None and read.benchmark_ids == ()
+
+
+FILE = BenchmarkFile("lidarseg/val/ab_lidarseg.bin", torch.tensor([4, 0, 4]), torch.tensor([False, True, True]))
+
+
+def test_points_of_a_benchmark(tmp_path):
+    made = a_prediction(file=FILE)
+    write_prediction(tmp_path / "a.npz", made)
+    read = read_prediction(tmp_path / "a.npz")
+    assert read.file is not None and read.file.path == FILE.path
+    assert torch.equal(read.file.rows, FILE.rows) and torch.equal(read.file.own, FILE.own)
+    assert read.of_file().tolist() == made.prediction[[4, 0, 4]].tolist()
+    assert np.array_equal(a_prediction().of_file(), a_prediction().prediction)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"path": "../../x"}, r"results is '../../x', and results of no benchmark are called so"),
+        ({"rows": torch.tensor([0, 1, 5])}, r"result_rows holds 0..5, and there are 5 points"),
+        ({"rows": torch.tensor([0, 1, 1])}, r"result_rows has a point twice that is the benchmark's own"),
+    ],
+)
+def test_points_of_a_benchmark_that_cannot_be(tmp_path, changes, message):
+    write_prediction(tmp_path / "a.npz", a_prediction(file=replace(FILE, **changes)))
+    with pytest.raises(DataError, match=message):
+        read_prediction(tmp_path / "a.npz")
 
 
 def test_colours(tmp_path):

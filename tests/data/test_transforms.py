@@ -185,6 +185,14 @@ def test_point_range():
     assert torch.equal(out.boxes.velocity, boxes.velocity[:2]) and out.boxes.score is None
     whole = run(crop, replace(scene, bounds=torch.tensor([[-1.0, 0.2, 0.0], [2.0, 0.7, 3.0]])))
     torch.testing.assert_close(whole.bounds, torch.tensor([[0.0, 0.2, 0.0], [1.0, 0.7, 1.0]]))
+    # A camera that looks along x from the origin: three pixels see x = 0.5, x = 2 and nothing.
+    pose = torch.tensor([[0.0, 0, 1, 0], [-1, 0, 0, 0.5], [0, -1, 0, 0.5], [0, 0, 0, 1]])
+    cameras = Cameras(torch.eye(3)[None], pose[None], (1, 3))
+    depth = torch.tensor([[[0.5, 2.0, 0.0]]])
+    views = Views(cameras, torch.zeros(1, 1, 3, 3, dtype=torch.uint8), depth, None, torch.tensor([1]))
+    seen = replace(scene, views=views)
+    assert torch.equal(run(crop, seen).views.depth, depth)
+    assert run(replace(crop, depth=True), seen).views.depth.tolist() == [[[0.5, 0.0, 0.0]]]
     with pytest.raises(ValueError, match=r"PointRange: lower .* must be below upper \(1\.0, 0\.0, 1\.0\)"):
         tf.PointRange((0.0, 0.0, 0.0), (1.0, 0.0, 1.0))
 

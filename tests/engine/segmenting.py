@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ponder3d.data.dataset import DatasetConfig, SceneDataset
+from ponder3d.data.dataset import BenchmarkFile, DatasetConfig, SceneDataset
 from ponder3d.data.transforms import Centre, GridSample, Shuffle, Transform
 from ponder3d.encoders.encoder import Encoder, EncoderConfig
 from ponder3d.engine.experiment import Experiment
@@ -25,6 +25,8 @@ class BoardsConfig(DatasetConfig):
     labelled: bool = True
     benchmark: bool = True
     classes: tuple[str, ...] = LABELS.names
+    sweeps: bool = False
+    """As of a laser: every scene is that of a key frame, and its benchmark wants other points."""
 
     def build(self) -> "Boards":
         return Boards(self)
@@ -42,6 +44,7 @@ class Boards(SceneDataset):
         self.config = config
         self.labels = LabelSet(config.classes, LABELS.palette) if config.labelled else None
         self.benchmark_ids = (2, 1, 5) if config.benchmark else ()
+        self.benchmark = "nuscenes" if config.sweeps else "scannet"
 
     def __len__(self) -> int:
         return len(self.config.names)
@@ -56,6 +59,13 @@ class Boards(SceneDataset):
         rgb = (torch.eye(3)[labels] + torch.rand(num, 3, generator=random)) / 2
         labels[::11] = -1
         return Scene(xyz, rgb, None, f"boards:{name}", labels=labels if self.config.labelled else None)
+
+    def benchmark_file(self, index: int, scene: Scene) -> BenchmarkFile | None:
+        """The first 40 points, after one that was left out and is nearest to the last."""
+        if not self.config.sweeps:
+            return None
+        rows, own = torch.tensor([len(scene.xyz) - 1, *range(40)]), torch.tensor([False] + [True] * 40)
+        return BenchmarkFile(f"lidarseg/val/{self.config.names[index]}_lidarseg.bin", rows, own)
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,16 @@ def test_the_encoder_has_a_rate_of_its_own():
     assert rates["head.weight"] == rates["sharpness"] == 0.5
 
 
+def test_an_image_backbone_has_a_rate_of_its_own():
+    model = Model()
+    model.encoder = nn.ModuleDict({"backbone": nn.Linear(2, 3), "neck": nn.Linear(3, 3)})
+    optimizer = OptimConfig(encoder_lr_scale=0.5, backbone_lr_scale=0.1).build(model)
+    set_lr(optimizer, 1.0)
+    rates = {name: group["lr"] for name, group in groups_by_name(model, optimizer).items()}
+    assert rates["encoder.backbone.weight"] == pytest.approx(0.05)
+    assert rates["encoder.neck.bias"] == 0.5 and rates["head.weight"] == 1.0
+
+
 def test_weight_decay_of_adamw_shrinks_a_weight_without_gradient_by_lr_times_decay():
     optimizer = OptimConfig(weight_decay=0.5).build(model := Model())
     set_lr(optimizer, 0.1)

@@ -263,3 +263,36 @@ def test_errors(run, out):
         predict(run, BoardsConfig(classes=("floor", "wall", "sofa")), out=out)
     with pytest.raises(DataError, match="an earlier scene is named a too"):
         predict(run, BoardsConfig(names=("x/a", "y/a")), out=out, quiet=True)
+
+
+def test_files_of_nuscenes_follow_from_the_data(run, out):
+    data = BoardsConfig(names=VALIDATION.names, sweeps=True)
+    figures = predict(run, data, out=out, formats=("npz",), quiet=True)
+    made = read_prediction(out / "scene0701_00.npz")
+    ids = np.array([2, 1, 5])
+    path = out / "nuscenes" / "lidarseg" / "val" / "scene0701_00_lidarseg.bin"
+    assert path.read_bytes() == ids[[made.prediction[-1], *made.prediction[:40]]].astype(np.uint8).tobytes()
+    meta = json.loads((out / "nuscenes" / "val" / "submission.json").read_text())["meta"]
+    assert (meta["use_lidar"], meta["use_camera"], meta["use_external"]) == (True, False, False)
+    with zipfile.ZipFile(out / "nuscenes.zip") as file:
+        assert len(file.namelist()) == 3
+    # The benchmark's points alone are scored; those are all of them here.
+    scored = score([out / "nuscenes.zip"], truth=out)
+    assert 0 < scored["points"] < figures["points"]
+    # What is gone is made again from the npz file; what is of no scene goes.
+    path.unlink()
+    path.with_name("old_lidarseg.bin").touch()
+    predict(run, data, out=out, formats=("npz",), quiet=True)
+    assert sorted(file.name[:10] for file in path.parent.iterdir()) == ["scene0700_", "scene0701_"]
+    with pytest.raises(ValueError, match="the benchmark of these data is that of nuscenes; leave out scannet"):
+        predict(run, data, out=out, formats=("scannet",), quiet=True)
+    with pytest.raises(ValueError, match="the benchmark of these data is that of scannet; leave out nuscenes"):
+        predict(run, out=out.with_name("other"), formats=("nuscenes",), quiet=True)
+
+
+def test_what_lasers_and_cameras_measure_is_a_part_of_a_scene(run):
+    scene = Boards(VALIDATION)[0]
+    same = predicting._digest(replace(scene, source="elsewhere"))
+    assert predicting._digest(scene) == same
+    ones = torch.ones(len(scene.xyz))
+    assert len({same, *(predicting._digest(replace(scene, **{name: ones})) for name in ("intensity", "time"))}) == 3

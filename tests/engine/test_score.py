@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from ponder3d.data.dataset import DataError
+from ponder3d.data.dataset import BenchmarkFile, DataError
 from ponder3d.data.predictions import ScenePrediction, write_prediction
 from ponder3d.data.submission import write_ids
+from ponder3d.data.submission_nuscenes import write_lidarseg
 from ponder3d.engine.score import figures_of, score
 from ponder3d.types import LabelSet
 
@@ -150,3 +151,19 @@ def test_several_datasets_by_hand(tmp_path):
     assert figures["allacc"] == pytest.approx((1 + 1 / 2) / 2) and figures["allacc/b"] == 1 / 2
     assert figures["iou/floor"] == pytest.approx(3 / 5) and figures["iou/b/floor"] == pytest.approx(1 / 3)
     assert figures["acc/floor"] == pytest.approx(3 / 5) and "iou/b/wall" not in figures
+
+
+def test_results_for_points_of_key_frames(tmp_path):
+    """Three points of the scene are the key frame's, the last is of an earlier sweep; one of the file's is left out."""
+    for name in ("one", "two"):
+        rows, own = torch.tensor([0, 2, 1, 0]), torch.tensor([True, True, True, False])
+        file = BenchmarkFile(f"lidarseg/val/{name}_lidarseg.bin", rows, own)
+        save(tmp_path / "truth", name, [0, 1, 2, -1], [3, 3, 3, 3], benchmark_ids=(1, 2, 3, 4), file=file)
+    write_lidarseg(tmp_path / "sent/lidarseg/val/one_lidarseg.bin", np.array([0, 2, 1, 3]), (1, 2, 3, 4))
+    write_lidarseg(tmp_path / "sent/lidarseg/val/two_lidarseg.bin", np.array([0, 1, 1, 3]), (1, 2, 3, 4))
+    figures = score([tmp_path / "sent"], truth=tmp_path / "truth")
+    assert figures["points"] == 6 and figures["allacc"] == pytest.approx(5 / 6)
+    assert figures["iou/chair"] == pytest.approx(1 / 2) and figures["iou/wall"] == pytest.approx(2 / 3)
+    save(tmp_path / "truth", "three", [0], [0], benchmark_ids=(1, 2, 3, 4))
+    with pytest.raises(DataError, match=r"is of another benchmark than|score them apart"):
+        score([tmp_path / "sent"], truth=tmp_path / "truth")

@@ -87,3 +87,15 @@ def test_fragments_have_every_voxel_and_together_every_point():
 
 def test_fragments_of_nothing():
     assert not list(g.fragments(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64), 0.3))
+
+
+def test_a_fixed_grid_is_one_box_for_all(device):
+    box = (-54.0, -54.0, -5.0, 54.0, 54.0, 3.0)
+    grid = g.fixed_grid(box, (180, 180, 5), 2, device)
+    assert grid.box.tolist() == [[[-54, -54, -5], [54, 54, 3]]] * 2 and grid.shape == (180, 180, 5)
+    assert grid.box.device.type == device.type and grid.box.is_contiguous()
+    assert grid.is_as(g.fixed_grid(box, (180, 180, 5), 2, device))
+    assert not grid.is_as(g.fixed_grid(box, (180, 180, 5), 3, device))
+    for wrong, shape in ((box[:5], (1, 1, 1)), ((*box[:5], -5.0), (1, 1, 1)), (box, (1, 0, 1))):
+        with pytest.raises(ValueError, match="fixed_grid: "):
+            g.fixed_grid(wrong, shape, 1)

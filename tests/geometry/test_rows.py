@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from ponder3d.geometry.kernels import kernels
-from ponder3d.geometry.rows import take
+from ponder3d.geometry.rows import sum_rows, take
 
 COLUMNS = {
     "xyz": torch.randn(50, 3),
@@ -38,3 +38,12 @@ def test_gradients_pass():
     x = torch.randn(5, 3, requires_grad=True)
     take(x, torch.tensor([1, 1, 4])).sum().backward()
     assert x.grad.tolist() == [[0] * 3, [2] * 3, [0] * 3, [0] * 3, [1] * 3]
+
+
+def test_rows_are_summed_where_they_go(device):
+    x = torch.randn(50, 3)
+    row = torch.randint(0, 7, (50,))
+    expected = torch.stack([x[row == number].sum(0) for number in range(9)])
+    found = sum_rows(x.to(device), row.to(device), 9)
+    torch.testing.assert_close(found.cpu(), expected)
+    assert found.is_contiguous() and sum_rows(x[:0].to(device), row[:0].to(device), 2).tolist() == [[0, 0, 0]] * 2

@@ -9,7 +9,7 @@ from ponder3d.data.prepared.dataset import PreparedConfig
 from ponder3d.geometry.drawing import UNLABELLED
 from ponder3d.recipes import smoke
 from ponder3d.report.html import Page
-from ponder3d.report.run_page import class_legend, class_stages, render_stages
+from ponder3d.report.run_page import class_legend, class_stages, points_picture, render_stages
 
 
 def drawn(path, colours) -> None:
@@ -49,4 +49,7 @@ def test_pictures_of_a_run_come_in_order_and_are_enlarged(tmp_path):
     assert "after 0 steps" in first and "after 20 steps" in last
     assert "classes" not in render_stages(tmp_path, 0)[0]
     assert ["after 0 steps" in part for part in class_stages(tmp_path)] == [True, False]
+    assert points_picture(tmp_path) == []
+    drawn(tmp_path / "renders" / "step-00000020" / "points.png", [(1, 2, 3)])
+    assert ["and its boxes" in part for part in points_picture(tmp_path)] == [True]
     assert render_stages(tmp_path / "none", 0) == class_stages(tmp_path / "none") == []

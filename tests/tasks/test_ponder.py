@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from ponder3d.geometry.grid import fixed_grid
 from ponder3d.metrics.rendering import RenderedViews
 from ponder3d.render.fields import FieldConfig
 from ponder3d.render.losses import RenderLossConfig
@@ -307,6 +308,39 @@ def test_the_volume_fills_the_scene_along_each_axis(room, small_ponder):
     third = 5 / 3
     expected = [[[-4.0, -3, -2], [4, 3, 2]], [[-5 - third, -0.25, -0.5], [5 + third, 1.25, 1.5]]]
     torch.testing.assert_close(grid.box, torch.tensor(expected))
+
+
+def test_one_box_for_all_scenes(room, small_ponder):
+    box = (-2.0, -3.0, -1.0, 2.0, 3.0, 1.5)
+    task = replace(small_ponder, volume_box=box).build(None)
+    moved = replace(room(2), bounds=torch.tensor([[5.0, 5, 5], [6, 6, 6]]))
+    grid = task.grid(pack(room(1), moved))
+    assert grid.shape == (10, 10, 10) and torch.equal(grid.box, torch.tensor(box).view(1, 2, 3).expand(2, 2, 3))
+    assert grid.is_as(fixed_grid(box, grid.shape, 2)), "an encoder's volume over the same box is not resampled"
+    for wrong in ((0.0, 0.0, 0.0, 1.0, 1.0), (0.0, 0.0, 0.0, 1.0, 0.0, 1.0)):
+        with pytest.raises(ValueError, match="volume_box: a lower and an upper corner, six numbers"):
+            replace(small_ponder, volume_box=wrong)
+
+
+def test_depth_beyond_the_volume_is_no_error_of_the_field(room, small_ponder):
+    task = small_ponder.build(None).eval()
+    batch = pack(room(1))
+    before = depth_error(task, batch)
+    far = batch.targets.t.clone()
+    far[::2] = 30.0
+    assert depth_error(task, replace(batch, targets=replace(batch.targets, t=far))) < before + 1
+
+
+def test_no_surface_where_none_is_asked_for(room, small_ponder):
+    task = replace(small_ponder, mesh_cell=0.0).build(None).eval()
+    batch = pack(replace(room(1), views=looking()))
+    out = task.predict(batch)
+    metric = task.metric()
+    metric.update(out, batch)
+    assert out.mesh is None and {"psnr", "depth_error"} <= set(metric.compute())
+    assert not any(name.startswith("surface") for name in metric.compute())
+    with pytest.raises(ValueError, match="mesh_cell must not be negative"):
+        replace(small_ponder, mesh_cell=-1.0)
 
 
 def test_the_gradient_is_the_slope_of_the_loss(room, small_ponder):

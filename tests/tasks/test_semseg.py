@@ -6,10 +6,11 @@ import torch
 import torch.nn.functional as F
 
 from ponder3d.data.transforms import GridSample
+from ponder3d.geometry.drawing import UNLABELLED
 from ponder3d.geometry.grid import voxelize
 from ponder3d.metrics.segmentation import SegmentationMetric
 from ponder3d.tasks.semseg import SemSegConfig, lovasz_softmax
-from ponder3d.types import Batch, LabelSet, Scene
+from ponder3d.types import Batch, Boxes, LabelSet, Scene
 
 
 @pytest.fixture
@@ -127,6 +128,23 @@ def test_prediction_metric_and_pictures(task):
     assert float(task.losses(data, 0).monitors["accuracy"]) == pytest.approx(2 / 3)
     (picture,) = task.pictures(predicted, data)
     assert picture.rgb.dtype == torch.uint8 and picture.rgb.shape[2] == 3
+
+
+def test_a_street_is_drawn_from_above_with_its_boxes(task):
+    data = batch(torch.zeros(4, 3), [0, 1, 2, -1])
+    xyz = torch.tensor([[-30.0, 30, 0], [30.0, -30, 1], [10.0, 10, 0], [-10.0, -10, 0]])
+    boxes = Boxes(torch.zeros(1, 3), torch.full((1, 3), 4.0), torch.zeros(1), torch.zeros(1, dtype=torch.int64))
+    street = replace(data, points=replace(data.points, xyz=xyz), boxes=(boxes,))
+    classes, points = task.pictures(torch.tensor([0, 1, 1, 2]), street)
+    assert (classes.name, points.name) == ("classes", "points") and classes.rgb.shape == (400, 800, 3)
+    predicted, true = classes.rgb[:, :400], classes.rgb[:, 400:]
+    differ = (predicted != true).any(-1).nonzero()
+    # The third and the last point, 10 m to the right and ahead, and to the left and behind: 4 pixels a metre.
+    assert differ.tolist() == [[159, 240], [239, 160]]
+    assert true[239, 160].tolist() == list(UNLABELLED)
+    assert predicted[199, 200].tolist() == points.rgb[199, 200].tolist() == [0, 0, 0]  # the middle of the box
+    narrow = replace(data, points=replace(data.points, xyz=xyz * torch.tensor([0.5, 1, 1])))
+    assert len(task.pictures(torch.tensor([0, 1, 1, 2]), narrow)) == 1, "a corridor is no street"
 
 
 def test_every_point_of_a_dense_cloud_is_scored(room, small_encoder, labels):

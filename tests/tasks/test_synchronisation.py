@@ -10,6 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ponder3d.encoders.sparse_unet import SparseUNetConfig
+from ponder3d.encoders.voxelnet import VoxelNetConfig
 from ponder3d.geometry.kernels import kernels
 from ponder3d.render.fields import FieldConfig
 from ponder3d.render.losses import RenderLossConfig
@@ -19,6 +20,8 @@ from ponder3d.tasks.masking import BlockMasking
 from ponder3d.tasks.ponder import PonderConfig
 from ponder3d.types import Batch, LabelSet, Points, Rays, RayTargets
 from ponder3d.volume import convert
+from ponder3d.volume.projection import ProjectionConfig
+from ponder3d.volume.second3d import Second3DConfig
 from ponder3d.volume.unet3d import ShallowNet3DConfig, UNet3DConfig
 
 WAITS = ("_local_scalar_dense", "nonzero", "_unique", "unique_", "masked_select", "bincount", "equal", "is_nonzero")
@@ -75,12 +78,34 @@ def a_batch(scenes: int = 2, points: int = 400, rays: int = 24) -> Batch:
     )
 
 
-@pytest.mark.parametrize("contrast", ["classes", "rays"])
-@pytest.mark.parametrize("net", [UNet3DConfig((4, 8), 8), ShallowNet3DConfig(4, 1, 8, "add")])
-def test_a_step_waits_once_per_level(net, contrast, monkeypatch):
+SPARSE_UNET = SparseUNetConfig(("rgb", "one"), 0.2, 4, 3, (4, 8, 8, 4), (1, 1, 1, 1))
+# Overlapping kernels, padding that differs between axes, and a volume over a fixed box.
+VOXELNET = VoxelNetConfig(
+    ("rgb", "one"),
+    0.2,
+    (0.0, 0.0, 0.0, 3.2, 3.2, 3.2),
+    (4, 4, 2),
+    (4, 8, 8),
+    (1, 1, 1),
+    8,
+    Second3DConfig((4,), (2,), 1, 8),
+)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "net", "contrast"),
+    [
+        (SPARSE_UNET, UNet3DConfig((4, 8), 8), "classes"),
+        (SPARSE_UNET, UNet3DConfig((4, 8), 8), "rays"),
+        (SPARSE_UNET, ShallowNet3DConfig(4, 1, 8, "add"), "classes"),
+        (SPARSE_UNET, ShallowNet3DConfig(4, 1, 8, "add"), "rays"),
+        (VOXELNET, ProjectionConfig(8), "classes"),
+    ],
+)
+def test_a_step_waits_once_per_level(encoder, net, contrast, monkeypatch):
     monkeypatch.setattr(convert, "_may_wait_for", lambda x: False)
     config = PonderConfig(
-        encoder=SparseUNetConfig(("rgb", "one"), 0.2, 4, 3, (4, 8, 8, 4), (1, 1, 1, 1)),
+        encoder=encoder,
         masking=BlockMasking(0.5, 0.5),
         volume_shape=(8, 8, 8),
         volume_net=net,

@@ -1,10 +1,13 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
+from ponder3d.geometry.grid import fixed_grid
 from ponder3d.sparse import sparse_tensor
 from ponder3d.types import Grid, Points, Volume
 from ponder3d.types.scene import to_device
-from ponder3d.volume.convert import densify, sample_at, voxel_centres
+from ponder3d.volume.convert import densify, densify_with_offsets, sample_at, voxel_centres
 
 BOX = Grid(torch.tensor([[[0.0, 0, 0], [4, 4, 2]], [[-1, -1, -1], [1, 1, 1]]]), (4, 4, 2))
 
@@ -75,6 +78,26 @@ def test_a_volume_is_resampled(device):
     other = Grid(torch.tensor([[[2.0, 2, 2], [6, 6, 6]]]), (8, 4, 4))
     found = densify(to_device(Volume(grid, ramp), device), to_device(other, device)).feats[0, :, 0, 0, 0].cpu()
     torch.testing.assert_close(found, torch.arange(8) * 0.5 + 2.25)
+
+
+def test_a_volume_on_the_same_grid_is_not_touched():
+    box = (0.0, -1.0, 0.0, 4.0, 1.0, 2.0)
+    feats = torch.randn(2, 4, 3, 2, 5)
+    volume = Volume(fixed_grid(box, (4, 3, 2), 2), feats)
+    assert densify(volume, fixed_grid(box, (4, 3, 2), 2)) is volume
+    assert densify(volume, volume.grid) is volume
+    padded = densify_with_offsets(volume, fixed_grid(box, (4, 3, 2), 2)).feats
+    assert torch.equal(padded[..., :5], feats)
+    assert torch.equal(padded[..., 5:], torch.tensor([0.0, 0, 0, 1]).expand(2, 4, 3, 2, 4))
+    for other in (
+        fixed_grid((*box[:5], 2.5), (4, 3, 2), 2),
+        fixed_grid(box, (4, 3, 4), 2),
+        Grid(volume.grid.box + 0.5, (4, 3, 2)),
+        replace(volume.grid, box=volume.grid.box.clone(), fixed=None),  # nobody knows
+    ):
+        found = densify(volume, other)
+        assert found is not volume and found.grid is other
+    torch.testing.assert_close(densify(volume, other).feats, feats)
 
 
 def test_gradient_reaches_the_points(device):

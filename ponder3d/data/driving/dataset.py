@@ -150,6 +150,10 @@ class DrivingDataset(SceneDataset):
         cameras = self._cameras(drive)
         return drive.name, tuple(name for frame in frames for name in drive.shot_names(frame, cameras))
 
+    def in_cloud(self, xyz: Float[Tensor, "N 3"]) -> Bool[Tensor, " N"]:
+        """Which points of a file of the laser are points of scenes: not the vehicle itself, and finite."""
+        return _outside(xyz, self.config.closest) & xyz.isfinite().all(1)
+
     def _seen(self, number: int, frame: int) -> tuple[Drive, list[int]]:
         """The drive, and the key frames whose images are views."""
         ahead = [frame + step for step in self.config.ahead if (number, frame + step) in self._own]
@@ -166,7 +170,7 @@ class DrivingDataset(SceneDataset):
         sweeps = self._sweeps(drive, frame, max(config.sweeps, depth_sweeps), notes)
         key = sweeps[0]
         cloud = _joined(sweeps[: config.sweeps], key, config)
-        if not len(cloud.xyz):
+        if not bool((cloud.time == 0).any()):
             raise DataError(f"{key.source}: xyz: no point is farther than {config.closest:g} m from the laser")
         views, found = None, []
         if cameras:
@@ -240,12 +244,17 @@ class DrivingDataset(SceneDataset):
         )
 
 
+def _outside(xyz: Float[Tensor, "N 3"], closest: float) -> Bool[Tensor, " N"]:
+    """Which points of a sweep are not the vehicle itself."""
+    return (xyz[:, :2].abs() >= closest).any(1)
+
+
 def _joined(sweeps: Sequence[Sweep], key: Sweep, config: DrivingConfig) -> _Cloud:
     """The points of sweeps, the vehicle's own left out, in the frame of the key frame's laser. Those of the first have
     labels."""
     parts = []
     for number, sweep in enumerate(sweeps):
-        keep = (sweep.xyz[:, :2].abs() >= config.closest).any(1)
+        keep = _outside(sweep.xyz, config.closest)
         xyz = sweep.xyz[keep]
         num = len(xyz)
         labels = torch.full((num,), -1)

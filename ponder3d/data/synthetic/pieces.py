@@ -25,7 +25,7 @@ class Draw:
         self.rng = rng
         self.palette = draw_palette(rng, style)
 
-    def uniform(self, low: float, high: float) -> float:
+    def uniform(self, low: float | int, high: float | int) -> float:
         """A number between two others."""
         return low + (high - low) * float(self.rng.random())
 

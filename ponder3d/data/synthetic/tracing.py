@@ -124,6 +124,11 @@ def screen_rects(solids: Sequence[Solid], lens: Lens) -> Int[np.ndarray, "S V 4"
     signs = np.array([[(i >> k & 1) * 2 - 1 for k in (2, 1, 0)] for i in range(8)])
     frames = np.stack([s.rotation for s in solids])
     corners = np.einsum("sij,skj->ski", frames, signs * half[:, None]) + np.array([s.centre for s in solids])[:, None]
+    return corner_rects(corners, lens)
+
+
+def corner_rects(corners: Float[np.ndarray, "S 8 3"], lens: Lens) -> Int[np.ndarray, "S V 4"]:
+    """``screen_rects`` of boxes given by their corners; neighbours along an edge differ in one bit of their number."""
     # The camera matrix takes corners to (u z, v z, z).
     pixel_from_world = lens.intrinsics @ lens.world_from_cam[:, :3, :3].transpose(0, 2, 1)
     shift = np.einsum("vij,vj->vi", pixel_from_world, lens.world_from_cam[:, :3, 3])
