@@ -123,9 +123,7 @@ class CameraEncoder(Encoder):
         maps = self.backbone(images.rgb.permute(0, 3, 1, 2).to(torch.float32) / 255, mask)
         maps = self.neck(self.masking.fill(maps, mask))
         grid = fixed_grid(self.box, self.shape, len(batch), images.rgb.device)
-        with torch.autocast(images.rgb.device.type, enabled=False):
-            lifted = self.lift(tuple(x.float() for x in maps), cameras, grid)
-        return grid, lifted
+        return grid, self.lift(maps, cameras, grid)
 
     @torch.no_grad()
     def encode_views(self, images: Array, intrinsics: Array, world_from_cam: Array) -> Volume:
