@@ -64,7 +64,7 @@ def test_views_and_their_depth(root):
     front = views.depth[0]
     assert front[12, 16] == 10 and front[12, 19] == 10 and int((front > 0).sum()) == 3
     assert front[9, 16] == 20 and views.labels[0, 12, 19] == 2
-    assert views.rgb[2].to(torch.float32).mean((0, 1)).sub(torch.tensor([40.0, 50, 90])).abs().max() < 3
+    assert views.rgb[2].to(torch.float32).mean((0, 1)).sub(torch.tensor([40.0, 50, 90])).abs().max() < 6  # JPEG
 
 
 def test_lasers_classes_and_a_raised_origin(root):
