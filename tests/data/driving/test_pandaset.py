@@ -1,6 +1,8 @@
 """PandaSet: a tiny drive in its layout, and eight frames of the real one."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,10 +21,16 @@ def example(tmp_path) -> PandaSetConfig:
     return PandaSetConfig(root=str(tmp_path), test_frames=(12, 12), sweeps=2, ahead=(1,))
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("written")
+    write_example(folder)
+    return folder
+
+
 @pytest.fixture
-def root(tmp_path):
-    write_example(tmp_path)
-    return tmp_path
+def root(written, tmp_path):
+    return Path(shutil.copytree(written, tmp_path / "root"))
 
 
 def read(root, index: int = 1, **fields):
@@ -197,7 +205,7 @@ def test_real_points_are_seen_and_stand_still(real_data):
         ego.append(points)
         world.append(points @ sweep.world_from_sensor[:3, :3].T + sweep.world_from_sensor[:3, 3])
     for clouds, expected in ((world, 0.042), (ego, 0.107)):
-        some = clouds[0][ego[0].norm(dim=1) < 40][::25]  # further away points are sparser than they move
+        some = clouds[0][ego[0].norm(dim=1) < 40][::80]  # further away points are sparser than they move
         gaps = torch.cdist(some, clouds[1]).amin(1)
         assert float(gaps.median()) == pytest.approx(expected, rel=0.15)
     sweep = drive.sweep(3)
