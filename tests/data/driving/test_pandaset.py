@@ -205,9 +205,9 @@ def test_real_points_are_seen_and_stand_still(real_data):
         ego.append(points)
         world.append(points @ sweep.world_from_sensor[:3, :3].T + sweep.world_from_sensor[:3, 3])
     for clouds, expected in ((world, 0.042), (ego, 0.107)):
-        some = clouds[0][ego[0].norm(dim=1) < 40][::80]  # further away points are sparser than they move
+        some = clouds[0][ego[0].norm(dim=1) < 40][::40]  # further away points are sparser than they move
         gaps = torch.cdist(some, clouds[1]).amin(1)
-        assert float(gaps.median()) == pytest.approx(expected, rel=0.15)
+        assert float(gaps.median()) == pytest.approx(expected, rel=0.2)
     sweep = drive.sweep(3)
     seen = torch.zeros(len(sweep.xyz), dtype=torch.bool)
     xyz = sweep.xyz.to(torch.float64) @ sweep.world_from_sensor[:3, :3].T + sweep.world_from_sensor[:3, 3]
