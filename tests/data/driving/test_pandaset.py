@@ -94,9 +94,12 @@ def test_frames_by_number(root):
     train, held = config.build(), config.held_out().build()
     assert [train.view_names(i)[1][0] for i in range(len(train))] == ["front_camera/10", "front_camera/11"]
     assert len(held) == 1 and held.view_names(0)[1][0] == "front_camera/12"
+    unsaid = PandaSetConfig(root=str(root))  # a fifth of three frames is one
+    assert (len(unsaid.build()), len(unsaid.held_out().build())) == (2, 1)
+    assert unsaid.held_out().build().view_names(0)[1][0] == "front_camera/12"
     for fields, message in (
         ({"frames": (30, 40)}, "no frame is left to train on: files are numbered from 10 to 12"),
-        ({"split": "held_out"}, "no frame is held out: .* change --data.frames or --data.test-frames"),
+        ({"split": "held_out", "test_frames": (30, 40)}, "no frame is held out: .* change --data.frames or --data.test-frames"),
         ({"drives": ("007",)}, "drives: no 007; there are 001"),
     ):
         with pytest.raises(DataError, match=message):
