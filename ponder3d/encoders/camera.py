@@ -59,11 +59,11 @@ class CameraEncoder(Encoder):
     """Turns the images of each scene into a volume around it. Points of a batch are not looked at."""
 
     reads_images = True
-    config: CameraEncoderConfig
 
     def __init__(self, config: CameraEncoderConfig):
         super().__init__()
-        self.config, self.box = config, config.box
+        self.config = config
+        self.box, self.shape, self._weights = config.box, config.shape, config.backbone.weights
         self.backbone = config.backbone.build()
         if config.masking.ratio and not self.backbone.masks:
             raise ValueError(
@@ -79,7 +79,7 @@ class CameraEncoder(Encoder):
 
     def start(self) -> tuple[str, ...]:
         """Read the weights of the backbone, if its configuration names a file."""
-        path = self.config.backbone.weights
+        path = self._weights
         if not path:
             return ()
         try:
@@ -122,10 +122,8 @@ class CameraEncoder(Encoder):
         mask = self.masking.choose(batch.keys, num_views, cameras.size)
         maps = self.backbone(images.rgb.permute(0, 3, 1, 2).to(torch.float32) / 255, mask)
         maps = self.neck(self.masking.fill(maps, mask))
-        grid = fixed_grid(self.config.box, self.config.shape, len(batch), images.rgb.device)
-        with torch.autocast(images.rgb.device.type, enabled=False):
-            lifted = self.lift(tuple(x.float() for x in maps), cameras, grid)
-        return grid, lifted
+        grid = fixed_grid(self.box, self.shape, len(batch), images.rgb.device)
+        return grid, self.lift(maps, cameras, grid)
 
     @torch.no_grad()
     def encode_views(self, images: Array, intrinsics: Array, world_from_cam: Array) -> Volume:

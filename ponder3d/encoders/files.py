@@ -166,7 +166,11 @@ def copy_weights(source: Encoder, target: Encoder, name: str) -> None:
         if theirs != ours:
             raise EncoderFileError(f"{name}: trained with {field} {theirs}, this encoder has {ours}; give it the same")
     theirs, ours = _cell(source.config), _cell(target.config)
-    if theirs is not None and ours is not None and any(abs(a - b) > 1e-6 * b for a, b in zip(theirs, ours, strict=True)):
+    if (
+        theirs is not None
+        and ours is not None
+        and any(abs(a - b) > 1e-6 * b for a, b in zip(theirs, ours, strict=True))
+    ):
         raise EncoderFileError(
             f"{name}: trained with cells of {' x '.join(f'{a:g}' for a in theirs)} m, this encoder has "
             f"{' x '.join(f'{b:g}' for b in ours)} m; give it a box and a shape with the same"
@@ -176,12 +180,12 @@ def copy_weights(source: Encoder, target: Encoder, name: str) -> None:
     _load(target, source.state_dict(), name)
 
 
-def _cell(config: EncoderConfig) -> list[float] | None:
-    """Metres of a cell along each axis, where an encoder ends in a volume over a box of its own."""
+def _cell(config: EncoderConfig) -> str:
+    """Size of a cell in metres, where an encoder ends in a volume over a box of its own; otherwise nothing."""
     box, shape = getattr(config, "box", None), getattr(config, "shape", None)
     if box is None or shape is None:
-        return None
-    return [(hi - lo) / n for lo, hi, n in zip(box[:3], box[3:], shape, strict=True)]
+        return ""
+    return " x ".join(f"{(hi - lo) / n:.6g}" for lo, hi, n in zip(box[:3], box[3:], shape, strict=True))
 
 
 def _of_conditions(source: Encoder, wanted: tuple[str, ...], name: str) -> Encoder:

@@ -130,7 +130,7 @@ class FusionEncoder(Encoder):
 def shown(
     keys: Int[Tensor, " B"], drop_lidar: float, drop_camera: float
 ) -> tuple[Bool[Tensor, " B"], Bool[Tensor, " B"]]:
-    """Whether each scene is shown with its points, and whether with its images: a function of its key, never neither."""
+    """Whether each scene is shown with its points, and whether with its images, by its key; never with neither."""
     share = uniform_from(hashed(keys, _DROPPING))
     return share >= drop_lidar, share < 1 - drop_camera
 

@@ -116,4 +116,6 @@ def normals_from_depth(
 
 def _plane_directions(cameras: Cameras, uv: Float[Tensor, "N 2"], view: Int[Tensor, " N"]) -> Float[Tensor, "N 3"]:
     """K^-1 [u v 1]: the point at plane depth 1 that a pixel sees, in camera axes."""
-    return torch.einsum("nij,nj->ni", torch.linalg.inv(cameras.intrinsics)[view], F.pad(uv, (0, 1), value=1.0))
+    # Whether a matrix has no inverse is something that only its device knows: on a GPU nobody asks.
+    inverse = torch.linalg.inv_ex(cameras.intrinsics, check_errors=uv.device.type == "cpu").inverse
+    return torch.einsum("nij,nj->ni", inverse[view], F.pad(uv, (0, 1), value=1.0))

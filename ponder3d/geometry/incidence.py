@@ -6,8 +6,8 @@ from all m. They are each other's transpose, and each other's backward pass. A l
 one of them: a voxel reads pixels, or a pixel is spread along its ray.
 
 A pair of a frustum (UniPAD: 6 cameras x 29 x 50 cells x 118 depths) has 256 channels, all together 0.98 GiB a scene in
-float32; here a chunk of them is held at a time, in the backward pass only. Sums are made in a fixed order: same bits
-every time, on a GPU as well.
+float32; here rows are read where they are, forward and backward. Sums are made in a fixed order: same bits every time,
+on a GPU as well.
 """
 
 from typing import Any
@@ -16,9 +16,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
-
-_CHUNK = 1 << 22
-"""Numbers that the features of a chunk of pairs have: 16 MB in float32."""
 
 
 def gather_rows(
@@ -52,7 +49,7 @@ class _Gather(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (rows, index, weight), grad = ctx.saved_tensors, grads[0].contiguous()
         to_rows = _add(grad, index, weight, len(rows)) if ctx.needs_input_grad[0] else None
-        to_weight = _products(grad, rows, index, None)[0] if ctx.needs_input_grad[2] else None
+        to_weight = _read_and_products(grad, rows, index, weight)[1] if ctx.needs_input_grad[2] else None
         return to_rows, None, to_weight
 
 
@@ -68,7 +65,7 @@ class _Scatter(torch.autograd.Function):
         (rows, index, weight), grad = ctx.saved_tensors, grads[0].contiguous()
         if not ctx.needs_input_grad[2]:
             return _read(grad, index, weight), None, None, None
-        to_weight, to_rows = _products(rows, grad, index, weight if ctx.needs_input_grad[0] else None)
+        to_rows, to_weight = _read_and_products(rows, grad, index, weight)
         return to_rows, None, to_weight, None
 
 
@@ -97,18 +94,13 @@ def _add(
     return F.embedding_bag(order // max(index.shape[1], 1), rows, starts[:-1], per_sample_weights=used, mode="sum")
 
 
-def _products(
-    own: Float[Tensor, "M C"], others: Float[Tensor, "N C"], index: Int[Tensor, "M K"], weight: Tensor | None
-) -> tuple[Float[Tensor, "M K"], Float[Tensor, "M C"] | None]:
-    """``<own[m], others[index[m, k]]>``, and with a weight ``sum over k of weight[m, k] others[index[m, k]]``: both
-    from one look at the other rows."""
-    products = torch.zeros(index.shape, dtype=own.dtype, device=own.device)
-    sums = None if weight is None else torch.zeros_like(own)
-    step = max(1, _CHUNK // max(1, index.shape[1] * own.shape[1]))
-    for first in range(0, len(own) if len(others) else 0, step):
-        part = slice(first, first + step)
-        found = others[index[part].clamp(min=0)]
-        torch.bmm(found, own[part, :, None], out=products[part, :, None])
-        if sums is not None and weight is not None:
-            torch.bmm(weight[part, None].to(own.dtype), found, out=sums[part, None])
-    return products, sums
+def _read_and_products(
+    own: Float[Tensor, "M C"], others: Float[Tensor, "N C"], index: Int[Tensor, "M K"], weight: Float[Tensor, "M K"]
+) -> tuple[Float[Tensor, "M C"], Float[Tensor, "M K"]]:
+    """``_read(others, index, weight)``, and ``<own[m], others[index[m, k]]>``: its derivative by the weights along
+    ``own``, which PyTorch computes pair by pair without putting rows together."""
+    with torch.enable_grad():
+        weight = weight.detach().to(others.dtype).requires_grad_()
+        found = _read(others.detach(), index, weight)
+        (products,) = torch.autograd.grad(found, weight, own.to(others.dtype)) if len(others) else (weight * 0,)
+    return found.detach(), products.detach()

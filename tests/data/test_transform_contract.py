@@ -250,3 +250,9 @@ class _Reverses(Transform):
 def test_a_careless_transform_is_found(careless, test):
     with pytest.raises(AssertionError):
         test(careless)
+
+
+def test_it_says_whether_it_gives_images(transform):
+    scene = scene_for(transform)
+    assert scene.images is None
+    assert (run(transform, scene).images is not None) == transform.gives_images

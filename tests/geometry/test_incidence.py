@@ -1,9 +1,7 @@
 """Sums over the pairs of a sparse matrix."""
 
-import pytest
 import torch
 
-from ponder3d.geometry import incidence
 from ponder3d.geometry.incidence import gather_rows, scatter_rows
 
 INDEX = torch.tensor([[0, 2, -1], [2, 2, 1]])
@@ -28,9 +26,7 @@ def test_by_hand(device):
     assert out.tolist() == [[1, 10], [6, 60], [2 + 1 + 0.5, 20 + 10 + 5], [0, 0]]
 
 
-@pytest.mark.parametrize("chunk", [1, 40, 1 << 22])
-def test_equals_the_dense_matrix_with_gradients(device, monkeypatch, chunk):
-    monkeypatch.setattr(incidence, "_CHUNK", chunk)
+def test_equals_the_dense_matrix_with_gradients(device):
     index, weight = torch.randint(-1, 7, (20, 5)), torch.randn(20, 5, dtype=torch.float64)
     for function, num_rows, num_out in ((gather_rows, 7, 20), (scatter_rows, 20, 7)):
         rows, grad = torch.randn(num_rows, 3, dtype=torch.float64), torch.randn(num_out, 3, dtype=torch.float64)

@@ -434,9 +434,9 @@ def _surroundings(site: Site) -> None:
                 site.add(fixtures.tree(draw), side * x, y + draw.uniform(0, width), 0.0, footprint=(2.0, 2.0))
             y += width
         for end in (-REACH - 25, site.length + REACH + 25):
-            for _ in range(5):
+            for _ in range(3):
                 width = draw.uniform(10, 30)
-                house = fixtures.building(draw, width, 12, True)
+                house = fixtures.building(draw, width, 12.0, True)
                 place = side * draw.uniform(roads.half + 8, 60), end + draw.uniform(-25, 25)
                 site.add(house, *place, inward)
 

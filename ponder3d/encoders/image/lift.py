@@ -47,7 +47,7 @@ class ViewTransform(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, maps: tuple[Float[Tensor, "N _ _ _"], ...], cameras: Cameras, grid: Grid) -> Lifted:
-        """Features at the cells of a grid.
+        """Features at the cells of a grid. Under autocast networks may be in half precision; geometry and sums are not.
 
         Args:
             maps: of all images; with stride s the cell (i, j) is at the pixel ((j + 0.5) s - 0.5, (i + 0.5) s - 0.5).
@@ -164,7 +164,8 @@ def cell_centres(grid: Grid) -> Float[Tensor, "B M 3"]:
 
 
 def _look(cameras: Cameras, grid: Grid) -> _Look:
-    uv, depth = project_to_all(cameras, cell_centres(grid))
+    with torch.autocast(grid.box.device.type, enabled=False):
+        uv, depth = project_to_all(cameras, cell_centres(grid))
     height, width = cameras.size
     u, v = uv.unbind(-1)
     # NaN, of a point beside the camera, fails the comparisons.

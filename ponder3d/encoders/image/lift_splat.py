@@ -60,7 +60,6 @@ class _LiftSplat(ViewTransform):
         return Lifted(volume.view(len(grid.box), *grid.shape, -1), (probability,))
 
 
-@torch.no_grad()
 def frustum_rows(
     cameras: Cameras, size: tuple[int, int], stride: int, bins: DepthBins, grid: Grid
 ) -> Int[Tensor, "P D"]:
@@ -73,6 +72,13 @@ def frustum_rows(
         bins: of depth.
         grid: the volume of each scene.
     """
+    with torch.no_grad(), torch.autocast(grid.box.device.type, enabled=False):
+        return _frustum_rows(cameras, size, stride, bins, grid)
+
+
+def _frustum_rows(
+    cameras: Cameras, size: tuple[int, int], stride: int, bins: DepthBins, grid: Grid
+) -> Int[Tensor, "P D"]:
     device = grid.box.device
     num = len(cameras)
     v = torch.arange(size[0], device=device) * stride + (stride - 1) / 2

@@ -72,6 +72,7 @@ class HidePatches(nn.Module):
         self.tokens = nn.ParameterList([nn.Parameter(torch.empty(c)) for c in channels] if config.token else [])
         for token in self.tokens:
             nn.init.trunc_normal_(token, std=0.02, a=-0.02, b=0.02)
+            token.requires_grad_(config.ratio > 0)  # else nothing would reach it, which parallel training waits for
 
     def choose(self, keys: Int[Tensor, " B"], num_views: int, size: tuple[int, int]) -> PatchMask | None:
         """Which patches of each image are seen; None, in evaluation too, if all are.

@@ -6,7 +6,6 @@ from camera_rigs import ALONG_Y, cameras, grid, turned
 
 from ponder3d.encoders.image.depth import DepthBins, SimpleDepth
 from ponder3d.encoders.image.lift_splat import LiftSplat, frustum_rows
-from ponder3d.geometry import incidence
 from ponder3d.geometry.cameras import unproject
 from ponder3d.geometry.grid import cells_from_world
 from ponder3d.geometry.incidence import scatter_rows
@@ -68,8 +67,7 @@ def test_equals_the_materialising_version_with_gradients(device):
     torch.testing.assert_close(s.grad.cpu(), scores.grad, atol=1e-5, rtol=1e-5)
 
 
-def test_the_module_is_that_of_its_parts(monkeypatch):
-    monkeypatch.setattr(incidence, "_CHUNK", 1000)  # several chunks
+def test_the_module_is_that_of_its_parts():
     rig, where = cameras(torch.stack([turned(8), turned(-30)])), grid()
     lift = LiftSplat(5, BINS, SimpleDepth()).build((3,), (4,))
     x = torch.randn(2, 3, 4, 8)
