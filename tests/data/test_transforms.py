@@ -300,7 +300,7 @@ def test_blocks_that_are_cells_of_a_volume():
     kept = torch.unique(((left - torch.tensor([-54.0, -54.0, -5.0])) / torch.tensor([0.6, 0.6, 1.6])).floor(), dim=0)
     assert len(kept) == 100, "a fifth of 10 x 10 x 5 cells"
     assert len(left) == int((cells[:, None] == kept).all(2).any(1).sum())
-    assert not torch.equal(run(transform, scene, 1).xyz, left)
+    assert not torch.equal(run(transform, scene, 2).xyz, left)
 
 
 @pytest.mark.parametrize(
