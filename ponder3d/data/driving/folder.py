@@ -269,11 +269,13 @@ class FolderDrive(Drive):
     def _sweep(self, row: TimedPose, folder: str, labelled: bool) -> Sweep:
         path = _file(self.path / folder, row.name, CLOUDS)
         xyz, intensity = read_cloud(path, self._columns, self._brightest)
+        with np.errstate(over="ignore", invalid="ignore"):  # too far for float32 is nowhere, and left out like that
+            turned = (xyz @ self._turn[:3, :3].T).astype(np.float32)
         labels = None
         if labelled and self._classes is not None:
             labels = torch.from_numpy(read_labels(self.path / "labels" / f"{row.name}.npy", len(xyz), self._classes))
         return Sweep(
-            xyz=torch.from_numpy((xyz @ self._turn[:3, :3].T).astype(np.float32)),
+            xyz=torch.from_numpy(turned),
             intensity=torch.from_numpy(intensity),
             world_from_sensor=torch.from_numpy(row.pose),
             seconds=row.seconds,

@@ -33,8 +33,9 @@ def read_cloud(path: Path, columns: tuple[str, ...], brightest: float) -> tuple[
         DataError: it is damaged, has other columns, or an intensity that is not from 0 to ``brightest``.
     """
     if path.suffix in (".npy", ".bin"):
-        table = _table(path, columns)
-        xyz = np.stack([table[:, columns.index(axis)] for axis in "xyz"], axis=1).astype(np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is no number stays none, and is looked for below
+            table = _table(path, columns).astype(np.float64)
+        xyz = np.stack([table[:, columns.index(axis)] for axis in "xyz"], axis=1)
         strength = table[:, columns.index("intensity")] if "intensity" in columns else None
     else:
         xyz, strength = read_points(path).xyz, _strength(path)

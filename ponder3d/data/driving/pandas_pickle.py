@@ -190,7 +190,7 @@ def _scan(data: bytes, where: str) -> None:
         if operation.name in _REFUSED:
             raise DataError(f"{where}: refused: a table needs no {operation.name}")
         # The unpickler makes room for as many memos as the largest number says.
-        if operation.name in _MEMO and not 0 <= int(argument) <= number + 1:
+        if operation.name in _MEMO and not (argument is not None and 0 <= int(argument) <= number + 1):
             raise ValueError(f"memo {argument} at operation {number}")
     if number > 1 << 22:
         raise DataError(f"{where}: {number} operations; a table has far fewer")
