@@ -26,6 +26,8 @@ from ponder3d.encoders.sparse_unet import SparseUNet
 from ponder3d.files import sync_directory
 
 FILE_NAME = "encoder.safetensors"
+SHIPPED = Path(__file__).parent.parent / "weights"
+"""Encoders that come with the package, ``NAME.safetensors``; their cards say how they were made."""
 _FORMAT = 1
 _HEADER = "ponder3d"
 
@@ -73,7 +75,8 @@ def load_encoder(path: Path | str, device: torch.device | str = "cpu") -> Encode
     Args:
         path: a file written by ``save_encoder``, or a directory (of a run) that holds ``encoder.safetensors``; or a
             checkpoint of PonderV2 or Pointcept with a SparseUNet in it (``.pth``), with the defaults of
-            ``encoders.released.read_released``.
+            ``encoders.released.read_released``; or the name of an encoder that comes with the package
+            (``shipped_names``), if nothing in the working directory is called that.
         device: where to put it.
 
     Returns:
@@ -85,11 +88,7 @@ def load_encoder(path: Path | str, device: torch.device | str = "cpu") -> Encode
         EncoderFileError: it is something else, of another version, or damaged; the message says what differs.
     """
     _check_device(device)
-    path = Path(path)
-    if path.is_dir():
-        path = path / FILE_NAME
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; a run writes it with its first checkpoint")
+    path = _existing_file(path)
     if is_torch_file(path):
         released = read_released(path)
         released.encoder.card = released.card(path.name)
@@ -114,8 +113,30 @@ def read_card(path: Path | str) -> dict[str, Any]:
     Raises:
         EncoderFileError: the file is no encoder.
     """
-    path = Path(path)
-    return _read(path / FILE_NAME if path.is_dir() else path)[0]
+    return _read(_existing_file(path))[0]
+
+
+def shipped_names() -> list[str]:
+    """Names of the encoders that come with the package, for ``load_encoder``."""
+    return sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
+
+
+def _existing_file(path: Path | str) -> Path:
+    """The file that is meant: it, the one of a run, or one that comes with the package.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    given = Path(path)
+    if not given.exists() and str(path) in shipped_names():
+        return SHIPPED / f"{path}.safetensors"
+    file = given / FILE_NAME if given.is_dir() else given
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{file}: no such file; a run writes it with its first checkpoint, and with the package come "
+            f"{', '.join(shipped_names()) or 'none'}"
+        )
+    return file
 
 
 def start_from(encoder: Encoder, init: str) -> None:
@@ -180,12 +201,12 @@ def copy_weights(source: Encoder, target: Encoder, name: str) -> None:
     _load(target, source.state_dict(), name)
 
 
-def _cell(config: EncoderConfig) -> str:
-    """Size of a cell in metres, where an encoder ends in a volume over a box of its own; otherwise nothing."""
+def _cell(config: EncoderConfig) -> tuple[float, ...] | None:
+    """Size of a cell in metres, where an encoder ends in a volume over a box of its own."""
     box, shape = getattr(config, "box", None), getattr(config, "shape", None)
     if box is None or shape is None:
-        return ""
-    return " x ".join(f"{(hi - lo) / n:.6g}" for lo, hi, n in zip(box[:3], box[3:], shape, strict=True))
+        return None
+    return tuple((hi - lo) / n for lo, hi, n in zip(box[:3], box[3:], shape, strict=True))
 
 
 def _of_conditions(source: Encoder, wanted: tuple[str, ...], name: str) -> Encoder:

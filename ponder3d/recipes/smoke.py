@@ -11,7 +11,7 @@ from ponder3d.data.driving.dataset import DrivingConfig
 from ponder3d.data.joint import JointConfig
 from ponder3d.data.synthetic.rooms import RoomsConfig
 from ponder3d.data.synthetic.streets import StreetsConfig
-from ponder3d.data.transforms import PickRays, Transform
+from ponder3d.data.transforms import Only, PickRays, Transform
 from ponder3d.encoders.camera import CameraEncoderConfig
 from ponder3d.encoders.encoder import EncoderConfig
 from ponder3d.encoders.fusion import FusionEncoderConfig
@@ -29,6 +29,7 @@ from ponder3d.recipes import (
     pretrain_indoor,
     pretrain_rgbd,
     pretrain_streets,
+    rooms_and_streets,
     semseg,
     semseg_datasets,
     semseg_driving,
@@ -332,6 +333,21 @@ def pandaset() -> Experiment:
     return pretrain_driving_pandaset()
 
 
+def rooms_and_streets_pretrain() -> Experiment:
+    """``rooms_and_streets.pretrain`` in seconds."""
+    return _small(rooms_and_streets.pretrain())
+
+
+def rooms_and_streets_rooms_finetune() -> Experiment:
+    """``rooms_and_streets.rooms_finetune`` in seconds."""
+    return _small(rooms_and_streets.rooms_finetune())
+
+
+def rooms_and_streets_streets_finetune() -> Experiment:
+    """``rooms_and_streets.streets_finetune`` in seconds."""
+    return _small(rooms_and_streets.streets_finetune())
+
+
 def _small(recipe: Experiment) -> Experiment:
     return replace(
         recipe,
@@ -463,4 +479,6 @@ def _small_camera(encoder: CameraEncoderConfig) -> CameraEncoderConfig:
 def _small_transform(transform: Transform) -> Transform:
     if isinstance(transform, PickRays):
         return replace(transform, views=2, rays_per_view=16)
+    if isinstance(transform, Only):
+        return replace(transform, transforms=tuple(_small_transform(step) for step in transform.transforms))
     return transform

@@ -1,7 +1,11 @@
 import functools
+import runpy
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+
+DATA = Path(__file__).parents[1] / "data"
 
 
 @pytest.fixture(scope="session")
@@ -39,11 +43,36 @@ def prepared(tmp_path_factory):
     return make
 
 
+@pytest.fixture(scope="session")
+def recorded(tmp_path_factory):
+    """A tiny recording of drives in each layout that is read; by name."""
+    from ponder3d.data.driving.folder_writing import write_drive  # noqa: PLC0415
+    from ponder3d.data.synthetic.street_sensors import LaserConfig  # noqa: PLC0415
+    from ponder3d.data.synthetic.streets import Street, StreetsConfig  # noqa: PLC0415
+
+    @functools.cache
+    def make(name: str) -> str:
+        folder = tmp_path_factory.mktemp(name)
+        if name == "pandaset":
+            runpy.run_path(str(DATA / "pandaset_example.py"))["write_example"](folder)
+        elif name == "nuscenes":
+            runpy.run_path(str(DATA / "nuscenes_files.py"))["write_nuscenes"](folder)
+        else:
+            town = StreetsConfig(num_towns=1, frames=3, image_size=(16, 24), laser=LaserConfig(azimuths=60))
+            write_drive(Street(town, 0), folder)
+        return str(folder)
+
+    return make
+
+
 @pytest.fixture
-def on_small_data(request, prepared):
+def on_small_data(request, prepared, recorded):
     """The experiment of a recipe with the data of its kind that the tests have."""
 
     def place(experiment, name=""):
+        from ponder3d.data.driving.folder import DriveFolderConfig  # noqa: PLC0415
+        from ponder3d.data.driving.nuscenes import NuScenesConfig  # noqa: PLC0415
+        from ponder3d.data.driving.pandaset import PandaSetConfig  # noqa: PLC0415
         from ponder3d.data.joint import JointConfig  # noqa: PLC0415
         from ponder3d.data.prepared.dataset import PreparedConfig  # noqa: PLC0415
 
@@ -53,6 +82,12 @@ def on_small_data(request, prepared):
             if isinstance(data, PreparedConfig):
                 dataset = next((word for word in ("s3dis", "structured3d") if word in name), "scannet")
                 return replace(data, root=prepared(dataset))
+            if isinstance(data, NuScenesConfig):
+                return replace(data, root=recorded("nuscenes"), version="v1.0-mini", image_size=())
+            if isinstance(data, PandaSetConfig):
+                return replace(data, root=recorded("pandaset"), image_size=())
+            if isinstance(data, DriveFolderConfig):
+                return replace(data, root=recorded("folder"), image_size=())
             return replace(data, cache=request.getfixturevalue("shared_cache"))
 
         return replace(experiment, data=small(experiment.data, name))
