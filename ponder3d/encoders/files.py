@@ -118,7 +118,7 @@ def read_card(path: Path | str) -> dict[str, Any]:
     return _read(path / FILE_NAME if path.is_dir() else path)[0]
 
 
-def start_from(encoder: Encoder, init: str) -> None:
+def start_from(encoder: Encoder, init: str) -> tuple[str, ...]:
     """Give a freshly built encoder the weights of files.
 
     Args:
@@ -126,6 +126,9 @@ def start_from(encoder: Encoder, init: str) -> None:
         init: a file or the directory of a run, as ``load_encoder`` reads it, of a like encoder. Where an encoder has
             parts (``Encoder.parts``), ``lidar=FILE,camera=FILE`` or one of the two: the weights of its parts; the rest
             of it is left as it was built, and a part that is not named starts by itself (``Encoder.start``).
+
+    Returns:
+        What the parts that start by themselves tell the user.
 
     Raises:
         ValueError: there is no such file, or no such part.
@@ -135,16 +138,18 @@ def start_from(encoder: Encoder, init: str) -> None:
     named = [each.partition("=") for each in init.split(",")]
     if not parts or not all(equals for _, equals, _ in named):
         copy_weights(_existing(init), encoder, init)
-        return
+        return ()
     files = {name.strip(): path.strip() for name, _, path in named}
     unknown = [name for name in files if name not in parts]
     if unknown or len(files) < len(named):
         raise ValueError(f"Experiment.init: {init}: parts are {' and '.join(parts)}, each once: part=FILE,part=FILE")
+    told: tuple[str, ...] = ()
     for name, part in parts.items():
         if name in files:
             copy_weights(_existing(files[name]), part, files[name])
         else:
-            part.start()
+            told += part.start()
+    return told
 
 
 def _existing(path: str) -> Encoder:
@@ -180,12 +185,12 @@ def copy_weights(source: Encoder, target: Encoder, name: str) -> None:
     _load(target, source.state_dict(), name)
 
 
-def _cell(config: EncoderConfig) -> str:
-    """Size of a cell in metres, where an encoder ends in a volume over a box of its own; otherwise nothing."""
+def _cell(config: EncoderConfig) -> tuple[float, ...] | None:
+    """Size of a cell in metres, where an encoder ends in a volume over a box of its own; otherwise None."""
     box, shape = getattr(config, "box", None), getattr(config, "shape", None)
     if box is None or shape is None:
-        return ""
-    return " x ".join(f"{(hi - lo) / n:.6g}" for lo, hi, n in zip(box[:3], box[3:], shape, strict=True))
+        return None
+    return tuple((hi - lo) / n for lo, hi, n in zip(box[:3], box[3:], shape, strict=True))
 
 
 def _of_conditions(source: Encoder, wanted: tuple[str, ...], name: str) -> Encoder:
