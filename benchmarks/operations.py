@@ -19,6 +19,7 @@ from ponder3d.sparse.tensor import SparseTensor
 from ponder3d.tasks.ponder import Ponder
 from ponder3d.types import Batch
 from ponder3d.volume.convert import densify, densify_with_offsets
+from ponder3d.volume.projection import Projection
 from ponder3d.volume.unet3d import ShallowNet3D, UNet3D, VolumeNet
 
 Shape = tuple[int, int, int]
@@ -71,7 +72,13 @@ def counting(module: nn.Module) -> Iterator[list[int]]:
     def linear(layer: nn.Linear, inputs: tuple[torch.Tensor], _: object) -> None:
         macs.append(inputs[0].numel() * layer.out_features)
 
-    kinds = [(SparseConv, sparse), (nn.Linear, linear)]
+    def dense(layer: nn.Conv3d, _: object, output: torch.Tensor) -> None:
+        macs.append(output.numel() // layer.out_channels * layer.weight.numel())
+
+    def spread(layer: nn.ConvTranspose3d, inputs: tuple[torch.Tensor], _: object) -> None:
+        macs.append(inputs[0].numel() // layer.in_channels * layer.weight.numel())
+
+    kinds = [(SparseConv, sparse), (nn.Linear, linear), (nn.Conv3d, dense), (nn.ConvTranspose3d, spread)]
     hooks = [m.register_forward_hook(hook) for m in module.modules() for kind, hook in kinds if isinstance(m, kind)]
     try:
         yield macs
@@ -86,7 +93,8 @@ def num_pairs(layer: SparseConv, x: SparseTensor) -> int:
         maps = x.maps.subm(x.stride, layer.kernel)
     else:
         fine = x.stride // layer.stride if isinstance(layer, InverseConv3d) else x.stride
-        maps = x.maps.strided(fine, layer.kernel, layer.stride, layer.padding)
+        limits = layer.limits if isinstance(layer, StridedConv3d) else None
+        maps = x.maps.strided(fine, layer.kernel, layer.stride, layer.padding, limits)
     return int((maps.forward.rows >= 0).sum())
 
 
@@ -104,6 +112,8 @@ def dense_macs(net: VolumeNet, shape: Shape, occupied: float = 1.0) -> float:
             + _conv(net.head, shape)
             + bypass
         )
+    if isinstance(net, Projection):
+        return _conv(net.conv.conv, shape)
     if not isinstance(net, UNet3D):
         raise TypeError(f"dense_macs: cannot count {type(net).__name__}")
     shapes = [shape]

@@ -2,13 +2,15 @@
 
     python benchmarks/step.py [--config demo] [--scenes 2] [--threads 1] [--repeats 10] [--quick] [--save]
     python benchmarks/step.py --config indoor [--scenes 1] [--cache DIR]
-    python benchmarks/step.py --config outdoor [--scenes 1] [--data DIR]
+    python benchmarks/step.py --config outdoor [--encoder voxelnet] [--scenes 1] [--data DIR]
 
 ``demo`` is ``pretrain_indoor.rooms`` on two generated rooms. ``indoor`` is the paper's, ``pretrain_indoor.rooms_paper``
 with a semantic head of 512 channels: per scene 5 x 256 rays of 96 + 36 samples, a volume of 128 x 128 x 32, 39 million
 parameters. ``outdoor`` is the paper's for driving (spec 3.1): voxels of 10 cm, a volume of 180 x 180 x 5 over 108 x 108
 x 8 m, at most 6 x 512 rays of 72 + 24 samples that end in LiDAR points, on sweeps of PandaSet in ``--data`` (see
-``clouds.py``), or generated ones without; colours are random. Its encoder sees zeros and ones.
+``clouds.py``), or generated ones without; colours are random. Its encoder sees zeros and ones. With ``--encoder
+voxelnet`` it is UniPAD's for LiDAR (spec 3.2): four fifths of the blocks removed, voxels of 7.5 x 7.5 x 20 cm, and the
+dense SECOND3D behind the sparse part, which is most of the step.
 
 Steps of the last two take 8 and 4 scenes on a GPU and one on a CPU, in gigabytes and tens of seconds; figures are those
 of the scenes that were taken. On a GPU encoder and dense network run in bfloat16. No GPU has run this yet.
@@ -40,8 +42,9 @@ from operations import Operations, count
 
 from ponder3d.data.loader import Collate, KeyedScenes
 from ponder3d.data.synthetic.rooms import RoomsConfig, generate
-from ponder3d.data.transforms import GridSample, apply
+from ponder3d.data.transforms import GridSample, RemoveBlocks, apply
 from ponder3d.encoders.sparse_unet import SparseUNetConfig
+from ponder3d.encoders.voxelnet import VoxelNetConfig
 from ponder3d.engine.experiment import Experiment
 from ponder3d.engine.memory import keep_freed_memory
 from ponder3d.engine.optim import OptimConfig
@@ -52,10 +55,11 @@ from ponder3d.render.losses import RenderLossConfig
 from ponder3d.render.renderer import RenderConfig
 from ponder3d.tasks import ponder
 from ponder3d.tasks.class_vectors import FixedCodes
-from ponder3d.tasks.masking import BlockMasking
+from ponder3d.tasks.masking import BlockMasking, NoMasking
 from ponder3d.tasks.ponder import Ponder, PonderConfig
 from ponder3d.types import Batch, Rays, RayTargets, Scene
 from ponder3d.types.scene import to_device
+from ponder3d.volume.projection import ProjectionConfig
 from ponder3d.volume.unet3d import ShallowNet3DConfig
 
 FORWARD = ("encoder", "densify", "dense network", "rendering", "losses")
@@ -106,8 +110,18 @@ class Clock:
         return [sum(step.values()) for step in self.steps]
 
 
-def outdoor_config() -> PonderConfig:
+def outdoor_config(encoder: str) -> PonderConfig:
     """PonderV2's configuration for LiDAR with colour. Depth is in metres here, and so is its weight: 10 per 54 m."""
+    if encoder == "voxelnet":
+        voxelnet = VoxelNetConfig()
+        return replace(
+            outdoor_config("sparse_unet"),
+            encoder=voxelnet,
+            masking=NoMasking(),
+            cell_offsets=False,
+            volume_box=voxelnet.box,
+            volume_net=ProjectionConfig(32),
+        )
     return PonderConfig(
         encoder=SparseUNetConfig(inputs=("rgb", "one"), grid_size=0.1),
         masking=BlockMasking(size=0.8),
@@ -149,10 +163,12 @@ def outdoor_scene(number: int, data: Path | None) -> Scene:
     )
 
 
-def outdoor(scenes: int, data: Path | None) -> Work:
+def outdoor(scenes: int, data: Path | None, encoder: str) -> Work:
     """Task and one batch of sweeps."""
-    config = outdoor_config()
+    config = outdoor_config(encoder)
     sample = (GridSample(config.encoder.grid_size),)
+    if encoder == "voxelnet":
+        sample = (RemoveBlocks(0.8, 0.8, 0.6, 1.6, (-54.0, -54.0, -5.0)), *sample)
     batch = Collate(config.encoder.inputs)([apply(sample, outdoor_scene(i, data), 0, 0, i) for i in range(scenes)])
     torch.manual_seed(0)
     task = config.build(None)
@@ -295,6 +311,7 @@ def report(work: Work, args: argparse.Namespace) -> None:
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("--config", choices=["demo", "indoor", "outdoor"], default="demo")
+    options.add_argument("--encoder", choices=["sparse_unet", "voxelnet"], default="sparse_unet", help="of outdoor")
     options.add_argument("--recipe", choices=["rooms", "rooms_semantic"], default="rooms", help="of the demo")
     options.add_argument("--scenes", type=int, help="per step")
     options.add_argument("--threads", type=int, default=1)
@@ -317,7 +334,7 @@ def main() -> None:
         if args.config == "outdoor":
             if args.data is None:
                 print("generated sweeps: no --data")
-            work = outdoor(args.scenes or (1 if cpu else 4), args.data)
+            work = outdoor(args.scenes or (1 if cpu else 4), args.data, args.encoder)
         elif small:
             experiment = getattr(pretrain_indoor, args.recipe)()
             work = indoor(experiment, args.scenes or 2, 4, args.cache or temporary)

@@ -42,7 +42,8 @@ class _ConvertOptions:
     table: tuple[str, ...] = ()
     """Of a checkpoint: its conditions in the order of the model around the backbone; empty: that of PonderV2."""
     inputs: tuple[str, ...] = ()
-    """Of a checkpoint: point channels that it reads; empty: rgb normal where it has six, rgb where it has three."""
+    """Of a checkpoint: point channels that it reads; empty: rgb normal where it has six, xyz intensity where it has
+    four, rgb where it has three, xyz rgb where it is Pointcept's for S3DIS."""
     eps: float = 1e-3
     """Of a checkpoint: what its batch norms add to the variance; 1e-5 for SpUNet-v1m2."""
     momentum: float = 0.01

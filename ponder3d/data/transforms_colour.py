@@ -62,7 +62,7 @@ class JitterColour(Transform):
 
 @dataclass(frozen=True)
 class DropModality(Transform):
-    """Forget the colour, or the normals, of the whole cloud, so that the encoder learns to live without either.
+    """Forget the colour, the normals, or the intensities of the whole cloud; the encoder learns to live without them.
 
     The images keep their colour: an encoder that sees bare geometry is still asked to render it.
     """
@@ -71,15 +71,24 @@ class DropModality(Transform):
     """Probability of losing the colour."""
     normal: float = 0.2
     """Probability of losing the normals."""
+    intensity: float = 0.0
+    """Probability of losing the intensities of a laser's echoes."""
 
     def __call__(self, scene: Scene, generator: Generator) -> Scene:
         colour, normal = (torch.rand(2, generator=generator) < torch.tensor([self.colour, self.normal])).tolist()
-        return replace(scene, rgb=None if colour else scene.rgb, normal=None if normal else scene.normal)
+        intensity = self.intensity > 0 and float(torch.rand((), generator=generator)) < self.intensity
+        return replace(
+            scene,
+            rgb=None if colour else scene.rgb,
+            normal=None if normal else scene.normal,
+            intensity=None if intensity else scene.intensity,
+        )
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """Those that are sometimes forgotten, by their names in ``types.scene.INPUT_CHANNELS``."""
-        return tuple(name for name, share in (("rgb", self.colour), ("normal", self.normal)) if share > 0)
+        shares = {"rgb": self.colour, "normal": self.normal, "intensity": self.intensity}
+        return tuple(name for name, share in shares.items() if share > 0)
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,10 @@ class RemoveBlocks(Transform):
     """Take the points of random blocks of space away: the encoder must complete what it does not see.
 
     Unlike hiding features behind a learned token (``tasks.masking``), this takes the geometry away too. The lattice of
-    blocks is shifted at random. The scene remembers its bounds from before.
+    blocks is shifted at random, unless it has a corner. The scene remembers its bounds from before.
+
+    The masking of UniPAD's LiDAR encoder (spec 3.2.3) is ``RemoveBlocks(0.8, 0.8, 0.6, 1.6, (-54.0, -54.0, -5.0))``:
+    blocks of 8 x 8 x 8 voxels, each a cell of its volume.
     """
 
     keeps_points = False
@@ -49,11 +52,29 @@ class RemoveBlocks(Transform):
     """Largest share."""
     size: float = 0.5
     """Edge of a block in metres."""
+    height: float = 0.0
+    """Its edge along z, where that is another; 0: ``size``."""
+    corner: tuple[float, ...] = ()
+    """A corner of a block, x y z in metres; empty: drawn anew for every scene."""
+
+    def __post_init__(self):
+        if not 0 <= self.smallest <= self.largest <= 1:
+            raise ValueError(
+                f"RemoveBlocks: 0 <= smallest <= largest <= 1 must hold, they are {self.smallest} and {self.largest}"
+            )
+        if self.size <= 0 or self.height < 0 or len(self.corner) not in (0, 3):
+            raise ValueError(
+                f"RemoveBlocks: size must be positive, height not negative and corner x y z, they are {self.size}, "
+                f"{self.height} and {self.corner}"
+            )
 
     def __call__(self, scene: Scene, generator: Generator) -> Scene:
         ratio = self.smallest + float(torch.rand((), generator=generator)) * (self.largest - self.smallest)
-        shift = torch.rand(3, generator=generator) * self.size
-        blocks = voxelize(scene.xyz + shift, torch.zeros(len(scene.xyz), dtype=torch.int64), self.size)
+        shift = -torch.tensor(self.corner) if self.corner else torch.rand(3, generator=generator) * self.size
+        xyz = scene.xyz + shift
+        if self.height:
+            xyz = xyz * torch.tensor([1.0, 1.0, self.size / self.height])  # blocks are cubes then
+        blocks = voxelize(xyz, torch.zeros(len(xyz), dtype=torch.int64), self.size)
         num = len(blocks.keys)
         num_kept = num - round(num * ratio)
         kept = torch.zeros(num, dtype=torch.bool)

@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,13 +13,23 @@ from torch import Tensor
 
 from ponder3d.geometry.grid import MAX_COORDINATE, voxelize
 from ponder3d.geometry.normals import estimate_normals
+from ponder3d.geometry.rows import sum_rows
 from ponder3d.types import Batch, Points
 from ponder3d.types.scene import extent, point_feats, to_device
 from ponder3d.volume.convert import Features, sample_at
 
 Array = np.ndarray | Tensor
-Cloud = tuple[Float[Tensor, "N 3"], Float[Tensor, "N 3"] | None, Float[Tensor, "N 3"] | None]
-"""Coordinates, colours and normals, as ``as_cloud`` gives them."""
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """A cloud as ``as_cloud`` makes it: coordinates as given in float64, the rest in float32."""
+
+    xyz: Float[Tensor, "N 3"]
+    rgb: Float[Tensor, "N 3"] | None
+    normal: Float[Tensor, "N 3"] | None
+    intensity: Float[Tensor, " N"] | None
+    time: Float[Tensor, " N"] | None
 
 
 def encode_cloud(
@@ -31,33 +42,34 @@ def encode_cloud(
     max_voxels: int,
     halo: float,
     condition: str = "",
+    box: tuple[float, ...] | None = None,
 ) -> Float[Tensor, "N C"]:
     """See ``Encoder.encode``, which gathers these arguments."""
-    xyz, rgb, normal = cloud
-    given = {"rgb": rgb is not None, "normal": normal is not None, "one": True}
-    if not any(given[name] for name in inputs):
+    xyz = cloud.xyz
+    given = {name: getattr(cloud, name, None) is not None for name in ("rgb", "normal", "intensity", "time")}
+    if not any(given.get(name, True) for name in inputs):
         raise ValueError(
             f"this encoder reads {' and '.join(inputs)} and got neither: it would see the same everywhere. Pass one of "
             "them, or train an encoder whose inputs include 'one'"
         )
     if len(xyz) == 0:
         return torch.zeros(0, out_channels)
-    # Coordinates may be large (a map projection), so voxels are counted from the cloud itself: one begins at its lower
-    # corner, so that a shifted cloud has the same voxels, and 0 lies in the middle, which uses the keys' whole range.
-    lo = xyz.amin(0)
-    length = xyz.amax(0) - lo
-    half = torch.floor(length / (2 * grid_size))
-    if bool((half >= MAX_COORDINATE).any()):
-        raise ValueError(
-            f"xyz: the cloud is {float(length.max()):.0f} m long; with voxels of {grid_size:g} m it can be "
-            f"{2 * MAX_COORDINATE * grid_size:.0f} m. Encode it in parts"
-        )
-    local = (xyz - lo - half * grid_size).to(torch.float32)
+    local = (xyz - _origin(xyz, grid_size, box)).to(torch.float32)
     voxels = voxelize(local, torch.zeros(len(local), dtype=torch.int64), grid_size)
     centre = (voxels.coords[:, 1:].to(torch.float32) + 0.5) * grid_size
-    pooled_rgb = None if rgb is None else _pool(rgb, voxels.voxel, voxels.counts)
-    pooled_normal = None if normal is None else F.normalize(_pool(normal, voxels.voxel, voxels.counts), dim=1)
-    feats = point_feats(centre, pooled_rgb, pooled_normal, inputs)
+
+    def pooled(values: Float[Tensor, "N *C"] | None) -> Float[Tensor, "M *C"] | None:
+        return None if values is None else _pool(values, voxels.voxel, voxels.counts)
+
+    normal = pooled(cloud.normal)
+    feats = point_feats(
+        _pool(xyz, voxels.voxel, voxels.counts).to(torch.float32),
+        pooled(cloud.rgb),
+        None if normal is None else F.normalize(normal, dim=1),
+        inputs,
+        pooled(cloud.intensity),
+        pooled(cloud.time),
+    )
     if len(centre) > max_voxels and math.isinf(halo):
         warnings.warn(
             f"encode: {len(centre)} voxels in one piece, more than max_voxels: the encoder does not say how far it "
@@ -74,6 +86,35 @@ def encode_cloud(
         scene = torch.zeros(len(at), dtype=torch.int64, device=device)
         out[inner] = sample_at(encoder(batch), at, scene).float().cpu()
     return out[voxels.voxel]
+
+
+def _origin(xyz: Float[Tensor, "N 3"], grid_size: float, box: tuple[float, ...] | None) -> Float[Tensor, " 3"]:
+    """What to subtract from coordinates before voxels are counted.
+
+    Coordinates may be large (a map projection), so voxels are counted from the cloud itself: one begins at its lower
+    corner, so that a shifted cloud has the same voxels, and 0 lies in the middle, which uses the keys' whole range. An
+    encoder of a fixed box gets coordinates as they are.
+    """
+    lo, hi = xyz.amin(0), xyz.amax(0)
+    if box is not None:
+        low, high = torch.tensor(box, dtype=xyz.dtype).view(2, 3)
+        if not bool(((xyz >= low) & (xyz < high)).all(1).any()):
+            raise ValueError(
+                f"xyz: no point lies in the box that this encoder looks at, {box[:3]} to {box[3:]} m; give it "
+                "coordinates in the frame in which it was trained"
+            )
+        if float(torch.maximum(hi, -lo).max()) >= MAX_COORDINATE * grid_size:
+            raise ValueError(
+                f"xyz: a point is {float(torch.maximum(hi, -lo).max()):.0f} m from the origin; leave it out"
+            )
+        return torch.zeros(3, dtype=xyz.dtype)
+    half = torch.floor((hi - lo) / (2 * grid_size))
+    if bool((half >= MAX_COORDINATE).any()):
+        raise ValueError(
+            f"xyz: the cloud is {float((hi - lo).max()):.0f} m long; with voxels of {grid_size:g} m it can be "
+            f"{2 * MAX_COORDINATE * grid_size:.0f} m. Encode it in parts"
+        )
+    return lo + half * grid_size
 
 
 def normals_of_cloud(
@@ -102,20 +143,23 @@ def normals_of_cloud(
     return estimate_normals(_pool(xyz, cubes.voxel, cubes.counts), viewpoint=seen_from)[cubes.voxel]
 
 
-def as_cloud(xyz: Array, rgb: Array | None, normal: Array | None) -> Cloud:
-    """Arrays as tensors: coordinates as float64, colours as float32 in [0, 1], normals as float32.
+def as_cloud(
+    xyz: Array, rgb: Array | None, normal: Array | None, intensity: Array | None = None, time: Array | None = None
+) -> Cloud:
+    """Arrays as tensors: coordinates as float64, the rest as float32, colours and intensities in [0, 1].
 
     Raises:
-        ValueError: a wrong shape, a value that is not finite, or float colours beyond [0, 1].
+        ValueError: a wrong shape, a value that is not finite, or float colours or intensities beyond [0, 1].
     """
     points = _as_tensor("xyz", xyz, None).to(torch.float64)
-    colour = None
-    if rgb is not None:
-        raw = _as_tensor("rgb", rgb, len(points))
-        colour = raw.to(torch.float32) / 255 if raw.dtype == torch.uint8 else raw.to(torch.float32)
-        if len(colour) and not (0 <= float(colour.min()) and float(colour.max()) <= 1):
-            raise ValueError("rgb: float colours must lie in [0, 1]; pass 0..255 colours as uint8")
-    return points, colour, None if normal is None else _as_tensor("normal", normal, len(points)).to(torch.float32)
+    num = len(points)
+    return Cloud(
+        points,
+        None if rgb is None else _as_share("rgb", "colours", _as_tensor("rgb", rgb, num)),
+        None if normal is None else _as_tensor("normal", normal, num).to(torch.float32),
+        None if intensity is None else _as_share("intensity", "values", _as_tensor("intensity", intensity, num)),
+        None if time is None else _as_tensor("time", time, num).to(torch.float32),
+    )
 
 
 def tiles(
@@ -176,18 +220,31 @@ def _cut(
     return None if best is None else best[1]
 
 
+def _as_share(name: str, what: str, raw: Tensor) -> Tensor:
+    """Values in [0, 1], of bytes (and 16-bit intensities) by their range."""
+    brightest = {torch.uint8: 255} | ({torch.uint16: 65535} if name == "intensity" else {})
+    share = raw.to(torch.float32) / brightest.get(raw.dtype, 1)
+    if len(share) and not (0 <= float(share.min()) and float(share.max()) <= 1):
+        types = "uint8" if name == "rgb" else "uint8, 0..65535 as uint16"
+        raise ValueError(f"{name}: float {what} must lie in [0, 1]; pass 0..255 {what} as {types}")
+    return share
+
+
 def _as_tensor(name: str, value: Array, length: int | None) -> Tensor:
     if isinstance(value, np.ndarray):  # copied: torch takes no reversed, read-only or byte-swapped array
         value = torch.from_numpy(value.astype(value.dtype.newbyteorder("="), order="C"))
     tensor = value.detach().cpu()
-    if tensor.ndim != 2 or tensor.shape[1] != 3:
-        raise ValueError(f"{name}: expected shape [N 3], found {list(tensor.shape)}")
+    single = name in ("intensity", "time")
+    if tensor.ndim != (1 if single else 2) or (not single and tensor.shape[1] != 3):
+        raise ValueError(f"{name}: expected shape {'[N]' if single else '[N 3]'}, found {list(tensor.shape)}")
     if length is not None and len(tensor) != length:
         raise ValueError(f"{name}: {len(tensor)} rows for {length} points")
     if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-        raise ValueError(f"{name}: row {int((~torch.isfinite(tensor)).any(1).nonzero()[0, 0])} is not finite")
+        row = (~torch.isfinite(tensor)).view(len(tensor), -1).any(1).nonzero()[0, 0]
+        raise ValueError(f"{name}: row {int(row)} is not finite")
     return tensor
 
 
-def _pool(values: Float[Tensor, "N 3"], voxel: Int[Tensor, " N"], counts: Int[Tensor, " M"]) -> Float[Tensor, "M 3"]:
-    return values.new_zeros(len(counts), 3).index_add_(0, voxel, values) / counts[:, None]
+def _pool(values: Float[Tensor, "N *C"], voxel: Int[Tensor, " N"], counts: Int[Tensor, " M"]) -> Float[Tensor, "M *C"]:
+    wide = values.view(len(values), -1)
+    return (sum_rows(wide, voxel, len(counts)) / counts[:, None]).view(len(counts), *values.shape[1:])

@@ -112,6 +112,8 @@ class Encoder(nn.Module, ABC):
         missing: Literal["zeros", "error"] = "zeros",
         estimate_normals: bool = False,
         viewpoint: Array | None = None,
+        intensity: Array | None = None,
+        time: Array | None = None,
     ) -> Float[Tensor, "N C"]:
         """One feature row per point, in the order of the points, whatever their density or number.
 
@@ -127,6 +129,10 @@ class Encoder(nn.Module, ABC):
         ``recipes.pretrain_indoor`` and ``pretrain_rgbd``) that means "unknown"; its card lists such inputs as
         ``modality_dropout``. Any other, the released weights of PonderV2 among them, has never seen it: ``encode``
         warns of that once.
+
+        An encoder that looks at a fixed box (``box``), or that reads coordinates (``xyz`` among its inputs), knows the
+        frame of its training scenes: give it coordinates in that frame, of driving scenes that of the laser, x to the
+        right, y ahead, z up. Points outside the box are not seen, and get the feature of the nearest place within.
 
         Args:
             xyz: [N 3] coordinates in metres, z up; numpy or torch, any real type, any distance from the origin, up to
@@ -144,15 +150,17 @@ class Encoder(nn.Module, ABC):
                 neighbours (``geometry.normals``).
             viewpoint: [3] or [N 3], where the points were seen from: estimated normals point there. None: the middle of
                 the cloud's box; above it, if the cloud is longer than 50 m.
+            intensity: [N] strength of a laser's echo, float in 0..1, uint8 in 0..255 or uint16 in 0..65535.
+            time: [N] by how many seconds each point is older than the scene; None: all are of its own instant, 0.
 
         Returns:
             Features on the CPU, float32. The encoder is left in evaluation mode.
 
         Raises:
             ValueError: the encoder reads images (``CameraEncoder.encode_views`` is for them); an argument has the wrong
-                shape, or holds values that are not finite; the cloud is too long; the
-                budget is not positive, or the halo is negative; the encoder does not know the condition; an input is
-                missing, and ``missing`` is ``error``, or there is no other.
+                shape, or holds values that are not finite; the cloud is too long, or no point is in the encoder's box;
+                the budget is not positive, or the halo is negative; the encoder does not know the condition; an input
+                is missing, and ``missing`` is ``error``, or there is no other.
         """
         if self.reads_images:
             raise ValueError(
@@ -165,14 +173,15 @@ class Encoder(nn.Module, ABC):
             halo = math.inf if self.reach is None else self.reach
         condition = self._condition(condition)
         estimates = estimate_normals and normal is None and "normal" in self.config.inputs
-        self._miss({"rgb": rgb is not None, "normal": normal is not None or estimates}, missing)
+        there = {"rgb": rgb is not None, "normal": normal is not None or estimates, "intensity": intensity is not None}
+        self._miss(there, missing)
         self.eval()
         device = next(self.parameters()).device
         size, inputs = self.config.grid_size, self.config.inputs
-        cloud = as_cloud(xyz, rgb, normal)
+        cloud = as_cloud(xyz, rgb, normal, intensity, time)
         if estimates:
-            cloud = (*cloud[:2], normals_of_cloud(cloud[0], size, viewpoint))
-        return encode_cloud(self, device, size, inputs, self.out_channels, cloud, max_voxels, halo, condition)
+            cloud = replace(cloud, normal=normals_of_cloud(cloud.xyz, size, viewpoint))
+        return encode_cloud(self, device, size, inputs, self.out_channels, cloud, max_voxels, halo, condition, self.box)
 
     def _condition(self, name: str) -> str:
         known = self.conditions
@@ -194,8 +203,8 @@ class Encoder(nn.Module, ABC):
         lacking = [name for name in self.config.inputs if not given.get(name, True)]
         if not lacking:
             return
-        ways = {"rgb": "pass rgb", "normal": "pass normal, or have them estimated (estimate_normals)"}
-        cure = "; ".join(ways[name] for name in lacking)
+        ways = {"normal": "pass normal, or have them estimated (estimate_normals)"}
+        cure = "; ".join(ways.get(name, f"pass {name}") for name in lacking)
         if missing == "error":
             raise ValueError(f"encode: this encoder reads {' and '.join(lacking)}, which the cloud lacks: {cure}")
         learnt = self.card.get("modality_dropout")

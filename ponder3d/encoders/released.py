@@ -32,7 +32,7 @@ CONVERTER = 1
 """Version of what is done to weights on their way."""
 BACKBONE_ORDER = ("ScanNet", "S3DIS", "Structured3D")
 """Conditions in the order of the batch norms of a backbone with three."""
-_INPUTS = {6: ("rgb", "normal"), 3: ("rgb",)}
+_INPUTS = {6: ("rgb", "normal"), 4: ("xyz", "intensity"), 3: ("rgb",)}
 _WITHIN = ("", "backbone.", "backbone.backbone.")
 """Where a backbone may be within a model."""
 _OWN = ("conv_input.", "down.", "enc.", "up.", "dec.", "final.")
@@ -101,7 +101,10 @@ def read_released(
             three ``BACKBONE_ORDER``, for one "released".
         eps: added to the variance in batch norms; 1e-5 for SpUNet-v1m2.
         momentum: weight of new statistics in further training; 0.1 for SpUNet-v1m2.
-        inputs: point channels that it reads. Empty: colour and normal where it has six, colour where it has three.
+        inputs: point channels that it reads. Empty: colour and normal where it has six, colour where it has three,
+            coordinates and intensity where it has four (nuScenes); coordinates and colour where it has six and the head
+            of a plain model tells S3DIS's 13 classes (Pointcept's from scratch). Coordinates are in the frame of its
+            training: of the laser for nuScenes, of a room whose middle is at x = y = 0 and whose floor at z = 0.
         table: conditions in the order of the rows of ``embedding_table``; empty: ``TABLE_ORDER`` for its three names.
 
     Raises:
@@ -326,14 +329,11 @@ def _inputs(structure: Structure, given: Sequence[str], head: Head | None, where
         return tuple(given)
     if count not in _INPUTS:
         raise EncoderFileError(
-            f"{where}: its first convolution reads {count} channels; known are 6 (colour and normal) and 3 (colour). "
-            "Coordinates and the strength of a lidar's returns are no inputs here"
+            f"{where}: its first convolution reads {count} channels; known are 6 (colour and normal), 4 (coordinates "
+            "and intensity) and 3 (colour). Say which it reads (--inputs)"
         )
     if count == 6 and not structure.norms.wrapped and isinstance(head, LinearHead) and len(head.bias) == 13:
-        raise EncoderFileError(
-            f"{where}: 6 channels and 13 classes: Pointcept's models for S3DIS read coordinates and colour, which no "
-            "encoder reads here. If this one was trained on colour and normals, say so (--inputs rgb normal)"
-        )
+        return ("xyz", "rgb")
     return _INPUTS[count]
 
 

@@ -7,18 +7,38 @@ from dataclasses import replace
 
 from ponder3d.config import Config
 from ponder3d.data.dataset import DatasetConfig
+from ponder3d.data.driving.dataset import DrivingConfig
 from ponder3d.data.joint import JointConfig
 from ponder3d.data.synthetic.rooms import RoomsConfig
+from ponder3d.data.synthetic.streets import StreetsConfig
 from ponder3d.data.transforms import PickRays, Transform
+from ponder3d.encoders.camera import CameraEncoderConfig
 from ponder3d.encoders.encoder import EncoderConfig
+from ponder3d.encoders.fusion import FusionEncoderConfig
+from ponder3d.encoders.image.convnext import ConvNeXtConfig
+from ponder3d.encoders.image.depth import SimpleDepth
+from ponder3d.encoders.image.lift_splat import LiftSplat
 from ponder3d.encoders.norms import PromptNormConfig
 from ponder3d.encoders.sparse_unet import SparseUNetConfig
+from ponder3d.encoders.voxelnet import VoxelNetConfig
 from ponder3d.engine.experiment import Experiment
-from ponder3d.recipes import joint_rooms, pretrain_datasets, pretrain_indoor, pretrain_rgbd, semseg, semseg_datasets
+from ponder3d.recipes import (
+    joint_rooms,
+    pretrain_datasets,
+    pretrain_driving,
+    pretrain_indoor,
+    pretrain_rgbd,
+    pretrain_streets,
+    semseg,
+    semseg_datasets,
+    semseg_driving,
+)
 from ponder3d.tasks.class_vectors import ClassVectorsConfig, FixedCodes, NoVectors
 from ponder3d.tasks.heads import HeadConfig, LanguageHeadConfig
 from ponder3d.tasks.ponder import PonderConfig
 from ponder3d.tasks.semseg import SemSegConfig
+from ponder3d.volume.projection import ProjectionConfig
+from ponder3d.volume.second3d import Second3DConfig
 from ponder3d.volume.unet3d import ShallowNet3DConfig, UNet3DConfig, VolumeNetConfig
 
 
@@ -207,6 +227,111 @@ def joint_rooms_prompted_text() -> Experiment:
     return _small(joint_rooms.prompted_text())
 
 
+def pretrain_streets_lidar() -> Experiment:
+    """``pretrain_streets.lidar`` in seconds."""
+    return _small(pretrain_streets.lidar())
+
+
+def pretrain_streets_lidar_ahead() -> Experiment:
+    """``pretrain_streets.lidar_ahead`` in seconds."""
+    return _small(pretrain_streets.lidar_ahead())
+
+
+def pretrain_streets_lidar_semantic() -> Experiment:
+    """``pretrain_streets.lidar_semantic`` in seconds."""
+    return _small(pretrain_streets.lidar_semantic())
+
+
+def pretrain_streets_voxelnet() -> Experiment:
+    """``pretrain_streets.voxelnet`` in seconds."""
+    return _small(pretrain_streets.voxelnet())
+
+
+def pretrain_streets_camera() -> Experiment:
+    """``pretrain_streets.camera`` in seconds."""
+    return _small(pretrain_streets.camera())
+
+
+def pretrain_streets_fusion() -> Experiment:
+    """``pretrain_streets.fusion`` in seconds."""
+    return _small(pretrain_streets.fusion())
+
+
+def pretrain_driving_nuscenes_lidar() -> Experiment:
+    """``pretrain_driving.nuscenes_lidar`` in seconds; ``--data.root DIR`` as there."""
+    return _small(pretrain_driving.nuscenes_lidar())
+
+
+def pretrain_driving_nuscenes_camera() -> Experiment:
+    """``pretrain_driving.nuscenes_camera`` in seconds; ``--data.root DIR`` as there."""
+    return _small(pretrain_driving.nuscenes_camera())
+
+
+def pretrain_driving_nuscenes_fusion() -> Experiment:
+    """``pretrain_driving.nuscenes_fusion`` in seconds; ``--data.root DIR`` as there."""
+    return _small(pretrain_driving.nuscenes_fusion())
+
+
+def pretrain_driving_nuscenes_sparse_unet() -> Experiment:
+    """``pretrain_driving.nuscenes_sparse_unet`` in seconds; ``--data.root DIR`` as there."""
+    return _small(pretrain_driving.nuscenes_sparse_unet())
+
+
+def pretrain_driving_nuscenes_sparse_unet_semantic() -> Experiment:
+    """``pretrain_driving.nuscenes_sparse_unet_semantic`` in seconds; ``--data.root DIR`` as there."""
+    return _small(pretrain_driving.nuscenes_sparse_unet_semantic())
+
+
+def pretrain_driving_pandaset() -> Experiment:
+    """``pretrain_driving.pandaset`` in seconds; ``--data.root DIR`` as there."""
+    return _small(pretrain_driving.pandaset())
+
+
+def pretrain_driving_pandaset_camera() -> Experiment:
+    """``pretrain_driving.pandaset_camera`` in seconds; ``--data.root DIR`` as there."""
+    return _small(pretrain_driving.pandaset_camera())
+
+
+def pretrain_driving_folder() -> Experiment:
+    """``pretrain_driving.folder`` in seconds; ``--data.root DIR`` as there."""
+    return _small(pretrain_driving.folder())
+
+
+def semseg_driving_streets() -> Experiment:
+    """``semseg_driving.streets`` in seconds."""
+    return _small(semseg_driving.streets())
+
+
+def semseg_driving_streets_finetune() -> Experiment:
+    """``semseg_driving.streets_finetune`` in seconds."""
+    return _small(semseg_driving.streets_finetune())
+
+
+def semseg_driving_streets_full() -> Experiment:
+    """``semseg_driving.streets_full`` in seconds."""
+    return _small(semseg_driving.streets_full())
+
+
+def semseg_driving_pandaset() -> Experiment:
+    """``semseg_driving.pandaset`` in seconds; ``--data.root DIR`` as there."""
+    return _small(semseg_driving.pandaset())
+
+
+def semseg_driving_pandaset_finetune() -> Experiment:
+    """``semseg_driving.pandaset_finetune`` in seconds; ``--data.root DIR`` as there."""
+    return _small(semseg_driving.pandaset_finetune())
+
+
+def semseg_driving_nuscenes() -> Experiment:
+    """``semseg_driving.nuscenes`` in seconds; ``--data.root DIR`` as there."""
+    return _small(semseg_driving.nuscenes())
+
+
+def pandaset() -> Experiment:
+    """``pretrain_driving.pandaset`` in seconds; ``--data.root DIR`` as there."""
+    return pretrain_driving_pandaset()
+
+
 def _small(recipe: Experiment) -> Experiment:
     return replace(
         recipe,
@@ -234,6 +359,18 @@ def _small_data(data: DatasetConfig) -> DatasetConfig:
         return replace(
             data, num_rooms=num, num_test_rooms=2, image_size=(48, 64), max_points=4000, cache="runs/smoke-rooms"
         )
+    if isinstance(data, StreetsConfig):
+        return replace(
+            data,
+            num_towns=2,
+            num_test_towns=1,
+            frames=min(data.frames, 2),
+            image_size=(48, 64),
+            laser=replace(data.laser, azimuths=180),
+            cache="runs/smoke-streets",
+        )
+    if isinstance(data, DrivingConfig):
+        return replace(data, image_size=(64, 96) if data.images else ())
     return data
 
 
@@ -244,10 +381,10 @@ def _small_task(task: Config) -> PonderConfig | SemSegConfig:
     return replace(
         task,
         encoder=_small_encoder(task.encoder),
-        volume_shape=(16, 16, 8),
+        volume_shape=_small_shape(task.volume_shape),
         volume_net=_small_net(task.volume_net),
         render=replace(task.render, num_uniform=8, num_importance=4 if task.render.num_importance else 0),
-        mesh_cell=0.2,
+        mesh_cell=0.2 if task.mesh_cell else 0.0,
         semantics=_small_vectors(task.semantics),
         points_head=_small_head(task.points_head),
     )
@@ -265,20 +402,61 @@ def _small_vectors(vectors: ClassVectorsConfig) -> ClassVectorsConfig:
 def _small_net(net: VolumeNetConfig) -> VolumeNetConfig:
     if isinstance(net, UNet3DConfig):
         return replace(net, channels=(8, 16), out_channels=16)
+    if isinstance(net, ProjectionConfig):
+        return replace(net, out_channels=16)
+    if isinstance(net, Second3DConfig):
+        return replace(net, channels=tuple(8 for _ in net.channels), depth=1, out_channels=16)
     assert isinstance(net, ShallowNet3DConfig)
     return replace(net, channels=16, out_channels=16)
 
 
+def _small_shape(shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Of a volume; what is flat stays flat."""
+    return (16, 16, min(shape[2], 8))
+
+
 def _small_encoder(encoder: EncoderConfig) -> EncoderConfig:
+    if isinstance(encoder, FusionEncoderConfig):
+        return replace(
+            encoder,
+            lidar=_small_encoder(encoder.lidar),
+            camera=_small_encoder(encoder.camera),
+            shape=_small_shape(encoder.shape),
+            channels=16,
+            out_channels=16,
+        )
+    if isinstance(encoder, CameraEncoderConfig):
+        return _small_camera(encoder)
+    if isinstance(encoder, VoxelNetConfig):
+        return replace(
+            encoder,
+            shape=_small_shape(encoder.shape),
+            channels=tuple(8 for _ in encoder.channels),
+            blocks=tuple(1 for _ in encoder.blocks),
+            volume_channels=16,
+            net=_small_net(encoder.net),
+        )
     assert isinstance(encoder, SparseUNetConfig)
     norm = encoder.norm
     return replace(
         encoder,
         norm=replace(norm, prompt_channels=8) if isinstance(norm, PromptNormConfig) else norm,
-        grid_size=0.16,
+        grid_size=max(encoder.grid_size, 0.16),
         stem_channels=8,
         channels=tuple(8 for _ in encoder.channels),
         blocks=tuple(1 for _ in encoder.blocks),
+    )
+
+
+def _small_camera(encoder: CameraEncoderConfig) -> CameraEncoderConfig:
+    backbone, lift = encoder.backbone, encoder.lift
+    assert isinstance(backbone, ConvNeXtConfig) and isinstance(lift, LiftSplat)
+    return replace(
+        encoder,
+        shape=_small_shape(encoder.shape),
+        backbone=replace(backbone, depths=(1, 1, 1, 1), dims=(8, 8, 16, 16), drop_path=0.0),
+        neck=replace(encoder.neck, channels=16),
+        lift=replace(lift, channels=16, bins=replace(lift.bins, num=16), depth=SimpleDepth()),
     )
 
 

@@ -86,7 +86,7 @@ def encode_files(
         device: where to encode.
         quiet: show no progress.
         condition: which of the encoder's conditions the clouds are like; see ``Encoder.encode`` for this and the next.
-        missing: zeros, or error: what becomes of a cloud without colours or normals that the encoder reads.
+        missing: zeros, or error: what becomes of a cloud without colours, normals, intensities that the encoder reads.
         estimate_normals: take the normals of a cloud without any (or with ``normals`` off) from neighbours.
         viewpoint: in the files' world, where estimated normals point; empty: as ``Encoder.encode`` decides.
 
@@ -183,7 +183,8 @@ def _encode(
         normal = (points.normal @ rotation.T).astype(np.float32)
     try:
         seen_from = np.array(viewpoint) @ turn.T if viewpoint else None
-        return model.encode(points.xyz @ turn.T, rgb=points.rgb, normal=normal, viewpoint=seen_from, **choices)
+        measured = {"rgb": points.rgb, "normal": normal, "intensity": points.intensity}
+        return model.encode(points.xyz @ turn.T, **measured, viewpoint=seen_from, **choices)
     except ValueError as error:
         raise DataError(f"{source}: {error}") from error
 

@@ -8,11 +8,15 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
-from operations import dense_macs, distance_macs, num_pairs  # noqa: E402
+from operations import counting, dense_macs, distance_macs, num_pairs  # noqa: E402
 
+from ponder3d.geometry.grid import fixed_grid
 from ponder3d.render.fields import FieldConfig
 from ponder3d.sparse import sparse_tensor
-from ponder3d.sparse.nn import SubmConv3d
+from ponder3d.sparse.nn import StridedConv3d, SubmConv3d
+from ponder3d.types import Volume
+from ponder3d.volume.projection import ProjectionConfig
+from ponder3d.volume.second3d import Second3DConfig
 from ponder3d.volume.unet3d import ShallowNet3DConfig, UNet3DConfig
 
 
@@ -37,3 +41,18 @@ def test_the_distance():
 def test_pairs_of_a_row_of_voxels():
     coords = torch.tensor([[0, x, 0, 0] for x in range(5)])
     assert num_pairs(SubmConv3d(1, 1, 3), sparse_tensor(coords, torch.zeros(5, 1), 1)) == 5 + 2 * 4
+
+
+def test_pairs_within_limits():
+    x = sparse_tensor(torch.tensor([[0, x, 0, 0] for x in range(4)]), torch.zeros(4, 1), 1)
+    # Taps of 2q - 1 .. 2q + 1: outputs 0 (of inputs 0, 1), 1 (of 1, 2, 3) and, beyond the limit, 2 (of 3).
+    assert num_pairs(StridedConv3d(1, 1, 3, 2, 1, (2, 1, 1)), x) == 5
+
+
+def test_dense_convolutions_within_an_encoder():
+    net = Second3DConfig((4,), (2,), 1, 3).build(5)
+    with counting(net) as macs:
+        net(Volume(fixed_grid((0.0, 0.0, 0.0, 1.0, 1.0, 1.0), (4, 4, 2), 1), torch.zeros(1, 4, 4, 2, 5)))
+    # At 2 x 2 x 2 cells, 3 x 3 x 1 taps; up again by 2 x 2 taps.
+    assert macs == [8 * 9 * 5 * 4, 8 * 9 * 4 * 4, 8 * 4 * 4 * 3]
+    assert dense_macs(ProjectionConfig(6).build(5), (4, 3, 2)) == 24 * 27 * 5 * 6

@@ -290,6 +290,37 @@ def test_the_share_of_removed_blocks_is_drawn():
     assert len(run(tf.RemoveBlocks(0.0, 0.0, 0.5), scene).xyz) == 20000
 
 
+def test_blocks_that_are_cells_of_a_volume():
+    """Of the cells of an outdoor volume a fifth is left, each whole: none is cut in two."""
+    xyz = torch.rand(30_000, 3) * torch.tensor([6.0, 6.0, 8.0]) + torch.tensor([-54.0, -54.0, -5.0])
+    scene = Scene(xyz, None, None, "sweep")
+    transform = tf.RemoveBlocks(0.8, 0.8, 0.6, 1.6, (-54.0, -54.0, -5.0))
+    left = run(transform, scene).xyz
+    cells = ((xyz - torch.tensor([-54.0, -54.0, -5.0])) / torch.tensor([0.6, 0.6, 1.6])).floor()
+    kept = torch.unique(((left - torch.tensor([-54.0, -54.0, -5.0])) / torch.tensor([0.6, 0.6, 1.6])).floor(), dim=0)
+    assert len(kept) == 100, "a fifth of 10 x 10 x 5 cells"
+    assert len(left) == int((cells[:, None] == kept).all(2).any(1).sum())
+    assert not torch.equal(run(transform, scene, 2).xyz, left)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"smallest": 0.8, "largest": 0.7}, {"largest": 1.2}, {"size": 0.0}, {"height": -1.0}, {"corner": (1.0,)}]
+)
+def test_blocks_that_cannot_be(wrong):
+    with pytest.raises(ValueError, match="RemoveBlocks: "):
+        tf.RemoveBlocks(**wrong)
+
+
+def test_intensity_is_forgotten_as_often_as_it_says():
+    scene = Scene(torch.rand(4, 3), torch.rand(4, 3), torch.rand(4, 3), "sweep", intensity=torch.rand(4))
+    plain, both = tf.DropModality(0.3, 0.6), tf.DropModality(0.3, 0.6, 0.25)
+    assert plain.inputs == ("rgb", "normal") and both.inputs == ("rgb", "normal", "intensity")
+    runs = [(run(plain, scene, key), run(both, scene, key)) for key in range(400)]
+    assert all((a.rgb is None, a.normal is None) == (b.rgb is None, b.normal is None) for a, b in runs)
+    assert all(a.intensity is not None for a, _ in runs)
+    assert sum(b.intensity is None for _, b in runs) / 400 == pytest.approx(0.25, abs=0.06)
+
+
 def test_grid_sample_takes_one_point_per_voxel():
     scene = replace(a_scene(20000), labels=None)
     out = run(tf.GridSample(0.2), scene)

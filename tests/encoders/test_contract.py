@@ -132,13 +132,18 @@ def test_any_cloud_can_be_encoded(example):
     if example.build().reads_images:
         pytest.skip("a cloud is not enough")
     encoder, scene = example.with_inputs(tuple(INPUT_CHANNELS)).build(), cloud(300)
-    rows = encoder.encode(scene.xyz, scene.rgb, scene.normal)
+    strength, age = torch.rand(300), torch.rand(300)
+    rows = encoder.encode(scene.xyz, scene.rgb, scene.normal, intensity=strength, time=age)
     assert rows.shape == (300, encoder.out_channels) and rows.dtype == torch.float32
     order = torch.randperm(300)
-    again = encoder.encode(scene.xyz[order].numpy(), scene.rgb[order].numpy(), scene.normal[order].numpy())
+    again = encoder.encode(
+        *(x[order].numpy() for x in (scene.xyz, scene.rgb, scene.normal)),
+        intensity=strength[order].numpy(),
+        time=age[order].numpy(),
+    )
     torch.testing.assert_close(again, rows[order], atol=1e-5, rtol=1e-4)
-    encoder.card = {"modality_dropout": ["rgb", "normal"]}
-    assert encoder.encode(scene.xyz).shape == rows.shape, "colour and normals may be missing"
+    encoder.card = {"modality_dropout": ["rgb", "normal", "intensity"]}
+    assert encoder.encode(scene.xyz).shape == rows.shape, "colour, normals and intensity may be missing"
 
 
 def test_tiles_equal_the_whole_where_the_reach_is_known(example):

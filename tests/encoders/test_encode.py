@@ -1,12 +1,18 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from ponder3d.data.synthetic.rooms import RoomsConfig
 from ponder3d.encoders.encode import normals_of_cloud, tiles
+from ponder3d.encoders.encoder import Encoder
 from ponder3d.encoders.sparse_unet import SparseUNetConfig
+from ponder3d.encoders.voxelnet import VoxelNetConfig
 from ponder3d.geometry.grid import voxelize
-from ponder3d.types import Batch
+from ponder3d.types import Batch, Scene
+from ponder3d.types.scene import INPUT_CHANNELS
+from ponder3d.volume.convert import sample_at
 
 CONFIG = SparseUNetConfig(
     inputs=("rgb", "normal", "one"),
@@ -300,3 +306,86 @@ def test_estimated_normals_far_away_and_of_nothing(encoder, cloud):
         assert encoder.encode(xyz[:num], estimate_normals=True).shape == (num, 5)
     with pytest.raises(ValueError, match=r"viewpoint: expected shape \[3\], or .*found \[2\]"):
         encoder.encode(xyz, estimate_normals=True, viewpoint=np.zeros(2))
+
+
+class Echo(Encoder):
+    """Gives back what it was shown."""
+
+    def __init__(self, inputs, box=None):
+        super().__init__()
+        self.config = replace(CONFIG, inputs=inputs)
+        self.out_channels = sum(INPUT_CHANNELS[name] for name in inputs)
+        self.box = box
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.seen = None
+
+    def forward(self, batch):
+        self.seen = batch.points.xyz
+        return batch.points
+
+
+def test_what_lasers_measure_is_averaged_in_voxels():
+    xyz = np.array([[1000.01, 0.02, 0.03], [1000.03, 0.04, 0.05], [1007.0, 0.0, 0.0]])
+    echo = Echo(("intensity", "xyz", "time"))
+    for strength in ([0.2, 0.6, 1.0], np.array([51, 153, 255], np.uint8), np.array([13107, 39321, 65535], np.uint16)):
+        feats = echo.encode(xyz, intensity=np.asarray(strength), time=np.array([0.0, 0.5, 0.25]))
+        expected = torch.tensor([[0.4, 1000.02, 0.03, 0.04, 0.25], [1.0, 1007.0, 0.0, 0.0, 0.25]])
+        torch.testing.assert_close(feats, expected[[0, 0, 1]], atol=1e-4, rtol=0)
+    assert float(echo.seen.abs().max()) < 10, "the place of the cloud is kept from the voxels"
+    echo.card = {"modality_dropout": ["intensity"]}
+    assert echo.encode(xyz)[:, [0, 4]].tolist() == [[0, 0]] * 3, "time is 0 where nothing else is said"
+
+
+def test_intensity_that_is_missing_is_told_of():
+    xyz = np.eye(3)
+    with pytest.warns(UserWarning, match="intensity missing.*: pass intensity"):
+        Echo(("xyz", "intensity", "time")).encode(xyz)
+    with pytest.raises(ValueError, match="reads intensity, which the cloud lacks: pass intensity"):
+        Echo(("xyz", "intensity", "time")).encode(xyz, missing="error")
+    with pytest.raises(ValueError, match="reads intensity and got neither"):
+        Echo(("intensity",)).encode(xyz)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"intensity": np.zeros((3, 1))}, r"intensity: expected shape \[N\], found \[3, 1\]"),
+        ({"intensity": np.zeros(2)}, "intensity: 2 rows for 3 points"),
+        ({"intensity": np.array([0.0, 200.0, 0.0])}, "intensity: float values must lie in .* 0..65535 as uint16"),
+        ({"intensity": np.array([0.0, np.nan, 0.0])}, "intensity: row 1 is not finite"),
+        ({"intensity": np.zeros(3), "time": np.array([0.0, 0.0, np.inf])}, "time: row 2 is not finite"),
+    ],
+)
+def test_bad_measurements(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Echo(("xyz", "intensity", "time")).encode(np.eye(3), **arguments)
+
+
+def test_an_encoder_of_a_box_gets_coordinates_as_they_are():
+    box = (-2.0, -2.0, -1.0, 2.0, 2.0, 1.0)
+    echo = Echo(("one",), box)
+    xyz = torch.tensor([[0.53, 0.51, 0.52], [1.94, -1.96, 0.0], [30.0, 0.0, 0.0]])
+    echo.encode(xyz)
+    torch.testing.assert_close(echo.seen, (xyz / 0.1).floor() * 0.1 + 0.05)
+    with pytest.raises(ValueError, match=r"no point lies in the box .*\(-2.0, -2.0, -1.0\) to \(2.0, 2.0, 1.0\) m"):
+        echo.encode(xyz + 100)
+    with pytest.raises(ValueError, match="a point is 9999 m from the origin"):
+        echo.encode(torch.cat([xyz, torch.tensor([[0.0, -9999, 0]])]))
+
+
+def test_a_volume_is_read_where_the_points_are():
+    """Beyond its box a point gets what the nearest place within has."""
+    config = VoxelNetConfig(("one",), 0.1, (-1.2, -1.2, -1.2, 2.4, 2.4, 2.4), (9, 9, 3), (4, 6), (1, 1), 8, None)
+    encoder = config.build()
+    xyz = torch.rand(300, 3) * 3 - 1
+    volume = encoder.eval()(Batch.of([Scene(xyz, None, None, "x")], ("one",)))
+    inside = encoder.encode(xyz)
+    centre = ((xyz / 0.1).floor() + 0.5) * 0.1
+    torch.testing.assert_close(
+        inside, sample_at(volume, centre, torch.zeros(300, dtype=torch.int64)), atol=1e-5, rtol=1e-4
+    )
+    outside = torch.tensor([[50.0, 0.55, 0.0], [2.35, 0.55, 0.0]])
+    with_outside = encoder.encode(torch.cat([xyz, outside[:1]]))
+    nearest = sample_at(volume, outside[1:], torch.zeros(1, dtype=torch.int64))
+    torch.testing.assert_close(with_outside[:300], inside)
+    torch.testing.assert_close(with_outside[300:], nearest, atol=1e-3, rtol=1e-2)

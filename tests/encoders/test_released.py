@@ -611,7 +611,7 @@ Z = torch.zeros
             r"down.0.0.weight has shape \[6, 2, 2, 4\], and not \[6, 2, 2, 2, 4\] or",
         ),
         (PLAIN, {"conv_input.0.weight": Z(4, 4, 4, 4, 6)}, "which is no odd kernel to 4 channels in the layout"),
-        (PLAIN, {"conv_input.0.weight": Z(4, 5, 5, 5, 4)}, "reads 4 channels; known are 6 .colour and normal. and 3"),
+        (PLAIN, {"conv_input.0.weight": Z(4, 5, 5, 5, 5)}, "reads 5 channels; known are 6 .colour and normal., 4"),
         (PLAIN, {"enc.0.block0.bn1.weight": Z(5)}, r"bn1.weight has shape \[5\], and not \[6\]"),
         (PLAIN, {"dec.0.block0.proj.0.weight": Z(5, 1, 1, 1, 8)}, r"and not \[5, 1, 1, 1, 9\]"),
         (PLAIN, {"enc.0.block0.bn1.bias": Z(6) / 0}, "enc.0.block0.bn1.bias holds values that are no finite numbers"),
@@ -648,7 +648,7 @@ def test_weights_that_do_not_fit(net, changes, message, tmp_path):
         (replace(PROMPTED, conditions=2), {}, "it tells 2 conditions apart; name them in the order of its batch norms"),
         (PLAIN, {"conditions": ("a",)}, "it tells 0 conditions apart, not those named: a"),
         (PLAIN, {"inputs": ("rgb",)}, "reads 6 channels; rgb are 3"),
-        (PLAIN, {"inputs": ("xyz",)}, "no point input 'xyz'; known are rgb, normal, one"),
+        (PLAIN, {"inputs": ("rgbd",)}, "no point input 'rgbd'; known are rgb, normal, one"),
     ],
 )
 def test_arguments_that_do_not_fit(net, given, message, tmp_path):
@@ -667,8 +667,16 @@ def test_what_the_file_does_not_say(tmp_path):
     assert colour.config.inputs == ("rgb",)
 
 
-def test_six_channels_of_s3dis_are_not_taken_for_colour_and_normals(tmp_path):
-    """Pointcept's models for S3DIS from scratch read coordinates and colour; shapes do not tell."""
+def test_coordinates_and_intensity(tmp_path):
+    """Pointcept's models for S3DIS from scratch read coordinates and colour, those for nuScenes coordinates and the
+    strength of echoes; of six channels shapes do not tell which."""
     path = saved(tmp_path / "model.pth", backbone(replace(PLAIN, classes=13), prefix="backbone."))
-    refused(path, "read coordinates and colour, which no encoder reads here.* say so .--inputs rgb normal.")
+    assert read_released(path).encoder.config.inputs == ("xyz", "rgb")
     assert read_released(path, inputs=("rgb", "normal")).encoder.config.inputs == ("rgb", "normal")
+    path = saved(tmp_path / "model.pth", backbone(Net(inputs=4, classes=16), prefix="backbone."))
+    encoder = read_released(path, grid_size=0.05).encoder
+    assert encoder.config.inputs == ("xyz", "intensity")
+    xyz = torch.rand(50, 3) * 4
+    seen = encoder.encode(xyz, intensity=torch.rand(50))
+    assert seen.shape == (50, encoder.out_channels)
+    assert not torch.equal(encoder.encode(xyz + torch.tensor([0.0, 0, 8]), intensity=torch.rand(50)), seen)

@@ -182,3 +182,18 @@ def test_choices_reach_the_encoder(tmp_path, encoder):
         encode_files(encoder, [tmp_path / "a.npz"], tmp_path / "out", condition="x")
     with pytest.raises(ValueError, match="viewpoint must be x y z"):
         encode_files(encoder, [tmp_path / "a.npz"], tmp_path / "out", viewpoint=(1.0, 2.0))
+
+
+def test_intensities_reach_the_encoder(tmp_path):
+    torch.manual_seed(0)
+    config = SparseUNetConfig(("xyz", "intensity"), 0.2, 3, channels=(4, 5), blocks=(1, 1))
+    ponder3d.save(config.build(), tmp_path / "encoder.safetensors")
+    strength = np.arange(len(XYZ), dtype=np.uint16) % 60_000
+    np.savez(tmp_path / "room.npz", xyz=XYZ, intensity=strength)
+    npz, _ = encode_files(tmp_path / "encoder.safetensors", [tmp_path / "room.npz"], tmp_path / "out", missing="error")
+    white = 255 if strength.max() <= 255 else 65535
+    expected = ponder3d.load(tmp_path / "encoder.safetensors").encode(XYZ, intensity=strength / white).numpy()
+    np.testing.assert_allclose(np.load(npz)["features"], expected, atol=1e-5)
+    np.savez(tmp_path / "dark.npz", xyz=XYZ)
+    with pytest.raises(DataError, match="dark.npz: encode: this encoder reads intensity, which the cloud lacks"):
+        encode_files(tmp_path / "encoder.safetensors", [tmp_path / "dark.npz"], tmp_path / "out", missing="error")

@@ -58,11 +58,13 @@ class RawPoints:
     """[N] int32; -1 where there is none."""
     problems: tuple[Problem, ...] = ()
     """What was repaired or left out while the cloud was read, such as a broken line; the rest is usable."""
+    intensity: np.ndarray | None = None
+    """[N] float32 in [0, 1], of files of single clouds; prepared scenes do not keep it."""
 
     @property
     def nbytes(self) -> int:
         """Bytes of all columns."""
-        columns = (self.xyz, self.rgb, self.normal, self.labels, self.instances)
+        columns = (self.xyz, self.rgb, self.normal, self.labels, self.instances, self.intensity)
         return sum(column.nbytes for column in columns if column is not None)
 
 

@@ -66,8 +66,8 @@ class _Header:
 
 
 def read_las(path: Path) -> dict[str, np.ndarray]:
-    """Columns of a LAS or LAZ file: ``x y z`` as float64 in the file's units, ``red green blue`` as uint16,
-    ``classification``, and extra dimensions of one number a point by their names.
+    """Columns of a LAS or LAZ file: ``x y z`` as float64 in the file's units, ``red green blue`` and ``intensity`` as
+    uint16, ``classification``, and extra dimensions of one number a point by their names.
 
     Raises:
         DataError: lazrs is not installed, or the file is damaged or shorter than its header says.
@@ -90,6 +90,7 @@ def read_las(path: Path) -> dict[str, np.ndarray]:
     if header.format in _COLOUR:
         for i, name in enumerate(("red", "green", "blue")):
             columns[name] = column(_COLOUR[header.format] + 2 * i, "u2")
+    columns["intensity"] = column(12, "u2")
     columns["classification"] = column(16, "u1") if header.format >= 6 else column(15, "u1") & 31
     for name, at, kind in header.extra:
         columns[name] = column(at, kind)

@@ -11,6 +11,7 @@ rgb       ``red green blue``, ``r g b``, ``diffuse_red ...``; npz: ``rgb``, ``co
 normal    ``nx ny nz``, ``normal_x ...``, ``normalx ...``; npz: ``normal``, ``normals``
 labels    ``label``, ``labels``, ``class``, ``segment``, ``semantic``, ``semantics``, ``classification``
 instances ``instance``, ``instances``, ``instance_id``, ``object_id``
+intensity ``intensity``, ``reflectance``, ``reflectivity``; of several the first
 ========= ==============================================================================================
 
 Two names of one field in a file are an error; in LAS, whose ``classification`` is always there, other labels win, and
@@ -23,6 +24,9 @@ Colours, unless told otherwise (``COLOUR_RANGES``): of a type of whole numbers, 
 to 65535 they are 16 bit (LAS); of a type with fractions, up to 1 they are 0..1, and 0..255 if the largest is from 2 to
 255. Other values are an error. So 16-bit colours none of which exceeds 255 are taken as 0..255: many writers of LAS
 store those.
+
+Intensities, up to 1 if they have fractions, else up to 255, else up to 65535, are brought to 0..1. Others (below 0, not
+finite, 0 throughout) are left alone like anything else: nothing but encoders that were taught with it asks for them.
 
 Coordinates are returned as they are in the file. Units are never guessed.
 """
@@ -59,6 +63,7 @@ _IDS = {
     "labels": ("label", "labels", "class", "segment", "semantic", "semantics", "classification"),
     "instances": ("instance", "instances", "instance_id", "object_id"),
 }
+_STRENGTHS = ("intensity", "reflectance", "reflectivity")
 _ARRAYS = {
     "xyz": ("xyz", "coord", "coords", "points", "position", "positions"),
     "rgb": ("rgb", "color", "colors", "colour", "colours"),
@@ -74,7 +79,7 @@ _TABLES = {
     10: ("xyz", "rgb", "normal", "labels"),
     11: ("xyz", "rgb", "normal", "labels", "instances"),
 }
-_PTS = {3: ("xyz",), 4: ("xyz", ""), 6: ("xyz", "rgb"), 7: ("xyz", "", "rgb")}
+_PTS = {3: ("xyz",), 4: ("xyz", "intensity"), 6: ("xyz", "rgb"), 7: ("xyz", "intensity", "rgb")}
 _WIDTH = {"xyz": 3, "rgb": 3, "normal": 3}
 _RANGES = ", ".join(COLOUR_RANGES)
 _DEFLATE = 1100
@@ -143,6 +148,7 @@ def _named(path: Path, columns: dict[str, np.ndarray]) -> Fields:
             fields[field] = np.stack([by_name[name] for name in found[0]], axis=1)
     for field, names in _IDS.items():
         _take(path, fields, field, [name for name in names if name in by_name], by_name)
+    _take(path, fields, "intensity", [name for name in _STRENGTHS if name in by_name][:1], by_name)
     if "xyz" not in fields:
         raise DataError(f"{path}: no columns x, y and z, only {', '.join(columns) or 'nothing'}")
     return fields
@@ -184,6 +190,9 @@ def _npz(path: Path) -> Fields:
                     raise DataError(f"{path}: {field} are there twice, as {found[0]} and {found[1]}; keep one of them")
                 if found:
                     fields[field] = _member(path, archive, members[found[0]])
+            strength = next((name for name in _STRENGTHS if name in members), None)
+            if strength is not None:
+                fields["intensity"] = _member(path, archive, members[strength])
     except DataError:
         raise
     except Exception as error:  # zipfile raises almost anything on damaged files
@@ -267,6 +276,7 @@ def _checked(path: Path, fields: Fields, colour: str) -> RawPoints:
     xyz = fields["xyz"]
     if xyz.ndim != 2 or xyz.shape[1] != 3 or len(xyz) == 0:
         raise DataError(f"{path}: xyz: of shape {xyz.shape}; expected [N 3], and at least one point")
+    strength = fields.pop("intensity", None)
     for field, array in fields.items():
         wanted = (len(xyz), 3) if field in _WIDTH else (len(xyz),)
         if field not in _WIDTH and array.shape == (len(xyz), 1):
@@ -283,7 +293,21 @@ def _checked(path: Path, fields: Fields, colour: str) -> RawPoints:
         normal=None if normal is None else _unit(normal),
         labels=_ids(path, "labels", fields["labels"]) if "labels" in fields else None,
         instances=_ids(path, "instances", fields["instances"]) if "instances" in fields else None,
+        intensity=None if strength is None else _intensity(strength, len(xyz)),
     )
+
+
+def _intensity(raw: np.ndarray, num: int) -> np.ndarray | None:
+    """Values of some range as shares of it; None where they are of none."""
+    raw = raw.reshape(-1)
+    if len(raw) != num or raw.dtype.kind not in "fiu" or not np.isfinite(raw).all():
+        return None
+    low, high = float(raw.min()), float(raw.max())
+    ranges = (1.0, 255.0, 65535.0) if raw.dtype.kind == "f" else (255.0, 65535.0)
+    white = next((white for white in ranges if high <= white), None)
+    if low < 0 or high == 0 or white is None:
+        return None
+    return (raw.astype(np.float64) / white).astype(np.float32)
 
 
 def _check_finite(path: Path, field: str, array: np.ndarray) -> None:

@@ -145,6 +145,10 @@ def moved(solids: Sequence[Solid], shift: Vector, turn: Rotation = UPRIGHT) -> l
     """The solids turned about the origin and then shifted."""
     out = []
     for solid in solids:
+        if turn is UPRIGHT:
+            a, b, c = (float(at + by) for at, by in zip(solid.centre, shift, strict=True))
+            out.append(replace(solid, centre=(a, b, c)))
+            continue
         x, y, z = (turn * np.array(solid.centre)).sum(1) + np.array(shift)
         out.append(replace(solid, centre=(float(x), float(y), float(z)), rotation=turn @ solid.rotation))
     return out

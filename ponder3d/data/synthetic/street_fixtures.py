@@ -105,7 +105,7 @@ def tree(draw: Draw, small: bool = False) -> Piece:
         away = spread * draw.uniform(0.28, 0.42)
         middle = bare + (height - bare) * draw.uniform(0.35, 0.7)
         place = (away * math.cos(angle), away * math.sin(angle), max(middle, bare + size * 0.35))
-        solids.append(ellipsoid(leaves(draw, _srgb(green)), place, (size, size, size * draw.uniform(0.7, 1.0))))
+        solids.append(ellipsoid(green, place, (size, size, size * draw.uniform(0.7, 1.0))))
     return Piece("vegetation", tuple(solids), (2 * spread, 2 * spread, height))
 
 
@@ -262,8 +262,3 @@ def cone(draw: Draw) -> Piece:
 def _standing(solids: list[Solid]) -> Piece:
     """A piece whose origin stays where its pole stands."""
     return Piece("manmade", tuple(solids), (0.3, 0.3, 2.0))
-
-
-def _srgb(green: Skin) -> tuple[float, float, float]:
-    red, leaf, blue = (c ** (1 / 2.2) for c in green.colours[0])
-    return red, leaf, blue

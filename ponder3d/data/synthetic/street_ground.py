@@ -77,11 +77,11 @@ class Roads:
         """Half the width of the main road."""
         return self.island / 2 + self.lanes * self.lane + self.parking
 
-    def bend(self, y: np.ndarray | float) -> np.ndarray:
+    def bend(self, y: np.ndarray | float) -> np.ndarray | float:
         """World x of the main road's middle."""
         return self.bend_size * (np.sin(self.bend_rate * np.asarray(y) + self.bend_phase) - np.sin(self.bend_phase))
 
-    def slope(self, y: np.ndarray | float) -> np.ndarray:
+    def slope(self, y: np.ndarray | float) -> np.ndarray | float:
         """Derivative of ``bend``."""
         return self.bend_size * self.bend_rate * np.cos(self.bend_rate * np.asarray(y) + self.bend_phase)
 

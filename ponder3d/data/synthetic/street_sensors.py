@@ -15,7 +15,6 @@ from ponder3d.config import Config
 from ponder3d.data.driving.classes import DETECTION_LABELS, STREET_LABELS
 from ponder3d.data.synthetic.pieces import Draw
 from ponder3d.data.synthetic.sensor import SensorConfig, colour_image
-from ponder3d.data.synthetic.solids import extents
 from ponder3d.data.synthetic.street_ground import GROUND_CLASSES, KERB_FACE, ground_look, trace_ground
 from ponder3d.data.synthetic.street_layout import draw_street
 from ponder3d.data.synthetic.street_light import (
@@ -150,8 +149,8 @@ def make_town(rng: np.random.Generator, seconds: float, style: str) -> Town:
     for row, placed in enumerate(site.things):
         solids += placed.piece.solids
         thing += [row] * len(placed.piece.solids)
-        low, high = extents(placed.piece.solids)
-        box[row] = (*((low + high) / 2), *(high - low))
+        piece = placed.piece
+        box[row] = (0, 0, piece.lift + piece.size[2] / 2, *piece.size)
     labels = [placed.piece.label for placed in site.things]
     classes = np.array([STREET_LABELS.names.index(label) for label in labels], np.int8)
     names = DETECTION_LABELS.names

@@ -1,5 +1,6 @@
 """What the surfaces of streets look like to a camera and to a laser."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +38,7 @@ CLOTHES = (
     (0.12, 0.13, 0.2), (0.2, 0.22, 0.28), (0.5, 0.12, 0.12), (0.7, 0.68, 0.62), (0.18, 0.3, 0.5), (0.25, 0.38, 0.25),
     (0.08, 0.08, 0.08), (0.75, 0.55, 0.2), (0.4, 0.3, 0.22), (0.85, 0.85, 0.85),
 )  # fmt: skip
+_PATTERNS = pattern_rows()
 FACES = ((0.85, 0.66, 0.54), (0.72, 0.52, 0.4), (0.5, 0.34, 0.24), (0.35, 0.24, 0.17))
 
 
@@ -64,15 +66,16 @@ def skin(
         second: the colour where the pattern is 1.
         more: other fields of ``Skin``.
     """
-    first = np.clip(np.array(srgb) * draw.uniform(0.85, 1.12) + draw.rng.normal(0, 0.015, 3), 0.02, 0.98)
-    other = np.clip(first * (1 + contrast), 0.02, 1.0) if second is None else np.array(second)
-    rows = pattern_rows()[pattern]
+    bright, shift = draw.uniform(0.85, 1.12), draw.rng.normal(0, 0.015, 3).tolist()
+    first = [min(max(c * bright + s, 0.02), 0.98) for c, s in zip(srgb, shift, strict=True)]
+    other = [min(max(c * (1 + contrast), 0.02), 1.0) for c in first] if second is None else second
+    rows = _PATTERNS[pattern]
     return Skin(
         colours=(_linear(first), _linear(other)),
         pattern=int(rows[draw.integer(0, len(rows) - 1)]),
         tiles_per_metre=1 / tile,
         gloss=gloss,
-        reflectance=float(np.clip(reflectance * draw.uniform(0.8, 1.2), 0.01, 1)),
+        reflectance=min(max(reflectance * draw.uniform(0.8, 1.2), 0.01), 1.0),
         **more,
     )
 
@@ -140,6 +143,6 @@ def any_colour(draw: Draw, saturation: float = 0.6, value: float = 0.7) -> tuple
     return red, green, blue
 
 
-def _linear(srgb: np.ndarray) -> Colour:
-    red, green, blue = (float(c) ** 2.2 for c in srgb)
+def _linear(srgb: Sequence[float]) -> Colour:
+    red, green, blue = (c**2.2 for c in srgb)
     return red, green, blue

@@ -1,6 +1,7 @@
 """Vehicles of streets, each built of a dozen solids in its own frame: front towards +x, on the ground at z = 0."""
 
 import math
+from dataclasses import replace
 
 from ponder3d.data.synthetic.pieces import Draw, Piece, piece
 from ponder3d.data.synthetic.solids import Solid, Vector, bevelled, box, cylinder, ellipsoid, rotation
@@ -259,13 +260,17 @@ def _cab(draw: Draw, body: Skin, windows: Skin, front: float, width: float, heig
 
 def _wheels(tyre: Skin, rim: Skin, axle: float, width: float, radius: float, thickness: float) -> list[Solid]:
     """Wheels at x = -axle and +axle (two of them if it is 0), which stand out of the width by 2 cm, rims by 3 cm."""
-    solids = []
-    for x in (-axle, axle) if axle else (0.0,):
-        for y in (-1, 1):
-            place = y * ((width - thickness) / 2 + 0.02)
-            solids.append(cylinder(tyre, (x, place, radius), (2 * radius, 2 * radius, thickness), "y"))
-            solids.append(cylinder(rim, (x, place, radius), (1.2 * radius, 1.2 * radius, thickness + 0.02), "y"))
-    return solids
+    wheel = (
+        cylinder(tyre, (0, 0, radius), (2 * radius, 2 * radius, thickness), "y"),
+        cylinder(rim, (0, 0, radius), (1.2 * radius, 1.2 * radius, thickness + 0.02), "y"),
+    )
+    place = (width - thickness) / 2 + 0.02
+    return [
+        replace(part, centre=(x, y, radius))
+        for x in ((-axle, axle) if axle else (0.0,))
+        for y in (-place, place)
+        for part in wheel
+    ]
 
 
 def _lamps(draw: Draw, length: float, width: float, height: float) -> list[Solid]:

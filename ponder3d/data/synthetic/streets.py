@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -247,13 +247,18 @@ def town_path(config: StreetsConfig, index: int) -> Path:
 
 def make_sweep(config: StreetsConfig, number: int, tick: int) -> PackedSweep:
     """A revolution of the laser; ``number`` counts towns from 0, ``tick`` revolutions from the first key frame."""
-    return measure(_town(_content(config), number), config.laser, _seconds(config, tick), _rng(config, number, 1, tick))
+    return measure(
+        _town(config.seed, number, config.frames, config.style),
+        config.laser,
+        _seconds(config, tick),
+        _rng(config.seed, number, 1, tick),
+    )
 
 
 def make_shots(config: StreetsConfig, number: int, frame: int) -> PackedShots:
     """The images of a key frame; ``number`` counts towns from 0."""
-    town = _town(_content(config), number)
-    return photograph(town, config.image_size, frame * STEP, _rng(config, number, 2, frame))
+    town = _town(config.seed, number, config.frames, config.style)
+    return photograph(town, config.image_size, frame * STEP, _rng(config.seed, number, 2, frame))
 
 
 def _content(config: StreetsConfig) -> StreetsConfig:
@@ -272,14 +277,14 @@ def _seconds(config: StreetsConfig, tick: int) -> float:
     return tick * STEP / (config.sweeps_between + 1)
 
 
-def _rng(config: StreetsConfig, *numbers: int) -> np.random.Generator:
+def _rng(*numbers: int) -> np.random.Generator:
     """One stream for each stage and instant: how many numbers one of them draws does not change the others."""
-    return np.random.Generator(np.random.PCG64(derive(config.seed, *numbers)))
+    return np.random.Generator(np.random.PCG64(derive(*numbers)))
 
 
-@functools.lru_cache(maxsize=4)
-def _town(content: StreetsConfig, number: int) -> Town:
-    return make_town(_rng(content, number, 0), (content.frames - 1) * STEP, content.style)
+@functools.lru_cache(maxsize=8)
+def _town(seed: int, number: int, frames: int, style: str) -> Town:
+    return make_town(_rng(seed, number, 0), (frames - 1) * STEP, style)
 
 
 @functools.lru_cache(maxsize=64)
@@ -356,7 +361,7 @@ def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(temporary, "wb") as file:
-                np.savez(file, **arrays)
+                np.savez(file, **cast(dict[str, Any], arrays))
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)

@@ -20,7 +20,9 @@ class FPNConfig(Config):
     channels: int = 256
     """Of every map that comes out."""
     levels: int = 1
-    """How many maps come out, the coarsest ones."""
+    """How many maps are combined, the coarsest ones."""
+    finest: bool = False
+    """Whether only the finest of them comes out, for lifts that take one map; otherwise all do."""
 
     def build(self, channels: tuple[int, ...], strides: tuple[int, ...]) -> "FPN":
         """A pyramid on maps with these channels and strides, from fine to coarse.
@@ -39,19 +41,20 @@ class FPN(nn.Module):
     def __init__(self, channels: tuple[int, ...], strides: tuple[int, ...], config: FPNConfig):
         super().__init__()
         num, width = config.levels, config.channels
-        self.channels, self.strides = (width,) * num, strides[-num:]
+        given = 1 if config.finest else num
+        self.channels, self.strides = (width,) * given, strides[-num:][:given]
         self.lateral = nn.ModuleList([nn.Conv2d(c, width, 1) for c in channels[-num:]])
-        self.out = nn.ModuleList([nn.Conv2d(width, width, 3, padding=1) for _ in range(num)])
+        self.out = nn.ModuleList([nn.Conv2d(width, width, 3, padding=1) for _ in range(given)])
         for conv in (*self.lateral, *self.out):
             assert isinstance(conv, nn.Conv2d) and conv.bias is not None
             nn.init.xavier_uniform_(conv.weight)
             nn.init.zeros_(conv.bias)
 
     def forward(self, maps: tuple[Float[Tensor, "N _ _ _"], ...]) -> tuple[Float[Tensor, "N C _ _"], ...]:
-        """``levels`` maps, from fine to coarse."""
+        """The maps, from fine to coarse."""
         sums = [conv(x) for conv, x in zip(self.lateral, maps[-len(self.lateral) :], strict=True)]
         for level in range(len(sums) - 1, 0, -1):
             finer = sums[level - 1]
             # Nearest: the sizes of maps are multiples of each other, as images are padded.
             sums[level - 1] = finer + F.interpolate(sums[level], size=finer.shape[2:], mode="nearest")
-        return tuple(conv(x) for conv, x in zip(self.out, sums, strict=True))
+        return tuple(conv(x) for conv, x in zip(self.out, sums[: len(self.out)], strict=True))

@@ -106,6 +106,46 @@ def test_las_classes_and_colours(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        (np.array([0.0, 0.25, 1.0]), [0, 0.25, 1]),
+        (np.array([0.0, 51.0, 200.5]), [0, 0.2, 200.5 / 255]),
+        (np.uint8([0, 51, 255]), [0, 0.2, 1]),
+        (np.uint8([0, 1, 1]), [0, 1 / 255, 1 / 255]),
+        (np.uint16([0, 13107, 65535]), [0, 0.2, 1]),
+        (np.array([-1.0, 0.5, 1.0]), None),
+        (np.array([0.5, np.nan, 1.0]), None),
+        (np.uint16([0, 0, 0]), None),
+        (np.int32([0, 1, 70000]), None),
+    ],
+)
+def test_intensities_become_shares(tmp_path, raw, expected):
+    found = read_points(npz(tmp_path / "a.npz", xyz=XYZ, intensity=raw)).intensity
+    if expected is None:
+        assert found is None
+    else:
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_intensities_of_other_files(tmp_path):
+    names = ["double x", "double y", "double z", "float scalar_Intensity", "float reflectance"]
+    points = read_points(ply(tmp_path / "a.ply", names, np.column_stack([XYZ, [0.1, 0.2, 0.4], [1, 1, 1]])))
+    np.testing.assert_allclose(points.intensity, [0.1, 0.2, 0.4], rtol=1e-6)
+    (tmp_path / "a.pts").write_text("2\n1 2 3 51\n4 5 6 255\n")
+    np.testing.assert_allclose(read_points(tmp_path / "a.pts").intensity, [0.2, 1], rtol=1e-6)
+    (tmp_path / "a.pts").write_text("1 2 3 -51 9 9 9\n4 5 6 255 9 9 9\n")
+    assert read_points(tmp_path / "a.pts").intensity is None
+    write_las(tmp_path / "a.las", XYZ, RGB, np.zeros(3))
+    assert read_points(tmp_path / "a.las").intensity is None, "nobody measured it"
+    data = bytearray((tmp_path / "a.las").read_bytes())
+    for row, strength in enumerate((0, 13107, 65535)):
+        data[227 + 26 * row + 12 : 227 + 26 * row + 14] = strength.to_bytes(2, "little")
+    (tmp_path / "a.las").write_bytes(data)
+    np.testing.assert_allclose(read_points(tmp_path / "a.las").intensity, [0, 0.2, 1], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
     ("raw", "colour", "expected"),
     [
         (np.uint8([0, 1, 255]), "auto", [0, 1, 255]),

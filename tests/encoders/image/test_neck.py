@@ -24,6 +24,15 @@ def test_coarse_maps_are_added_to_finer_ones():
     assert found[0][0, 0].tolist() == [[10, 11, 22, 23], [14, 15, 26, 27]]
 
 
+def test_the_finest_alone():
+    both = FPNConfig(channels=2, levels=2).build((3, 4), (8, 16))
+    one = FPNConfig(channels=2, levels=2, finest=True).build((3, 4), (8, 16))
+    one.load_state_dict({name: both.state_dict()[name] for name in one.state_dict()})
+    maps = (torch.rand(1, 3, 4, 6), torch.rand(1, 4, 2, 3))
+    (found,) = one(maps)
+    assert (one.channels, one.strides) == ((2,), (8,)) and torch.equal(found, both(maps)[0])
+
+
 def test_a_single_map_keeps_its_size():
     neck = FPNConfig(channels=6).build((4,), (32,))
     assert neck((torch.rand(2, 4, 3, 5),))[0].shape == (2, 6, 3, 5)
