@@ -158,18 +158,6 @@ def test_info_says_that_it_reads_images(tmp_path, capsys):
     assert re.search(r"^inputs +images$", capsys.readouterr().out, flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize("lift", LIFTS, ids=lambda lift: type(lift).__name__)
-def test_half_precision_is_for_networks_alone(lift):
-    """Places of points are those of float32: bfloat16 knows no metre from 54.25 m."""
-    encoder, batch = replace(example(), lift=lift, convs=0).build().eval(), Batch.of([scene()], ())
-    expected = encoder(batch).feats
-    with torch.autocast("cpu", torch.bfloat16):
-        found = encoder(batch).feats
-    assert found.dtype == torch.float32
-    assert torch.equal(found != 0, expected != 0)
-    assert float((found - expected).detach().norm() / expected.detach().norm()) < 0.05
-
-
 def test_a_token_without_masks_waits():
     """Fine-tuning without masks from an encoder that has a token: the same parameters, of which it learns not."""
     encoder = replace(example(), masking=ImageMaskingConfig(0.0, token=True)).build().train()

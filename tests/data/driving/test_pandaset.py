@@ -99,7 +99,10 @@ def test_frames_by_number(root):
     assert unsaid.held_out().build().view_names(0)[1][0] == "front_camera/12"
     for fields, message in (
         ({"frames": (30, 40)}, "no frame is left to train on: files are numbered from 10 to 12"),
-        ({"split": "held_out", "test_frames": (30, 40)}, "no frame is held out: .* change --data.frames or --data.test-frames"),
+        (
+            {"split": "held_out", "test_frames": (30, 40)},
+            "no frame is held out: .* change --data.frames or --data.test-frames",
+        ),
         ({"drives": ("007",)}, "drives: no 007; there are 001"),
     ):
         with pytest.raises(DataError, match=message):
