@@ -1,6 +1,7 @@
 """An encoder of camera images: backbone, pyramid, lift into a volume around the vehicle (UniPAD; paper eq. 10)."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from jaxtyping import Float, UInt8
@@ -62,8 +63,9 @@ class CameraEncoder(Encoder):
 
     def __init__(self, config: CameraEncoderConfig):
         super().__init__()
-        self.config = config
-        self.box, self.shape, self._weights = config.box, config.shape, config.backbone.weights
+        self.config, self.box = config, config.box
+        self._grid = partial(fixed_grid, config.box, config.shape)
+        self._weights = config.backbone.weights
         self.backbone = config.backbone.build()
         if config.masking.ratio and not self.backbone.masks:
             raise ValueError(
@@ -122,7 +124,7 @@ class CameraEncoder(Encoder):
         mask = self.masking.choose(batch.keys, num_views, cameras.size)
         maps = self.backbone(images.rgb.permute(0, 3, 1, 2).to(torch.float32) / 255, mask)
         maps = self.neck(self.masking.fill(maps, mask))
-        grid = fixed_grid(self.box, self.shape, len(batch), images.rgb.device)
+        grid = self._grid(len(batch), images.rgb.device)
         return grid, self.lift(maps, cameras, grid)
 
     @torch.no_grad()

@@ -139,7 +139,7 @@ def _existing_file(path: Path | str) -> Path:
     return file
 
 
-def start_from(encoder: Encoder, init: str) -> None:
+def start_from(encoder: Encoder, init: str) -> tuple[str, ...]:
     """Give a freshly built encoder the weights of files.
 
     Args:
@@ -147,6 +147,9 @@ def start_from(encoder: Encoder, init: str) -> None:
         init: a file or the directory of a run, as ``load_encoder`` reads it, of a like encoder. Where an encoder has
             parts (``Encoder.parts``), ``lidar=FILE,camera=FILE`` or one of the two: the weights of its parts; the rest
             of it is left as it was built, and a part that is not named starts by itself (``Encoder.start``).
+
+    Returns:
+        What the parts that start by themselves tell the user.
 
     Raises:
         ValueError: there is no such file, or no such part.
@@ -156,16 +159,18 @@ def start_from(encoder: Encoder, init: str) -> None:
     named = [each.partition("=") for each in init.split(",")]
     if not parts or not all(equals for _, equals, _ in named):
         copy_weights(_existing(init), encoder, init)
-        return
+        return ()
     files = {name.strip(): path.strip() for name, _, path in named}
     unknown = [name for name in files if name not in parts]
     if unknown or len(files) < len(named):
         raise ValueError(f"Experiment.init: {init}: parts are {' and '.join(parts)}, each once: part=FILE,part=FILE")
+    told: tuple[str, ...] = ()
     for name, part in parts.items():
         if name in files:
             copy_weights(_existing(files[name]), part, files[name])
         else:
-            part.start()
+            told += part.start()
+    return told
 
 
 def _existing(path: str) -> Encoder:

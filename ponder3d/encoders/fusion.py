@@ -97,10 +97,9 @@ class FusionEncoder(Encoder):
         met = width if config.how == "sum" else 2 * width
         self.fuse = ConvNorm(met, config.out_channels, (3, 3, 3), eps=1e-5, momentum=0.1)
 
-    def start(self) -> None:
+    def start(self) -> tuple[str, ...]:
         """Start both parts."""
-        for part in self.parts().values():
-            part.start()
+        return tuple(line for part in self.parts().values() for line in part.start())
 
     def parts(self) -> dict[str, Encoder]:
         """``lidar`` and ``camera``."""

@@ -168,3 +168,14 @@ def test_files_that_do_not_fit(tmp_path):
 def test_bad_choices(changes, message):
     with pytest.raises(ValueError, match=f"FusionEncoderConfig: .*{message}"):
         replace(example(), **changes)
+
+
+def test_parts_that_start_by_themselves_say_what_they_read(tmp_path):
+    backbone = example().camera.backbone
+    torch.save({**backbone.build().state_dict(), "head.weight": torch.ones(2)}, tmp_path / "net.pth")
+    camera = replace(example().camera, backbone=replace(backbone, weights=str(tmp_path / "net.pth")))
+    config = replace(example(), camera=camera)
+    (line,) = config.build().start()
+    assert "net.pth: head left out (1 names)" in line
+    save_encoder(config.lidar.build(), tmp_path / "lidar.safetensors")
+    assert start_from(config.build(), f"lidar={tmp_path / 'lidar.safetensors'}") == (line,)

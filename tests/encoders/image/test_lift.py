@@ -173,3 +173,15 @@ def test_a_grid_may_differ_from_scene_to_scene(member):
     x = torch.randn(1, 3, 4, 8).repeat(2, 1, 1, 1)
     feats = lift((x,), rig, Grid(box, (4, 4, 2))).feats
     torch.testing.assert_close(feats[0, :, 1:], feats[1, :, :-1])  # shifted by one cell
+
+
+def test_half_precision_is_for_networks_alone(member):
+    """Places of points are those of float32: bfloat16 knows no metre between 54 and 54.25."""
+    lift, rig = built(member).eval().requires_grad_(False), cameras(torch.stack([turned(8), turned(-30)]))
+    x, where = torch.randn(2, 3, 4, 8), grid()
+    expected = lift((x,), rig, where).feats
+    with torch.autocast("cpu", torch.bfloat16):
+        found = lift((x,), rig, where).feats
+    assert found.dtype == torch.float32 and not torch.equal(found, expected)
+    assert torch.equal(found != 0, expected != 0)
+    assert float((found - expected).norm() / expected.norm()) < 0.02
