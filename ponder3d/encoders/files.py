@@ -118,7 +118,7 @@ def read_card(path: Path | str) -> dict[str, Any]:
     return _read(path / FILE_NAME if path.is_dir() else path)[0]
 
 
-def start_from(encoder: Encoder, init: str) -> None:
+def start_from(encoder: Encoder, init: str) -> tuple[str, ...]:
     """Give a freshly built encoder the weights of files.
 
     Args:
@@ -126,6 +126,9 @@ def start_from(encoder: Encoder, init: str) -> None:
         init: a file or the directory of a run, as ``load_encoder`` reads it, of a like encoder. Where an encoder has
             parts (``Encoder.parts``), ``lidar=FILE,camera=FILE`` or one of the two: the weights of its parts; the rest
             of it is left as it was built, and a part that is not named starts by itself (``Encoder.start``).
+
+    Returns:
+        What ``Encoder.start`` of such parts says.
 
     Raises:
         ValueError: there is no such file, or no such part.
@@ -135,16 +138,18 @@ def start_from(encoder: Encoder, init: str) -> None:
     named = [each.partition("=") for each in init.split(",")]
     if not parts or not all(equals for _, equals, _ in named):
         copy_weights(_existing(init), encoder, init)
-        return
+        return ()
     files = {name.strip(): path.strip() for name, _, path in named}
     unknown = [name for name in files if name not in parts]
     if unknown or len(files) < len(named):
         raise ValueError(f"Experiment.init: {init}: parts are {' and '.join(parts)}, each once: part=FILE,part=FILE")
+    said: tuple[str, ...] = ()
     for name, part in parts.items():
         if name in files:
             copy_weights(_existing(files[name]), part, files[name])
         else:
-            part.start()
+            said += part.start()
+    return said
 
 
 def _existing(path: str) -> Encoder:
@@ -166,14 +171,10 @@ def copy_weights(source: Encoder, target: Encoder, name: str) -> None:
         if theirs != ours:
             raise EncoderFileError(f"{name}: trained with {field} {theirs}, this encoder has {ours}; give it the same")
     theirs, ours = _cell(source.config), _cell(target.config)
-    if (
-        theirs is not None
-        and ours is not None
-        and any(abs(a - b) > 1e-6 * b for a, b in zip(theirs, ours, strict=True))
-    ):
+    if theirs and ours and theirs != ours:
         raise EncoderFileError(
-            f"{name}: trained with cells of {' x '.join(f'{a:g}' for a in theirs)} m, this encoder has "
-            f"{' x '.join(f'{b:g}' for b in ours)} m; give it a box and a shape with the same"
+            f"{name}: trained with cells of {theirs} m, this encoder has {ours} m; give it a box and a shape that make "
+            "the same"
         )
     source = _of_conditions(source, target.conditions, name)
     _check_names(Path(name), set(source.state_dict()), set(target.state_dict()))

@@ -83,8 +83,6 @@ class FusionEncoderConfig(EncoderConfig):
 class FusionEncoder(Encoder):
     """A volume in which both were seen. A part that is missing, or left out, is zero where they meet."""
 
-    config: FusionEncoderConfig
-
     def __init__(self, config: FusionEncoderConfig):
         super().__init__()
         self.config, self.box, self.out_channels = config, config.box, config.out_channels
@@ -97,10 +95,9 @@ class FusionEncoder(Encoder):
         met = width if config.how == "sum" else 2 * width
         self.fuse = ConvNorm(met, config.out_channels, (3, 3, 3), eps=1e-5, momentum=0.1)
 
-    def start(self) -> None:
+    def start(self) -> tuple[str, ...]:
         """Start both parts."""
-        for part in self.parts().values():
-            part.start()
+        return (*self.lidar.start(), *self.camera.start())
 
     def parts(self) -> dict[str, Encoder]:
         """``lidar`` and ``camera``."""
@@ -113,6 +110,7 @@ class FusionEncoder(Encoder):
             ValueError: there are no images, and the encoder does not learn to do without; and what its parts raise.
         """
         config = self.config
+        assert isinstance(config, FusionEncoderConfig)
         grid = fixed_grid(config.box, config.shape, len(batch), batch.points.xyz.device)
         has_points, has_images = batch.points.counts > 0, torch.ones_like(batch.points.counts, dtype=torch.bool)
         if self.training:

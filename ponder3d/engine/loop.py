@@ -179,7 +179,7 @@ class _Run:
         started: tuple[str, ...] = ()
         if not goes_on:
             if experiment.init:
-                start_from(self.task.encoder, experiment.init)
+                started = start_from(self.task.encoder, experiment.init)
             else:
                 started = self.task.encoder.start()
             self.task.to(self.runner.device).prepare(self._pass(number) for number in itertools.count())
