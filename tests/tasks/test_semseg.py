@@ -10,7 +10,7 @@ from ponder3d.geometry.drawing import UNLABELLED
 from ponder3d.geometry.grid import voxelize
 from ponder3d.metrics.segmentation import SegmentationMetric
 from ponder3d.tasks.semseg import SemSegConfig, lovasz_softmax
-from ponder3d.types import Batch, Boxes, LabelSet, Scene
+from ponder3d.types import Batch, Boxes, Cameras, LabelSet, Scene, Views
 
 
 @pytest.fixture
@@ -145,6 +145,16 @@ def test_a_street_is_drawn_from_above_with_its_boxes(task):
     assert predicted[199, 200].tolist() == points.rgb[199, 200].tolist() == [0, 0, 0]  # the middle of the box
     narrow = replace(data, points=replace(data.points, xyz=xyz * torch.tensor([0.5, 1, 1])))
     assert len(task.pictures(torch.tensor([0, 1, 1, 2]), narrow)) == 1, "a corridor is no street"
+
+
+def test_encoders_see_the_images_of_a_scene_in_every_pass(task):
+    pose, size = torch.eye(4)[None], (2, 3)
+    cameras = Cameras(torch.eye(3)[None], pose, size)
+    images = Views(cameras, torch.zeros(1, *size, 3, dtype=torch.uint8), None, None, torch.tensor([1]))
+    seen = []
+    with task.encoder.register_forward_pre_hook(lambda module, args: seen.append(args[0].images)):
+        task.eval().predict(replace(batch(torch.zeros(4, 3), None), images=images))
+    assert seen and all(shown is images for shown in seen)
 
 
 def test_every_point_of_a_dense_cloud_is_scored(room, small_encoder, labels):

@@ -18,7 +18,7 @@ from ponder3d.data.dataset import BenchmarkFile, DataError
 from ponder3d.data.driving.classes import STREET_LABELS
 from ponder3d.data.driving.dataset import DrivingConfig, DrivingDataset
 from ponder3d.data.driving.drive import Drive, Shot, Sweep
-from ponder3d.data.driving.nuscenes_index import CAMERAS, LASER, NuScenesIndex, SceneRows
+from ponder3d.data.driving.nuscenes_index import CAMERAS, LASER, NuScenesIndex, SceneRows, open_index
 from ponder3d.data.driving.nuscenes_splits import split_scenes
 from ponder3d.data.faults import raise_if_of_machine
 from ponder3d.data.rgbd_images import read_rgb
@@ -60,7 +60,7 @@ class NuScenesConfig(DrivingConfig):
             hint = f"there is {' and '.join(others)}: choose --data.version" if others else "unpack nuScenes' metadata"
             raise DataError(f"{folder}: no such folder of tables; {hint}")
         wanted, excluded = self._scenes(version)
-        index = NuScenesIndex(folder, wanted, excluded, self._labelled(folder))
+        index = open_index(folder, wanted, excluded, self._labelled(folder))
         lacking = [name for name in self.test_drives if name not in index.scene_names]
         if lacking:
             raise DataError(f"{folder / 'scene.json'}: has no {lacking[0]}, which test_drives names")

@@ -1,10 +1,13 @@
 """What the tables of nuScenes say about the scenes of a split: which files, poses and boxes each key frame has.
 
 Tables refer to each other by tokens. They are read in an order in which the rows that matter are known before the large
-tables come: radar, images between key frames and other splits' scenes are dropped at once.
+tables come: radar, images between key frames and other splits' scenes are dropped at once. Tables of the size of 100 of
+the 850 scenes of trainval (300 MB, 744 000 rows) take 8 s and 150 MB; all of them a bit more than a minute, and 1.1 GB
+at most for the training split.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +32,17 @@ class SceneRows:
     name: str
     samples: tuple[int, ...]
     """Rows of its samples, in the order of time."""
+
+
+def open_index(folder: Path, wanted: frozenset[str] | None, excluded: frozenset[str], labels: bool) -> "NuScenesIndex":
+    """``NuScenesIndex``, kept for two splits: a run opens its data at every evaluation. Files that changed are read
+    again.
+
+    Raises:
+        DataError: see ``NuScenesIndex``.
+    """
+    stats = [path.stat() for path in sorted(folder.glob("*.json"))]
+    return _kept_index(folder, wanted, excluded, labels, tuple((s.st_size, s.st_mtime_ns, s.st_ino) for s in stats))
 
 
 class NuScenesIndex:
@@ -207,6 +221,7 @@ class NuScenesIndex:
             for ego, token in zip(asked, self.token, strict=True)
         ]
         self.ego = np.array(rows, dtype=np.int64)
+        self.egos.forget_tokens()
 
     def _read_boxes(self) -> None:
         path = self._path("category")
@@ -304,3 +319,14 @@ class NuScenesIndex:
 
 def _nowhere(path: Path, token: str, field: str, value: str, other: Path) -> DataError:
     return DataError(f"{path}: {token}: {field} names {value!r}, which {other} does not have; get the tables again")
+
+
+@lru_cache(maxsize=2)
+def _kept_index(
+    folder: Path,
+    wanted: frozenset[str] | None,
+    excluded: frozenset[str],
+    labels: bool,
+    stamps: tuple[tuple[int, ...], ...],
+) -> NuScenesIndex:
+    return NuScenesIndex(folder, wanted, excluded, labels)

@@ -1,6 +1,8 @@
 """The tables of nuScenes: JSON files of up to 1.1 GB, read a row at a time; of the rows only what is needed is kept."""
 
 import json
+import math
+import re
 from array import array
 from collections.abc import Iterator, Mapping
 from operator import itemgetter
@@ -15,6 +17,8 @@ from ponder3d.data.faults import raise_if_of_machine
 _CHUNK = 1 << 22
 _LONGEST = 1 << 20
 """Characters of a row at most; the longest of the official files has about 2000."""
+_MARK = re.compile(r"[ \t\r\n]{0,65536}([\[,\]]?)[ \t\r\n]{0,65536}")
+"""What is between rows, and before and after all of them."""
 _UNIT = 1e-3
 """By how much the length of a unit quaternion may differ from 1; files have 16 digits."""
 
@@ -57,7 +61,7 @@ class Vectors:
     def __init__(self, path: Path, name: str, *shape: int):
         self.path, self.name, self.shape = path, name, shape
         self._numbers = array("d")
-        self._nested = len(shape) == 2
+        self._nested, self._count = len(shape) == 2, math.prod(shape)
 
     def add(self, value: list[Any], token: str) -> None:
         """Append the value of a row.
@@ -74,7 +78,7 @@ class Vectors:
                 self._numbers.extend(row)
         except (TypeError, OverflowError):
             rows = []
-        if len(self._numbers) - before != int(np.prod(self.shape)):
+        if len(self._numbers) - before != self._count:
             raise self._bad(token, value)
 
     def array(self, tokens: list[str]) -> np.ndarray:
@@ -172,6 +176,10 @@ class Poses:
             raise DataError(f"{asked} names {token!r}, which {self.path} does not have; get the tables again")
         return found
 
+    def forget_tokens(self) -> None:
+        """Rows are found by their numbers from now on."""
+        self.rows, self.tokens = {}, []
+
     def matrix(self, row: int) -> np.ndarray:
         """[4 4] float64: from the sensor (or vehicle) to what the table is about."""
         out = np.eye(4)
@@ -183,45 +191,32 @@ def _objects(path: Path) -> Iterator[Any]:
     decode = json.JSONDecoder().raw_decode
     try:
         with path.open(encoding="utf-8") as file:
-            text, at, last = file.read(_CHUNK), 0, False
-            while True:
-                at = _skipped(text, at, " \t\r\n")
-                if at < len(text) or not text:
-                    break
-                text, at = file.read(_CHUNK), 0
-            if text[at : at + 1] != "[":
-                raise ValueError("it does not begin with a list")
-            at, first = at + 1, True
+            text, at, last, expected = "", 0, False, "["
             while True:
                 # Rows are parsed where the text lies; more is read when one might go on beyond its end.
                 while not last and len(text) - at < _LONGEST:
                     more = file.read(_CHUNK)
                     text, at, last = text[at:] + more, 0, not more
-                at = _skipped(text, at, " \t\r\n")
-                if text[at : at + 1] == "]":
-                    if text[at + 1 :].strip() or file.read(1).strip():
+                mark = _MARK.match(text, at)
+                assert mark is not None  # it matches nothing too
+                if mark[1] == "]" and expected == ",":
+                    if text[mark.end() :].strip() or file.read(1).strip():
                         raise ValueError("something follows the list")
                     return
-                if not first:
-                    if text[at : at + 1] != ",":
-                        raise ValueError(
-                            "the list does not end" if at >= len(text) else f"found {text[at : at + 20]!r}"
-                        )
-                    at = _skipped(text, at + 1, " \t\r\n")
+                if mark[1] != expected:
+                    raise ValueError("it does not begin with a list" if expected == "[" else "the list does not end")
+                at = mark.end()
+                if expected == "[" and text[at : at + 1] == "]":
+                    expected = ","
+                    continue
                 row, end = decode(text, at)
                 if end - at > _LONGEST:
                     raise ValueError(f"a row has {end - at} characters")
                 yield row
-                at, first = end, False
+                at, expected = end, ","
     except DataError:
         raise
     except (OSError, ValueError, RecursionError) as error:  # no JSON, no UTF-8, a number of 5000 digits, brackets
         raise_if_of_machine(error, path)
         reason = getattr(error, "msg", error)  # of JSON without the place, which is one in memory
         raise DataError(f"{path}: damaged or cut short ({reason}); get the table again") from error
-
-
-def _skipped(text: str, at: int, blanks: str) -> int:
-    while at < len(text) and text[at] in blanks:
-        at += 1
-    return at

@@ -56,7 +56,7 @@ class PandaSetConfig(DrivingConfig):
     frames: tuple[int, ...] = ()
     """First and last number of the frames to train on, as files have them; empty: all that are not held out."""
     test_frames: tuple[int, ...] = ()
-    """First and last number of the frames that are held out, of each drive; empty: none."""
+    """First and last number of the frames that are held out, of each drive; empty: the last fifth of those it has."""
     classes: Literal["native", "nuscenes"] = "native"
     """The 42 classes of PandaSet, or the 16 of nuScenes that they belong to."""
     lasers: Literal["all", "spinning", "forward"] = "all"
@@ -94,7 +94,7 @@ class PandaSetConfig(DrivingConfig):
         drives = [
             PandaSetDrive(root / n, self.classes, self.lasers, cameras, self.raised) for n in self.drives or found
         ]
-        frames = [[i for i, number in enumerate(drive.numbers) if self._wants(number)] for drive in drives]
+        frames = [self._chosen(drive.numbers) for drive in drives]
         if not any(frames):
             numbers = sorted({number for drive in drives for number in drive.numbers})
             raise DataError(
@@ -103,14 +103,18 @@ class PandaSetConfig(DrivingConfig):
             )
         return DrivingDataset(self, drives, _labels(drives, self.classes), frames)
 
-    def _wants(self, number: int) -> bool:
-        held = bool(self.test_frames) and self.test_frames[0] <= number <= self.test_frames[1]
+    def _chosen(self, numbers: Sequence[int]) -> list[int]:
+        """Places of the frames that are scenes, of those with these numbers."""
+        last_fifth = len(numbers) - round(len(numbers) / 5)
+        first, last = self.test_frames or (numbers[last_fifth] if last_fifth < len(numbers) else math.inf, math.inf)
+        held = [first <= number <= last for number in numbers]
         if self.split == "held_out":
-            return held
-        return not held and (not self.frames or self.frames[0] <= number <= self.frames[1])
+            return [i for i, out in enumerate(held) if out]
+        wanted = [not self.frames or self.frames[0] <= number <= self.frames[1] for number in numbers]
+        return [i for i, out in enumerate(held) if wanted[i] and not out]
 
     def held_out(self) -> "PandaSetConfig":
-        """``test_frames`` of the same drives."""
+        """The frames that are held out, of the same drives."""
         return replace(self, split="held_out")
 
 

@@ -56,7 +56,7 @@ def draw_roads(draw: Draw, length: float) -> Roads:
         ends.append(ends[-1] + draw.uniform(10, 26))
         kinds.append([draw.pick(land) for _ in range(2)])
     grey, warm = draw.uniform(0.06, 0.15), draw.uniform(0.95, 1.08)
-    light = draw.uniform(0.22, 0.42)
+    light = draw.uniform(0.16, 0.32)
     dry = draw.uniform(0.7, 1.5)
     return Roads(
         bend_size=draw.uniform(1.0, 4.5) if draw.chance(0.5) else 0.0,

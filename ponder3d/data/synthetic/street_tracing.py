@@ -214,7 +214,8 @@ def meets_any(
         pair, place = pair[~out[place]], place[~out[place]]
         which = solid[pair]
         offset = [(at[place, k] - shapes.centre[which, k]).astype(np.float32) for k in range(3)]
-        start = [sum(frame[pair, k, axis].astype(np.float32) * offset[k] for k in range(3)) for axis in range(3)]
+        turn = [[frame[pair, k, axis].astype(np.float32) for k in range(3)] for axis in range(3)]
+        start = [t[0] * offset[0] + t[1] * offset[1] + t[2] * offset[2] for t in turn]
         direction = [turned[pair, axis] for axis in range(3)]
         _, enter, leave = _slabs(start, direction, [shapes.half[which, k].astype(np.float32) for k in range(3)])
         rows = np.flatnonzero((enter < leave) & (leave > NEAR))

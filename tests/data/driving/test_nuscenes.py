@@ -9,9 +9,11 @@ import torch
 from nuscenes_files import LANDMARKS, SCENES, read_table, sweep_points, write_nuscenes, write_table
 
 from ponder3d.data.dataset import DataError
+from ponder3d.data.driving import nuscenes_index
 from ponder3d.data.driving.classes import DETECTION_LABELS, STREET_LABELS
 from ponder3d.data.driving.nuscenes import NuScenesConfig, NuScenesDrive
 from ponder3d.data.driving.nuscenes_index import CAMERAS, NuScenesIndex
+from ponder3d.data.driving.nuscenes_tables import table_rows
 from ponder3d.geometry.boxes import points_in_boxes
 from ponder3d.geometry.cameras import project
 from ponder3d.types import Boxes
@@ -34,8 +36,9 @@ def files(tmp_path):
     return tmp_path
 
 
-def example(files):
-    return replace(BASE, root=str(files))
+def example(tmp_path):
+    write_nuscenes(tmp_path)
+    return replace(BASE, root=str(tmp_path))
 
 
 def drive_of(root, labels: bool = True) -> NuScenesDrive:
@@ -358,9 +361,23 @@ def test_damaged_tables(files, fuzz, table):
 
     def read(data: bytes) -> None:
         path.write_bytes(data)
+        nuscenes_index._kept_index.cache_clear()  # the clock of files is coarser than this loop
         config.build()[1]
 
     assert fuzz(read, [path.read_bytes()]) > 10
+
+
+def test_tables_are_read_once_for_a_split(files, monkeypatch):
+    reads = []
+    original = NuScenesIndex._read_samples
+    monkeypatch.setattr(NuScenesIndex, "_read_samples", lambda self, *a: reads.append(0) or original(self, *a))
+    config = replace(BASE, root=str(files))
+    for _ in range(2):
+        config.build()
+        config.held_out().build()
+    assert len(reads) == 2
+    changed("scene", "scene0", name="scene-0553")(files)
+    assert config.build()[0].recording == "scene-0553" and len(reads) == 3
 
 
 def test_rows_are_found_across_the_parts_of_a_file(files, monkeypatch):
@@ -374,7 +391,41 @@ def test_rows_are_found_across_the_parts_of_a_file(files, monkeypatch):
         drive_of(files)
 
 
-REAL = NuScenesConfig(version="v1.0-mini", split="", labels="auto")
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [("[]", 0), (" \n[ ] \n", 0), ('[{"a": 1}]', 1), ('[\n{"a": 1} ,\n {"a": 2}\n]\n', 2)],
+)
+def test_tables_are_lists(tmp_path, text, rows):
+    (tmp_path / "t.json").write_text(text)
+    assert len(list(table_rows(tmp_path / "t.json", {"a": int}))) == rows
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "does not begin with a list"),
+        ("{}", "does not begin with a list"),
+        ("[", "damaged"),
+        ('[{"a": 1}', "the list does not end"),
+        ('[{"a": 1} {"a": 2}]', "the list does not end"),
+        ('[{"a": 1},]', "damaged"),
+        ("[,]", "damaged"),
+        ('[{"a": 1}] x', "something follows the list"),
+        ('[{"a": 1}, 5]', "row 1 has no field 'a'"),
+        ('[{"a": 1.5}]', "row 0: a is '1.5', expected int"),
+        ('[{"a": true}]', "expected int"),
+        ("[" * 100_000, "damaged"),
+        ('[{"a": ' + "9" * 5000 + "}]", "damaged"),
+        ('[{"a": 1', "damaged"),
+    ],
+)
+def test_what_is_no_table(tmp_path, text, message):
+    (tmp_path / "t.json").write_text(text)
+    with pytest.raises(DataError, match=rf"t\.json: .*{message}"):
+        list(table_rows(tmp_path / "t.json", {"a": int}))
+
+
+REAL = NuScenesConfig(version="v1.0-mini", split="", image_size=(90, 160))
 
 
 def test_real_key_frames(real_data):
@@ -399,7 +450,7 @@ def test_real_key_frames(real_data):
         cameras = scene.views.cameras
         for view in range(6):
             uv, depth = project(cameras, far, torch.full((len(far),), view))
-            inside_image = ((uv > -0.5) & (uv < torch.tensor([1599.5, 899.5]))).all(1) & (depth > 0)
+            inside_image = ((uv > -0.5) & (uv < torch.tensor([159.5, 89.5]))).all(1) & (depth > 0)
             cameras_with_points += bool(inside_image.any())
             seen |= inside_image
         seen_by.append(float(seen.float().mean()))

@@ -1,6 +1,8 @@
 """PandaSet: a tiny drive in its layout, and eight frames of the real one."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,10 +21,16 @@ def example(tmp_path) -> PandaSetConfig:
     return PandaSetConfig(root=str(tmp_path), test_frames=(12, 12), sweeps=2, ahead=(1,))
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("written")
+    write_example(folder)
+    return folder
+
+
 @pytest.fixture
-def root(tmp_path):
-    write_example(tmp_path)
-    return tmp_path
+def root(written, tmp_path):
+    return Path(shutil.copytree(written, tmp_path / "root"))
 
 
 def read(root, index: int = 1, **fields):
@@ -64,7 +72,7 @@ def test_views_and_their_depth(root):
     front = views.depth[0]
     assert front[12, 16] == 10 and front[12, 19] == 10 and int((front > 0).sum()) == 3
     assert front[9, 16] == 20 and views.labels[0, 12, 19] == 2
-    assert views.rgb[2].to(torch.float32).mean((0, 1)).sub(torch.tensor([40.0, 50, 90])).abs().max() < 3
+    assert views.rgb[2].to(torch.float32).mean((0, 1)).sub(torch.tensor([40.0, 50, 90])).abs().max() < 6  # JPEG
 
 
 def test_lasers_classes_and_a_raised_origin(root):
@@ -86,9 +94,12 @@ def test_frames_by_number(root):
     train, held = config.build(), config.held_out().build()
     assert [train.view_names(i)[1][0] for i in range(len(train))] == ["front_camera/10", "front_camera/11"]
     assert len(held) == 1 and held.view_names(0)[1][0] == "front_camera/12"
+    unsaid = PandaSetConfig(root=str(root))  # a fifth of three frames is one
+    assert (len(unsaid.build()), len(unsaid.held_out().build())) == (2, 1)
+    assert unsaid.held_out().build().view_names(0)[1][0] == "front_camera/12"
     for fields, message in (
         ({"frames": (30, 40)}, "no frame is left to train on: files are numbered from 10 to 12"),
-        ({"split": "held_out"}, "no frame is held out: .* change --data.frames or --data.test-frames"),
+        ({"split": "held_out", "test_frames": (30, 40)}, "no frame is held out: .* change --data.frames or --data.test-frames"),
         ({"drives": ("007",)}, "drives: no 007; there are 001"),
     ):
         with pytest.raises(DataError, match=message):
@@ -197,9 +208,9 @@ def test_real_points_are_seen_and_stand_still(real_data):
         ego.append(points)
         world.append(points @ sweep.world_from_sensor[:3, :3].T + sweep.world_from_sensor[:3, 3])
     for clouds, expected in ((world, 0.042), (ego, 0.107)):
-        some = clouds[0][ego[0].norm(dim=1) < 40][::25]  # further away points are sparser than they move
+        some = clouds[0][ego[0].norm(dim=1) < 40][::40]  # further away points are sparser than they move
         gaps = torch.cdist(some, clouds[1]).amin(1)
-        assert float(gaps.median()) == pytest.approx(expected, rel=0.15)
+        assert float(gaps.median()) == pytest.approx(expected, rel=0.2)
     sweep = drive.sweep(3)
     seen = torch.zeros(len(sweep.xyz), dtype=torch.bool)
     xyz = sweep.xyz.to(torch.float64) @ sweep.world_from_sensor[:3, :3].T + sweep.world_from_sensor[:3, 3]

@@ -78,7 +78,7 @@ def inside(boxes: Boxes, xyz: Tensor, margin: float) -> Tensor:
 
 def test_streets_do_not_depend_on_order_range_or_threads():
     dataset = TINY.build()
-    forward = [digest(dataset[i]) for i in (1, 4, 5)]
+    forward = [digest(dataset[i]) for i in (3, 4, 5)]
     for cached in (streets._town, streets._made_sweep, streets._made_shots):
         cached.cache_clear()
     threads = torch.get_num_threads()
@@ -92,6 +92,7 @@ def test_streets_do_not_depend_on_order_range_or_threads():
 
 def test_another_process_makes_the_same_towns(towns, tmp_path):
     files = sorted(path.name for path in town_path(towns, 0).parent.iterdir())
+    assert len({file.stat().st_size for file in town_path(towns, 0).parent.iterdir()}) == 4
     assert files == [f"town-{number:06d}.npz" for number in range(4)]
     cached, fresh = replace(towns, ahead=(1,)).build(), replace(towns, ahead=(1,), cache="").build()
     assert digest(cached[4]) == digest(fresh[4])
@@ -127,7 +128,7 @@ def test_the_cache_is_read_and_damage_is_repaired(tmp_path, monkeypatch):
     blocked.write_text("")
     monkeypatch.undo()
     with pytest.raises(DataError, match=r"cannot be written .*; set StreetsConfig.cache to a writable folder"):
-        replace(config, cache=str(blocked)).build()[0]
+        replace(config, cache=str(blocked)).build()[3]
 
 
 def test_only_what_decides_the_content_names_the_cache():
@@ -285,7 +286,6 @@ def test_views_of_key_frames_ahead_come_with_their_true_depth():
 def test_streets_are_a_function_of_their_content():
     one, other = make_sweep(TINY, 1, 1), make_sweep(replace(TINY, num_towns=9, cache="elsewhere"), 1, 1)
     assert np.array_equal(one.steps, other.steps) and np.array_equal(one.boxes, other.boxes)
-    assert not np.array_equal(one.steps, make_sweep(TINY, 0, 1).steps)
     town = streets._town(0, 1, 3, "mixed")
     rng = np.random.default_rng(0)
     light = [
