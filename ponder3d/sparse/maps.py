@@ -194,7 +194,9 @@ def _candidates(
         fit = tap < kernel
         if limits is not None:
             fit = fit & (out >= 0) & (out < limits[axis])
-        taps.append(tap), outs.append(out), fits.append(fit)
+        taps.append(tap)
+        outs.append(out)
+        fits.append(fit)
     j = len(turns)
     views = [(-1, j, 1, 1), (-1, 1, j, 1), (-1, 1, 1, j)]
     (tx, ty, tz), (ox, oy, oz), (fx, fy, fz) = (
