@@ -22,9 +22,9 @@ from ponder3d.geometry.cameras import project
 from ponder3d.types import Boxes, Scene
 
 TINY = StreetsConfig(
-    num_towns=2, num_test_towns=1, frames=3, image_size=(18, 32), laser=LaserConfig(beams=16, azimuths=180)
+    num_towns=2, num_test_towns=1, frames=2, image_size=(18, 32), laser=LaserConfig(beams=16, azimuths=180)
 )
-TOWNS = StreetsConfig(num_towns=4, frames=3, image_size=(45, 80), sweeps=2)
+TOWNS = StreetsConfig(num_towns=4, frames=2, image_size=(45, 80), sweeps=2)
 PERFECT = LaserConfig(noise=0.0, dropout=0.0)
 
 
@@ -47,7 +47,7 @@ def towns(tmp_path_factory) -> StreetsConfig:
 def scenes(towns) -> list[Scene]:
     """The second key frame of some towns."""
     dataset = towns.build()
-    return [dataset[3 * i + 1] for i in range(towns.num_towns)]
+    return [dataset[2 * i + 1] for i in range(towns.num_towns)]
 
 
 def digest(scene: Scene) -> str:
@@ -78,16 +78,16 @@ def inside(boxes: Boxes, xyz: Tensor, margin: float) -> Tensor:
 
 def test_streets_do_not_depend_on_order_range_or_threads():
     dataset = TINY.build()
-    forward = [digest(dataset[i]) for i in (3, 4, 5)]
+    forward = [digest(dataset[i]) for i in (2, 3)]
     for cached in (streets._town, streets._made_sweep, streets._made_shots):
         cached.cache_clear()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        assert [digest(replace(TINY, first=1, num_towns=1).build()[i]) for i in (2, 1)] == [forward[2], forward[1]]
+        assert [digest(replace(TINY, first=1, num_towns=1).build()[i]) for i in (1, 0)] == [forward[1], forward[0]]
     finally:
         torch.set_num_threads(threads)
-    assert len(set(forward)) == 3
+    assert forward[0] != forward[1]
 
 
 def test_another_process_makes_the_same_towns(towns, tmp_path):
@@ -95,7 +95,7 @@ def test_another_process_makes_the_same_towns(towns, tmp_path):
     assert len({file.stat().st_size for file in town_path(towns, 0).parent.iterdir()}) == 4
     assert files == [f"town-{number:06d}.npz" for number in range(4)]
     cached, fresh = replace(towns, ahead=(1,)).build(), replace(towns, ahead=(1,), cache="").build()
-    assert digest(cached[4]) == digest(fresh[4])
+    assert digest(cached[2]) == digest(fresh[2])
     seen = []
     generate(towns, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(4, 4)]
@@ -104,7 +104,7 @@ def test_another_process_makes_the_same_towns(towns, tmp_path):
 def test_the_cache_is_read_and_damage_is_repaired(tmp_path, monkeypatch):
     config = replace(TINY, cache=str(tmp_path), cameras=("front",))
     dataset, path, made = config.build(), town_path(config, 1), []
-    wanted = digest(dataset[4])
+    wanted = digest(dataset[3])
     arrays = dict(np.load(path, allow_pickle=False))
 
     def fill(config, number):
@@ -114,21 +114,21 @@ def test_the_cache_is_read_and_damage_is_repaired(tmp_path, monkeypatch):
 
     monkeypatch.setattr(streets, "_fill", fill)
     good = path.read_bytes()
-    assert digest(dataset[4]) == wanted and not made
+    assert digest(dataset[3]) == wanted and not made
     for content in (b"", b"PK", good[: len(good) // 2], good[:-30], b"\0" * len(good)):
         made.clear()
         path.write_bytes(content)
-        assert digest(dataset[4]) == wanted and made == [1] and len(path.read_bytes()) == len(good)
+        assert digest(dataset[3]) == wanted and made == [1] and len(path.read_bytes()) == len(good)
     # A flipped byte is either one that does not matter (a date) or found by the checksums.
     for at in np.random.default_rng(0).integers(0, len(good), 6):
         path.write_bytes(good[:at] + bytes([good[at] ^ 0xFF]) + good[at + 1 :])
-        assert digest(dataset[4]) == wanted
+        assert digest(dataset[3]) == wanted
     assert [p.name for p in path.parent.iterdir()] == [path.name]
     blocked = tmp_path / "file"
     blocked.write_text("")
     monkeypatch.undo()
     with pytest.raises(DataError, match=r"cannot be written .*; set StreetsConfig.cache to a writable folder"):
-        replace(config, cache=str(blocked)).build()[3]
+        replace(config, cache=str(blocked)).build()[2]
 
 
 def test_only_what_decides_the_content_names_the_cache():
@@ -197,7 +197,9 @@ def test_velocities_are_those_of_the_boxes(towns):
         now, later = street.boxes(0), street.boxes(1)
         world = [street.sweep(frame).world_from_sensor for frame in (0, 1)]
         for row in range(len(now.yaw)):
-            # A thing is known by its size, which no two share.
+            # A thing is known by its size, which no two share, but for cycles.
+            if DETECTION_LABELS.names[int(now.label[row])] in ("bicycle", "motorcycle"):
+                continue
             same = (later.size == now.size[row]).all(1).nonzero()[:, 0]
             if len(same) != 1:
                 continue
@@ -221,7 +223,7 @@ def test_the_way_is_free():
     town = streets._town(0, 1, TOWNS.frames, "mixed")
     names = np.array([thing.piece.label for thing in town.site.things])
     cars = np.isin(names[town.thing], ["car", "bus", "truck"])
-    for seconds in (0.0, 0.3, 0.7, 1.0):
+    for seconds in (0.0, 0.2, 0.35, 0.5):
         pose, shapes = laser_pose(town, seconds), instant(town, seconds)
         at = ego @ pose[:3, :3].T + pose[:3, 3]
         local = np.einsum("ski,spk->spi", shapes.rotation, at[None] - shapes.centre[:, None])
@@ -237,7 +239,7 @@ def test_the_way_is_free():
 def test_points_and_true_depth_agree():
     config = replace(TOWNS, num_towns=2, sweeps=1, laser=PERFECT, image_size=(90, 160))
     sparse, dense = config.build(), replace(config, dense_depth=True).build()
-    measured, true = sparse[4].views, dense[4].views
+    measured, true = sparse[3].views, dense[3].views
     assert true.labels is None and torch.equal(measured.rgb, true.rgb)
     at = (measured.depth > 0) & (true.depth > 0)
     assert float(at.to(torch.float32).mean()) > 0.05
@@ -248,7 +250,7 @@ def test_points_and_true_depth_agree():
 
 
 def test_cameras_look_where_their_names_say():
-    scene = TINY.build()[3]
+    scene = TINY.build()[2]
     cameras = scene.views.cameras
     assert scene.views.names[:2] == ("front-0000", "front-right-0000") and len(cameras) == len(CAMERAS) == 6
     assert (
@@ -271,22 +273,22 @@ def test_sweeps_between_key_frames():
     assert [sweep.seconds for sweep in before] == pytest.approx([0.4, 0.3, 0.2, 0.1, 0.0])
     assert [sweep.labels is None for sweep in before] == [True, True, True, True, False]
     assert street.earlier(0, 3) == [] and len(street.earlier(1, 2)) == 2
-    assert config.build()[4].time.unique().tolist() == pytest.approx([0, 0.1, 0.2, 0.3])
+    assert config.build()[3].time.unique().tolist() == pytest.approx([0, 0.1, 0.2, 0.3])
 
 
 def test_views_of_key_frames_ahead_come_with_their_true_depth():
-    scene = replace(TINY, ahead=(1, 5), dense_depth=True).build()[3]
+    scene = replace(TINY, ahead=(1, 5), dense_depth=True).build()[2]
     assert scene.views.depth.shape == (12, 18, 32) and scene.views.names[6] == "front-0001"
-    second = replace(TINY, dense_depth=True).build()[4]
+    second = replace(TINY, dense_depth=True).build()[3]
     assert torch.equal(scene.views.depth[6:], second.views.depth)
-    without = replace(TINY, images=False, dense_depth=True).build()[3]
+    without = replace(TINY, images=False, dense_depth=True).build()[2]
     assert without.views is None
 
 
 def test_streets_are_a_function_of_their_content():
     one, other = make_sweep(TINY, 1, 1), make_sweep(replace(TINY, num_towns=9, cache="elsewhere"), 1, 1)
     assert np.array_equal(one.steps, other.steps) and np.array_equal(one.boxes, other.boxes)
-    town = streets._town(0, 1, 3, "mixed")
+    town = streets._town(0, 1, 2, "mixed")
     rng = np.random.default_rng(0)
     light = [
         photograph(replace(town, weather=draw_weather(Draw(rng), style)), (18, 32), 0.0, rng)
