@@ -122,6 +122,7 @@ class CameraEncoder(Encoder):
         mask = self.masking.choose(batch.keys, num_views, cameras.size)
         maps = self.backbone(images.rgb.permute(0, 3, 1, 2).to(torch.float32) / 255, mask)
         maps = self.neck(self.masking.fill(maps, mask))
+        assert self.box is not None
         grid = fixed_grid(self.box, self.shape, len(batch), images.rgb.device)
         return grid, self.lift(maps, cameras, grid)
 
