@@ -38,6 +38,8 @@ class PickRays(Transform):
     fill: bool = False
     """For sparse depth, as lasers measure it: draw no pixel twice, and where a view has fewer pixels with depth than
     ``rays_per_view``, take as many without depth as are missing; those train colour alone."""
+    unmeasured: float = 0.0
+    """Share of each view's rays for which ``fill`` takes pixels without depth even where there are enough with depth."""
     horizon: float = 0.4
     """Share of the image's height above which ``fill`` takes no pixel without depth: there is sky (UniPAD)."""
     near: float = 0.05
@@ -52,8 +54,9 @@ class PickRays(Transform):
             raise ValueError("PickRays.by_area needs depth: set need_depth too")
         if self.fill and (not self.need_depth or self.by_area or self.edge_share):
             raise ValueError("PickRays.fill draws pixels with depth evenly: it goes with need_depth alone")
-        if not 0 <= self.horizon <= 1:
-            raise ValueError(f"PickRays.horizon must be from 0 to 1, it is {self.horizon}")
+        for name in ("horizon", "unmeasured"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"PickRays.{name} must be from 0 to 1, it is {getattr(self, name)}")
 
     def added_features(self) -> int:
         """Those of ``features``."""
@@ -115,7 +118,8 @@ class PickRays(Transform):
 
     def _filled(self, depth: Float[Tensor, "H W"], generator: Generator) -> Int[Tensor, " P"]:
         measured = (depth > 0).flatten()
-        picked = _some(measured.nonzero()[:, 0], self.rays_per_view, generator)
+        most = self.rays_per_view - round(self.unmeasured * self.rays_per_view)
+        picked = _some(measured.nonzero()[:, 0], most, generator)
         missing = self.rays_per_view - len(picked)
         if not missing:
             return picked

@@ -199,9 +199,12 @@ def nuscenes_sparse_unet_semantic() -> Experiment:
 def pandaset() -> Experiment:
     """Label-free, from the laser, at a size for a CPU: the frames that ``--data.root DIR`` has, the last two held out.
 
-    The network and the terms of ``pretrain_streets.lidar``.
+    The network and the terms of ``pretrain_streets.lidar``, a finer volume.
     """
-    return _recorded(pretrain_streets.lidar(), PandaSetConfig(image_size=(180, 320), raised=1.4, keep_in_memory=8))
+    base = _recorded(pretrain_streets.lidar(), PandaSetConfig(image_size=(180, 320), raised=1.4, keep_in_memory=8))
+    assert isinstance(base.task, PonderConfig)
+    # Cells of 0.8 x 0.8 x 0.53 m: this laser sees four times as many points as that of the streets.
+    return replace(base, task=replace(base.task, volume_shape=(80, 80, 12)))
 
 
 def pandaset_camera() -> Experiment:

@@ -73,8 +73,10 @@ def street_range(depth: bool = False) -> PointRange:
 
 
 def street_rays(views: int = CAMERAS, rays_per_view: int = 256) -> PickRays:
-    """Rays through pixels on which a point of the laser falls, and where those run out through any others, sky too."""
-    return PickRays(views=views, rays_per_view=rays_per_view, fill=True, horizon=0.0, near=1.0, far=60.0)
+    """Rays through pixels on which a point of the laser falls, and a fifth, or what is missing, through any others."""
+    return PickRays(
+        views=views, rays_per_view=rays_per_view, fill=True, unmeasured=0.2, horizon=0.0, near=1.0, far=60.0
+    )
 
 
 def street_surroundings() -> ContextTarget:
@@ -95,10 +97,10 @@ def small_ponder(encoder: EncoderConfig) -> PonderConfig:
         volume_shape=SHAPE,
         volume_net=ShallowNet3DConfig(channels=32, depth=1, out_channels=32, bypass="add"),
         # Cells of a metre: sharper surfaces than this are never learnt, softer ones stay soft.
-        field=FieldConfig(hidden=64, geometry_channels=16, inv_std=20.0, learn_inv_std=False),
+        field=FieldConfig(hidden=64, geometry_channels=16, inv_std=20.0, learn_inv_std=False, background=True),
         render=RenderConfig(num_uniform=32, num_importance=8, num_guided=8, guide_spread=1.0, proposal_inv_std=8.0),
         losses=RenderLossConfig(
-            depth=0.05, sdf=1.0, free_space=0.5, eikonal=0.1, truncation=1.0, feature=30.0, surface=0.5
+            depth=0.2, sdf=1.0, free_space=0.5, eikonal=0.1, truncation=1.0, feature=30.0, surface=0.5
         ),
         feature_channels=street_surroundings().channels,
         render_every=4,

@@ -46,6 +46,9 @@ class FieldConfig(Config):
     """Initial signed distance in metres, positive: an untrained volume is mostly free space."""
     inv_std: float = 20.0
     """Sharpness of the surface, 1/metres; the initial one if it is learned."""
+    background: bool = False
+    """Whether what no surface stops has a colour, a learnt function of the ray's direction: the sky. Otherwise it is
+    black."""
     learn_inv_std: bool = True
     """Whether the sharpness is learned, as in NeuS. A corrupted input makes blur pay off; a fixed one prevents that."""
 
@@ -160,6 +163,9 @@ class SDFField(nn.Module):
         for i, o in zip(widths[:-1], widths[1:], strict=True):
             layers += [nn.Linear(i, o), nn.ReLU()]
         self.colour = nn.Sequential(*layers, nn.Linear(widths[-1], 3), nn.Sigmoid())
+        self.background = None
+        if config.background:
+            self.background = nn.Sequential(nn.Linear(3, 16), nn.ReLU(), nn.Linear(16, 3), nn.Sigmoid())
         seen_by_heads = appearance if config.heads_see == "appearance" else seen
         self.semantic = nn.Linear(seen_by_heads, semantic_channels) if semantic_channels else None
         self.feature = nn.Linear(seen_by_heads, feature_channels) if feature_channels else None

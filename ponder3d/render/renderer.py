@@ -81,11 +81,14 @@ def render(
     weights, seen_at = _weights(field, t, sdf, gradient, rays, config)
     opacity = weights.sum(1)
     as_computed = torch.empty_like(weights).scatter(1, order, weights)
+    rgb = layout.composite(as_computed, field.colours(samples, layout.of_samples(rays.directions)))
+    if field.background is not None:
+        rgb = rgb + (1 - opacity)[:, None] * field.background(rays.directions)
     inputs = None
     if field.semantic is not None or field.feature is not None:
         inputs = torch.cat([layout.composite(as_computed, part) for part in field.head_parts(samples)], dim=1)
     return RenderOutput(
-        rgb=layout.composite(as_computed, field.colours(samples, layout.of_samples(rays.directions))),
+        rgb=rgb,
         # What no sample stops is seen where the volume ends.
         t=composite(weights, seen_at) + (1 - opacity) * far,
         normal=layout.composite(as_computed, samples.normal),

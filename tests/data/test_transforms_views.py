@@ -116,6 +116,13 @@ def test_enough_depth_needs_no_filling():
     assert len(pixels_of(scene, out).unique()) == 40 and bool((out.targets.t > 0).all())
 
 
+def test_a_share_without_depth():
+    out = PickRays(1, 40, fill=True, unmeasured=0.25, horizon=0.0)(one_view(a_scene(sparse(60))), keyed.generator(0))
+    assert int((out.targets.t > 0).sum()) == 30 and len(out.rays) == 40
+    with pytest.raises(ValueError, match="PickRays.unmeasured must be from 0 to 1"):
+        PickRays(fill=True, unmeasured=1.5)
+
+
 @pytest.mark.parametrize("depth", [None, sparse(0)])
 def test_filling_without_any_depth(depth):
     out = PickRays(3, 16, fill=True)(a_scene(depth), keyed.generator(0))

@@ -104,6 +104,19 @@ def test_empty_space_is_transparent():
     torch.testing.assert_close(out.t[hit], rays.far[hit], atol=1e-2, rtol=0)
 
 
+def test_what_no_surface_stops_is_the_background():
+    field, volume = analytic(sphere)
+    rays = clip_rays(from_around(), volume.grid)
+    black = render(field, volume, rays, RenderConfig())
+    field.background = FieldConfig(background=True).build(4).background
+    sky = field.background(rays.directions)
+    seen = render(field, volume, rays, RenderConfig())
+    torch.testing.assert_close(seen.rgb, black.rgb + (1 - black.opacity)[:, None] * sky)
+    assert float(black.opacity.min()) < 0.01 < 0.99 < float(black.opacity.max())
+    sky_alone = seen.rgb[black.opacity < 0.001]
+    assert len(sky_alone) and float((sky_alone - sky[black.opacity < 0.001]).abs().max()) < 0.01
+
+
 def test_weights_sum_to_the_opacity_and_samples_are_sorted(device):
     field, volume = to_device(analytic(sphere), device)
     rays = clip_rays(to_device(from_around(), device), volume.grid)
