@@ -39,7 +39,7 @@ class PickRays(Transform):
     """For sparse depth, as lasers measure it: draw no pixel twice, and where a view has fewer pixels with depth than
     ``rays_per_view``, take as many without depth as are missing; those train colour alone."""
     unmeasured: float = 0.0
-    """Share of each view's rays for which ``fill`` takes pixels without depth even where there are enough with depth."""
+    """Share of each view's rays for which ``fill`` takes pixels without depth even if there are enough with depth."""
     horizon: float = 0.4
     """Share of the image's height above which ``fill`` takes no pixel without depth: there is sky (UniPAD)."""
     near: float = 0.05

@@ -83,7 +83,7 @@ class FusionEncoderConfig(EncoderConfig):
 class FusionEncoder(Encoder):
     """A volume in which both were seen. A part that is missing, or left out, is zero where they meet."""
 
-    config: FusionEncoderConfig
+    config: FusionEncoderConfig  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(self, config: FusionEncoderConfig):
         super().__init__()

@@ -57,8 +57,8 @@ class VoxelNetConfig(EncoderConfig):
     """Residual blocks of each level."""
     volume_channels: int = 256
     """Channels of the volume that the sparse part ends in."""
-    net: VolumeNetConfig | None = Second3DConfig()
-    """The dense network behind it; None ends with the sparse part."""
+    net: VolumeNetConfig = Second3DConfig()
+    """The dense network behind it; ``NoNet3DConfig`` ends with the sparse part."""
     norm_eps: float = 1e-3
     """Added to the variance in every batch norm of the sparse part."""
     norm_momentum: float = 0.01
@@ -121,8 +121,8 @@ class VoxelNet(Encoder):
             )
             self.down.append(ConvNormReLU(conv, norms))
         self.head = ConvNormReLU(SubmConv3d(widths[-1], config.volume_channels, kernel=1), norms)
-        self.net = None if config.net is None else config.net.build(config.volume_channels)
-        self.out_channels = config.volume_channels if self.net is None else self.net.out_channels
+        self.net = config.net.build(config.volume_channels)
+        self.out_channels = self.net.out_channels
 
     def forward(self, batch: Batch) -> Volume:
         """The volume over the box of each scene; points that share a voxel enter as their mean.
@@ -141,7 +141,7 @@ class VoxelNet(Encoder):
             for block in stage:
                 x = block(x, None)
         volume = as_volume(self.head(x, None), fixed_grid(config.box, config.shape, len(batch), device))
-        return volume if self.net is None else self.net(volume)
+        return self.net(volume)
 
 
 def pool_to_box(points: Points, grid: Grid) -> SparseTensor:

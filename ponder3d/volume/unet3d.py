@@ -39,6 +39,27 @@ class VolumeNet(nn.Module, ABC):
 
 
 @dataclass(frozen=True)
+class NoNet3DConfig(VolumeNetConfig):
+    """The volume stays as it is."""
+
+    def build(self, in_channels: int) -> "VolumeNet":
+        """The identity."""
+        return NoNet3D(in_channels)
+
+
+class NoNet3D(VolumeNet):
+    """No network at all."""
+
+    def __init__(self, in_channels: int):
+        super().__init__()
+        self.out_channels = in_channels
+
+    def forward(self, volume: Volume) -> Volume:
+        """What went in."""
+        return volume
+
+
+@dataclass(frozen=True)
 class UNet3DConfig(VolumeNetConfig):
     """The projection network of PonderV2 (spec 2.6): 2,991,520 parameters for 96 channels in and 128 out."""
 

@@ -10,6 +10,7 @@ from ponder3d.types import Batch, Points, Scene
 from ponder3d.types.scene import to_device
 from ponder3d.volume.convert import densify
 from ponder3d.volume.second3d import Second3DConfig
+from ponder3d.volume.unet3d import NoNet3DConfig
 
 SMALL = VoxelNetConfig(
     inputs=("rgb", "normal", "one"),
@@ -94,7 +95,7 @@ def test_nothing_outside_changes_a_feature():
 
 def test_the_whole_box_is_covered():
     """Points everywhere occupy every cell of the volume, and its sparse part has nothing beyond."""
-    encoder = replace(SMALL, inputs=("one",), net=None).build()
+    encoder = replace(SMALL, inputs=("one",), net=NoNet3DConfig()).build()
     fine = encoder.config.fine_shape
     at = torch.cartesian_prod(*(torch.arange(n) for n in fine))
     volume = volume_of(encoder, (at + 0.5) / torch.tensor(fine) * 3.6 - 1.2)
@@ -105,7 +106,7 @@ def test_the_whole_box_is_covered():
 @pytest.mark.parametrize("at", [(6, 2, 1), (1, 7, 0), (4, 4, 2)])
 def test_features_are_where_the_points_are(at):
     """Axes are not swapped, mirrored or shifted by more than the half cell of the released networks."""
-    encoder = replace(SMALL, inputs=("one",), net=None).build()
+    encoder = replace(SMALL, inputs=("one",), net=NoNet3DConfig()).build()
     cell = torch.tensor([0.4, 0.4, 1.2])
     xyz = torch.tensor([-1.2] * 3) + (torch.tensor(at) + torch.rand(400, 3)) * cell
     feats = volume_of(encoder, xyz).feats[0].detach().square().sum(-1)
