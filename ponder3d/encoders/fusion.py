@@ -83,11 +83,12 @@ class FusionEncoderConfig(EncoderConfig):
 class FusionEncoder(Encoder):
     """A volume in which both were seen. A part that is missing, or left out, is zero where they meet."""
 
-    config: FusionEncoderConfig  # pyright: ignore[reportIncompatibleVariableOverride]
+    config: FusionEncoderConfig
 
     def __init__(self, config: FusionEncoderConfig):
         super().__init__()
-        self.config, self.box, self.out_channels = config, config.box, config.out_channels
+        self.config = config  # pyright: ignore[reportIncompatibleVariableOverride]
+        self.box, self.out_channels = config.box, config.out_channels
         self.lidar, self.camera = config.lidar.build(), config.camera.build()
         self.reads_images = self.lidar.reads_images or self.camera.reads_images
         self.conditions = self.lidar.conditions
