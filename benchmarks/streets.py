@@ -4,7 +4,7 @@
     python benchmarks/streets.py --part camera --seeds 0 1 2
 
 ``lidar``: encoders of ``pretrain_streets`` (``--recipes``), pre-trained without labels of the transfer towns, then a
-linear probe on 24 labelled sweeps and fine-tuning from 20 labelled points in each of 8 sweeps, three trials a seed.
+linear probe on 24 labelled sweeps and fine-tuning from 20 labelled points in each of 8 sweeps, in ``--trials``.
 Beside them a random encoder (probe) and training from scratch by ``semseg_driving.streets``, with its 80 steps and with
 four times as many, which more steps do not improve. mIoU in percent over test towns, one point per voxel; mean and
 standard deviation over the seeds of the means of their trials; gains are taken trial by trial from the first row.
@@ -34,7 +34,6 @@ from ponder3d.recipes.pretrain_streets import street_range
 from ponder3d.tasks.linear_probe import LinearProbeConfig, linear_probe
 from ponder3d.types import Scene
 
-TRIALS = 3
 PROBED_TOWNS = 24
 
 
@@ -84,10 +83,10 @@ def sampled(data: StreetsConfig, grid_size: float) -> list[Scene]:
     return [apply(steps, streets[i], data.seed, i) for i in range(len(streets))]
 
 
-def transfers(seed: int, out: Path, cache: str, recipes: list[str]) -> list[Job]:
+def transfers(seed: int, trials: int, out: Path, cache: str, recipes: list[str]) -> list[Job]:
     jobs = []
     starts = {"": "", **{name: str(out / f"{name}-{seed}" / FILE_NAME) for name in recipes}}
-    for trial in range(TRIALS):
+    for trial in range(trials):
         for name, file in starts.items():
             which = f"probe-{name or 'random'}-{seed}-{trial}"
             key = f"{fingerprint(semseg_driving.streets())}-{cache}-{file}"
@@ -116,13 +115,13 @@ def fill(seed: int, cache: str, processes: int, recipes: list[str], transfer: bo
         generate(data, processes)
 
 
-def lidar(seeds: list[int], steps: int, out: Path, processes: int, recipes: list[str]) -> None:
+def lidar(seeds: list[int], num_trials: int, steps: int, out: Path, processes: int, recipes: list[str]) -> None:
     cache = str(out / "towns")
     runs, later = [], []
     for seed in seeds:
         fill(seed, cache, processes, recipes, transfer=True)
         runs += [Job(f"{n}-{seed}", out / f"{n}-{seed}", pretraining(n, seed, steps, cache)) for n in recipes]
-        later += transfers(seed, out, cache, recipes)
+        later += transfers(seed, num_trials, out, cache, recipes)
     run_jobs(runs, processes, "pre-training")
     figures = run_jobs(later, processes, "transfer")
     print(machine(1))
@@ -132,7 +131,7 @@ def lidar(seeds: list[int], steps: int, out: Path, processes: int, recipes: list
         ("finetune", "scratch", ["longer", *recipes]),
     ):
         trials = {
-            start: [[100 * figures[f"{way}-{start}-{s}-{t}"]["miou"] for t in range(TRIALS)] for s in seeds]
+            start: [[100 * figures[f"{way}-{start}-{s}-{t}"]["miou"] for t in range(num_trials)] for s in seeds]
             for start in (base, *starts)
         }
         rows.append((way, base, cell([statistics.mean(of) for of in trials[base]]), ""))
@@ -175,13 +174,14 @@ def main() -> None:
     made.add_argument("--part", choices=["lidar", "camera"], default="lidar")
     made.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     made.add_argument("--steps", type=int, default=600)
+    made.add_argument("--trials", type=int, default=3, help="of --part lidar, each with other labelled points")
     made.add_argument("--recipes", nargs="+", default=["lidar"], help="of pretrain_streets, for --part lidar")
     made.add_argument("--out", type=Path, default=Path("runs/streets-transfer"))
     made.add_argument("--processes", type=int, default=2)
     args = made.parse_args()
     with saved(args.save):
         if args.part == "lidar":
-            lidar(args.seeds, args.steps, args.out, args.processes, args.recipes)
+            lidar(args.seeds, args.trials, args.steps, args.out, args.processes, args.recipes)
         else:
             camera(args.seeds, args.steps, args.out, args.processes)
 
