@@ -199,9 +199,10 @@ def nuscenes_sparse_unet_semantic() -> Experiment:
 def pandaset() -> Experiment:
     """Label-free, from the laser, at a size for a CPU: the frames that ``--data.root DIR`` has, the last two held out.
 
-    The network and the terms of ``pretrain_streets.lidar``, a finer volume.
+    The network and the terms of ``pretrain_streets.lidar``, with the sky, in a finer volume.
     """
-    base = _recorded(pretrain_streets.lidar(), PandaSetConfig(image_size=(180, 320), raised=1.4, keep_in_memory=8))
+    lidar = pretrain_streets.with_sky(pretrain_streets.lidar())
+    base = _recorded(lidar, PandaSetConfig(image_size=(180, 320), raised=1.4, keep_in_memory=8))
     assert isinstance(base.task, PonderConfig)
     # Cells of 0.8 x 0.8 x 0.53 m: this laser sees four times as many points as that of the streets.
     return replace(base, task=replace(base.task, volume_shape=(80, 80, 12)))
@@ -214,7 +215,8 @@ def pandaset_camera() -> Experiment:
 
 def folder() -> Experiment:
     """As ``pandaset``, on drives of one's own; how they have to lie in a directory says ``data.driving.folder``."""
-    return _recorded(pretrain_streets.lidar(), DriveFolderConfig(image_size=(180, 320)))
+    lidar = pretrain_streets.with_sky(pretrain_streets.lidar())
+    return _recorded(lidar, DriveFolderConfig(image_size=(180, 320)))
 
 
 def _recorded(base: Experiment, data: PandaSetConfig | DriveFolderConfig) -> Experiment:

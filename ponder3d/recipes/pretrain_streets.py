@@ -73,10 +73,8 @@ def street_range(depth: bool = False) -> PointRange:
 
 
 def street_rays(views: int = CAMERAS, rays_per_view: int = 256) -> PickRays:
-    """Rays through pixels on which a point of the laser falls, and a fifth, or what is missing, through any others."""
-    return PickRays(
-        views=views, rays_per_view=rays_per_view, fill=True, unmeasured=0.2, horizon=0.0, near=1.0, far=60.0
-    )
+    """Rays through pixels on which a point of the laser falls, and where those run out through any others, sky too."""
+    return PickRays(views=views, rays_per_view=rays_per_view, fill=True, horizon=0.0, near=1.0, far=60.0)
 
 
 def street_surroundings() -> ContextTarget:
@@ -97,15 +95,27 @@ def small_ponder(encoder: EncoderConfig) -> PonderConfig:
         volume_shape=SHAPE,
         volume_net=ShallowNet3DConfig(channels=32, depth=1, out_channels=32, bypass="add"),
         # Cells of a metre: sharper surfaces than this are never learnt, softer ones stay soft.
-        field=FieldConfig(hidden=64, geometry_channels=16, inv_std=20.0, learn_inv_std=False, background=True),
+        field=FieldConfig(hidden=64, geometry_channels=16, inv_std=20.0, learn_inv_std=False),
         render=RenderConfig(num_uniform=32, num_importance=8, num_guided=8, guide_spread=1.0, proposal_inv_std=8.0),
         losses=RenderLossConfig(
-            depth=0.2, sdf=1.0, free_space=0.5, eikonal=0.1, truncation=1.0, feature=30.0, surface=0.5
+            depth=0.05, sdf=1.0, free_space=0.5, eikonal=0.1, truncation=1.0, feature=30.0, surface=0.5
         ),
         feature_channels=street_surroundings().channels,
         render_every=4,
         mesh_cell=0.0,
     )
+
+
+def with_sky(experiment: Experiment) -> Experiment:
+    """An experiment whose rays see the sky too, a fifth of them, with a background for it, and more weight on depth:
+    for pictures that look like those of the cameras."""
+    task = experiment.task
+    assert isinstance(task, PonderConfig)
+    task = replace(
+        task, field=replace(task.field, background=True), losses=replace(task.losses, depth=4 * task.losses.depth)
+    )
+    transforms = tuple(replace(t, unmeasured=0.2) if isinstance(t, PickRays) else t for t in experiment.transforms)
+    return replace(experiment, task=task, transforms=transforms)
 
 
 def lidar() -> Experiment:
@@ -173,12 +183,14 @@ def camera() -> Experiment:
     """Label-free, from six images, of which 0.3 are hidden: colour and the laser's depth. The laser is no input."""
     encoder = replace(small_camera(), masking=ImageMaskingConfig(ratio=0.3))
     base = lidar()
-    return replace(
-        base,
-        task=_without_surroundings(small_ponder(encoder)),
-        transforms=(street_range(), SeeImages(CAMERAS), street_rays(rays_per_view=96)),
-        validation_transforms=(street_range(depth=True), SeeImages(CAMERAS)),
-        optim=OptimConfig(lr=1e-3),
+    return with_sky(
+        replace(
+            base,
+            task=_without_surroundings(small_ponder(encoder)),
+            transforms=(street_range(), SeeImages(CAMERAS), street_rays(rays_per_view=96)),
+            validation_transforms=(street_range(depth=True), SeeImages(CAMERAS)),
+            optim=OptimConfig(lr=1e-3),
+        )
     )
 
 
@@ -195,7 +207,7 @@ def fusion() -> Experiment:
         drop_camera=0.2,
     )
     base = lidar()
-    return replace(
+    experiment = replace(
         base,
         task=_without_surroundings(small_ponder(encoder)),
         transforms=(
@@ -208,6 +220,7 @@ def fusion() -> Experiment:
         validation_transforms=(street_range(depth=True), SeeImages(CAMERAS), GridSample()),
         optim=OptimConfig(lr=2e-3),
     )
+    return with_sky(experiment)
 
 
 def _without_surroundings(task: PonderConfig) -> PonderConfig:
