@@ -5,9 +5,9 @@
 
 ``lidar``: encoders of ``pretrain_streets`` (``--recipes``), pre-trained without labels of the transfer towns, then a
 linear probe on 24 labelled sweeps and fine-tuning from 20 labelled points in each of 8 sweeps, in ``--trials``.
-Beside them a random encoder (probe) and training from scratch by ``semseg_driving.streets``, with its 80 steps and with
-four times as many. mIoU in percent over test towns, one point per voxel; mean and
-standard deviation over the seeds of the means of their trials; gains are taken trial by trial from the first row.
+Beside them a random encoder (probe) and training from scratch by ``semseg_driving.streets``; both with 80 steps and
+with four times as many. mIoU in percent over test towns, one point per voxel; mean and
+standard deviation over the seeds of the means of their trials; gains are taken trial by trial, from the row without one.
 
 ``camera``: ``pretrain_streets.camera``, and the same with an untrained backbone that stays as it is, so that only what
 lies behind it learns. Depth error in metres at the laser's points in test towns, and that of each view's median depth.
@@ -93,8 +93,8 @@ def transfers(seed: int, trials: int, out: Path, cache: str, recipes: list[str])
             jobs.append(Job(which, out / which, None, probe, (seed, trial, cache, file), key))
             which = f"finetune-{name or 'scratch'}-{seed}-{trial}"
             jobs.append(Job(which, out / which, finetuning(seed, trial, cache, file)))
-        which = f"finetune-longer-{seed}-{trial}"
-        jobs.append(Job(which, out / which, finetuning(seed, trial, cache, longer=4)))
+            which = f"finetune-{name or 'scratch'}-longer-{seed}-{trial}"
+            jobs.append(Job(which, out / which, finetuning(seed, trial, cache, file, longer=4)))
     return jobs
 
 
@@ -128,7 +128,8 @@ def lidar(seeds: list[int], num_trials: int, steps: int, out: Path, processes: i
     rows = []
     for way, base, starts in (
         ("probe", "random", recipes),
-        ("finetune", "scratch", ["longer", *recipes]),
+        ("finetune", "scratch", recipes),
+        ("finetune", "scratch-longer", [f"{name}-longer" for name in recipes]),
     ):
         trials = {
             start: [[100 * figures[f"{way}-{start}-{s}-{t}"]["miou"] for t in range(num_trials)] for s in seeds]

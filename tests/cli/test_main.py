@@ -67,7 +67,7 @@ def bare_flags(page: str) -> list[str]:
 def test_every_flag_is_explained(command, capsys):
     assert cli.main([*command, "--help"]) == 0
     out = capsys.readouterr().out
-    flags = ("--out", "--seed") if command == ["demo"] else ("--out", "--steps", "--optim.lr", "--task.encoder.inputs")
+    flags = ("--out", "--seed") if command == ["demo"] else ("--out", "--steps", "--optim.lr", "--task.encoder.")
     assert all(flag in out for flag in flags)
     assert not bare_flags(out)
 

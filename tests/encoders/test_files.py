@@ -10,11 +10,13 @@ from safetensors.torch import save_file
 import ponder3d
 from ponder3d.config import fingerprint, to_json
 from ponder3d.encoders.files import (
+    SHIPPED,
     EncoderFileError,
     copy_weights,
     load_encoder,
     read_card,
     save_encoder,
+    shipped_names,
     weights_digest,
 )
 from ponder3d.encoders.sparse_unet import SparseUNetConfig
@@ -216,3 +218,19 @@ def test_the_digest_of_weights():
     assert weights_digest(one) == weights_digest({"b": torch.tensor(2), "a": torch.arange(6.0)[:3]})
     others = [{**one, "a": torch.arange(3.0) + 1e-6}, {**one, "a": torch.arange(3.0)[:, None]}, {"a": one["a"]}]
     assert len({weights_digest(weights) for weights in (one, *others)}) == 4
+
+
+def test_an_encoder_comes_with_the_package(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert shipped_names() == ["outdoor-small"]
+    encoder = load_encoder("outdoor-small")
+    assert encoder.config.inputs == ("intensity", "one") and encoder.card["name"] == "outdoor-small"
+    assert sum(path.stat().st_size for path in SHIPPED.iterdir()) < 8e6
+    assert {"command", "trained_on", "licence"} <= set(read_card("outdoor-small")["card"])
+    rows = encoder.encode(torch.randn(200, 3) * 10, intensity=torch.rand(200))
+    assert rows.shape == (200, 32) and bool(torch.isfinite(rows).all()) and float(rows.std()) > 0
+    with pytest.raises(FileNotFoundError, match="with the package come outdoor-small"):
+        load_encoder("outdoor-large")
+    (tmp_path / "outdoor-small").mkdir()  # what is in the working directory comes first
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        load_encoder("outdoor-small")
