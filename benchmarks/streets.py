@@ -6,8 +6,8 @@
 ``lidar``: encoders of ``pretrain_streets`` (``--recipes``), pre-trained without labels of the transfer towns, then a
 linear probe on 24 labelled sweeps and fine-tuning from 20 labelled points in each of 8 sweeps, in ``--trials``.
 Beside them a random encoder (probe) and training from scratch by ``semseg_driving.streets``; both with 80 steps and
-with four times as many. mIoU in percent over test towns, one point per voxel; mean and
-standard deviation over the seeds of the means of their trials; gains are taken trial by trial, from the row without one.
+with four times as many. mIoU in percent over test towns, one point per voxel; mean and standard deviation over the
+seeds of the means of their trials; gains are taken trial by trial, from the row without one.
 
 ``camera``: ``pretrain_streets.camera``, and the same with an untrained backbone that stays as it is, so that only what
 lies behind it learns. Depth error in metres at the laser's points in test towns, and that of each view's median depth.
