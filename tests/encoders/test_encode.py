@@ -13,6 +13,7 @@ from ponder3d.geometry.grid import voxelize
 from ponder3d.types import Batch, Scene
 from ponder3d.types.scene import INPUT_CHANNELS
 from ponder3d.volume.convert import sample_at
+from ponder3d.volume.unet3d import NoNet3DConfig
 
 CONFIG = SparseUNetConfig(
     inputs=("rgb", "normal", "one"),
@@ -375,7 +376,9 @@ def test_an_encoder_of_a_box_gets_coordinates_as_they_are():
 
 def test_a_volume_is_read_where_the_points_are():
     """Beyond its box a point gets what the nearest place within has."""
-    config = VoxelNetConfig(("one",), 0.1, (-1.2, -1.2, -1.2, 2.4, 2.4, 2.4), (9, 9, 3), (4, 6), (1, 1), 8, None)
+    config = VoxelNetConfig(
+        ("one",), 0.1, (-1.2, -1.2, -1.2, 2.4, 2.4, 2.4), (9, 9, 3), (4, 6), (1, 1), 8, NoNet3DConfig()
+    )
     encoder = config.build()
     xyz = torch.rand(300, 3) * 3 - 1
     volume = encoder.eval()(Batch.of([Scene(xyz, None, None, "x")], ("one",)))

@@ -15,13 +15,14 @@ from ponder3d.encoders.sparse_unet import SparseUNetConfig
 from ponder3d.encoders.voxelnet import VoxelNetConfig
 from ponder3d.types import Batch, Cameras, Scene, Views
 from ponder3d.volume.convert import densify
+from ponder3d.volume.unet3d import NoNet3DConfig
 
 BOX = (-1.2, -1.2, -1.2, 2.4, 2.4, 2.4)
 
 
 def example() -> FusionEncoderConfig:
     """For the contract of encoders."""
-    lidar = VoxelNetConfig(("rgb", "normal", "one"), 0.1, BOX, (9, 9, 3), (4, 6), (1, 1), 8, None)
+    lidar = VoxelNetConfig(("rgb", "normal", "one"), 0.1, BOX, (9, 9, 3), (4, 6), (1, 1), 8, NoNet3DConfig())
     camera = CameraEncoderConfig(
         box=(-1.2, -1.2, -1.2, 2.4, 2.4, 2.4),
         shape=(6, 6, 3),
