@@ -85,7 +85,7 @@ def nuscenes_lidar() -> Experiment:
             Scale(0.95, 1.05),
             _in_range(),
             _paper_rays(),
-            RemoveBlocks(0.8, 0.8, size=0.8),
+            RemoveBlocks(0.8, 0.8, size=0.6, height=1.6, corner=BOX[:3]),
         ),
         validation_transforms=(_in_range(depth=True),),
         optim=OptimConfig(lr=2e-4, schedule="one_cycle", warmup=0.4, final=1e-5, clip=35.0),
@@ -125,7 +125,7 @@ def nuscenes_camera() -> Experiment:
 
 
 def nuscenes_camera_one_gpu() -> Experiment:
-    """``nuscenes_camera`` on one GPU: the same 4 key frames a step, in 4 passes."""
+    """``nuscenes_camera`` on one GPU: the same 4 key frames a step, in 4 passes of 1."""
     return _on_one_gpu(nuscenes_camera(), 4)
 
 
@@ -148,7 +148,7 @@ def nuscenes_fusion() -> Experiment:
 
 
 def nuscenes_fusion_one_gpu() -> Experiment:
-    """``nuscenes_fusion`` on one GPU: the same 4 key frames a step, in 4 passes."""
+    """``nuscenes_fusion`` on one GPU: the same 4 key frames a step, in 4 passes of 1."""
     return _on_one_gpu(nuscenes_fusion(), 4)
 
 
