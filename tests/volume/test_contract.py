@@ -54,7 +54,7 @@ def test_scenes_of_a_batch_do_not_mix(net):
 def test_an_empty_volume(net):
     """The volume of a scene whose points all lie elsewhere."""
     volume = a_volume(8, 8, 4)
-    out = net(Volume(volume.grid, torch.zeros_like(volume.feats))).feats
+    out = net(Volume(volume.grid, torch.zeros_like(volume.feats).requires_grad_())).feats
     out.sum().backward()
     assert bool(torch.isfinite(out).all())
     assert all(bool(torch.isfinite(p.grad).all()) for p in net.parameters() if p.grad is not None)
