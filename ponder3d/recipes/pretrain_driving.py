@@ -204,7 +204,7 @@ def pandaset() -> Experiment:
     lidar = pretrain_streets.with_sky(pretrain_streets.lidar())
     base = _recorded(lidar, PandaSetConfig(image_size=(180, 320), raised=1.4, keep_in_memory=8))
     assert isinstance(base.task, PonderConfig)
-    # Cells of 0.8 x 0.8 x 0.53 m: this laser sees four times as many points as that of the streets.
+    # Cells of 0.8 x 0.8 x 0.53 m: these lasers see 165,000 points, that of the streets 30,000.
     return replace(base, task=replace(base.task, volume_shape=(80, 80, 12)))
 
 
