@@ -4,8 +4,6 @@ Room number i is a pure function of (seed, i, configuration): the same bits in a
 without the cache. The world frame is metric, z up, with the floor at z = 0 and the origin in the middle of the room.
 """
 
-import concurrent.futures
-import multiprocessing
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -17,6 +15,7 @@ import torch
 
 from ponder3d.config import fingerprint, incidental
 from ponder3d.data.dataset import DataError, DatasetConfig, SceneDataset
+from ponder3d.data.synthetic.filling import fill
 from ponder3d.data.synthetic.filming import PackedRoom, film, furnished_room
 from ponder3d.data.synthetic.groups import ROOM_TYPES
 from ponder3d.data.synthetic.materials import STYLES
@@ -29,7 +28,6 @@ from ponder3d.data.synthetic.room_classes import STRUCTURE as STRUCTURE
 from ponder3d.data.synthetic.sensor import SensorConfig
 from ponder3d.data.synthetic.walk import walk
 from ponder3d.geometry.keyed import derive
-from ponder3d.processes import end_with_parent
 from ponder3d.types import Boxes, Cameras, Scene, Views
 
 FIRST_TEST_ROOM = 1_000_000
@@ -155,31 +153,13 @@ def generate(config: RoomsConfig, workers: int = 2, progress: Callable[[int, int
     if workers < 1:
         raise ValueError(f"generate: workers must be at least 1, it is {workers}")
     missing = [i for i in range(config.num_rooms) if not room_path(config, i).exists()]
-    done = config.num_rooms - len(missing)
-    report = progress or (lambda done, total: None)
-    report(done, config.num_rooms)
-    if not missing:
-        return
-    context = multiprocessing.get_context("spawn")
-    pool = concurrent.futures.ProcessPoolExecutor(min(workers, len(missing)), context, _start_worker, (os.getpid(),))
-    try:
-        for future in concurrent.futures.as_completed([pool.submit(_fill, config, i) for i in missing]):
-            future.result()
-            done += 1
-            report(done, config.num_rooms)
-    finally:
-        pool.shutdown(cancel_futures=True)
+    fill([(config, i) for i in missing], config.num_rooms, _fill, workers, progress)
 
 
 def room_path(config: RoomsConfig, index: int) -> Path:
     """The cache file of a room. Its folder is named by everything that decides the room's content."""
     content = replace(config, first=0, num_rooms=1, num_test_rooms=1, classes="all")
     return Path(config.cache) / f"{fingerprint(content)}-v{GENERATOR_VERSION}" / f"room-{config.first + index:06d}.npz"
-
-
-def _start_worker(parent: int) -> None:
-    end_with_parent(parent)
-    torch.set_num_threads(1)
 
 
 def _fill(config: RoomsConfig, index: int) -> None:

@@ -5,9 +5,7 @@ Town number i is a pure function of (seed, i, configuration): the same bits in a
 without the cache. It is a drive whose key frames are half a second apart, as nuScenes' are.
 """
 
-import concurrent.futures
 import functools
-import multiprocessing
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -23,6 +21,7 @@ from ponder3d.data.dataset import DataError
 from ponder3d.data.driving.classes import STREET_LABELS as STREET_LABELS
 from ponder3d.data.driving.dataset import DrivingConfig, DrivingDataset
 from ponder3d.data.driving.drive import Drive, Shot, Sweep
+from ponder3d.data.synthetic.filling import fill
 from ponder3d.data.synthetic.street_light import STYLES
 from ponder3d.data.synthetic.street_sensors import (
     CAMERAS,
@@ -37,7 +36,6 @@ from ponder3d.data.synthetic.street_sensors import (
     photograph,
 )
 from ponder3d.geometry.keyed import derive
-from ponder3d.processes import end_with_parent
 from ponder3d.types import Boxes, Scene
 
 FIRST_TEST_TOWN = 1_000_000
@@ -223,20 +221,7 @@ def generate(config: StreetsConfig, workers: int = 2, progress: Callable[[int, i
     if workers < 1:
         raise ValueError(f"generate: workers must be at least 1, it is {workers}")
     missing = [i for i in range(config.num_towns) if not town_path(config, i).exists()]
-    done = config.num_towns - len(missing)
-    report = progress or (lambda done, total: None)
-    report(done, config.num_towns)
-    if not missing:
-        return
-    context = multiprocessing.get_context("spawn")
-    pool = concurrent.futures.ProcessPoolExecutor(min(workers, len(missing)), context, _start_worker, (os.getpid(),))
-    try:
-        for future in concurrent.futures.as_completed([pool.submit(_work, config, config.first + i) for i in missing]):
-            future.result()
-            done += 1
-            report(done, config.num_towns)
-    finally:
-        pool.shutdown(cancel_futures=True)
+    fill([(config, config.first + i) for i in missing], config.num_towns, _work, workers, progress)
 
 
 def town_path(config: StreetsConfig, index: int) -> Path:
@@ -329,11 +314,6 @@ def _load(path: Path, names: Sequence[str]) -> list[np.ndarray] | None:
             return [stored[name] for name in names]
     except Exception:  # damaged bytes raise anything from BadZipFile to MemoryError; the town is made again
         return None
-
-
-def _start_worker(parent: int) -> None:
-    end_with_parent(parent)
-    torch.set_num_threads(1)
 
 
 def _work(config: StreetsConfig, number: int) -> None:
