@@ -58,12 +58,19 @@ class Collate:
 
     def __call__(self, scenes: Sequence[Scene]) -> Batch:
         if self.max_points:
-            most = _most_per_scene([len(scene.xyz) for scene in scenes], self.max_points)
+            sizes = [len(s.xyz) for scene in scenes for s in (scene, scene.pair) if s is not None]
+            most = _most_per_scene(sizes, self.max_points)
             crop = SphereCrop(max_points=most)
-            scenes = [crop(scene, keyed.generator(scene.key, 0xC0)) for scene in scenes]
+            scenes = [_cropped(scene, crop) for scene in scenes]
         if self.mix:
             scenes = mix_pairs(scenes, self.mix)
         return Batch.of(_alike(scenes), self.inputs)
+
+
+def _cropped(scene: Scene, crop: SphereCrop) -> Scene:
+    """The scene, and its pair, each cropped."""
+    pair = None if scene.pair is None else crop(scene.pair, keyed.generator(scene.pair.key, 0xC0))
+    return replace(crop(scene, keyed.generator(scene.key, 0xC0)), pair=pair)
 
 
 Read = Batch | DataError | StorageError

@@ -27,11 +27,13 @@ def mix_pairs(scenes: Sequence[Scene], probability: float) -> list[Scene]:
 
     Raises:
         ValueError: the number of scenes is odd.
-        DataError: a scene has images or rays, whether or not the coin says that it is mixed.
+        DataError: a scene has images, rays or a second view, whether or not the coin says that it is mixed.
     """
     if len(scenes) % 2:
         raise ValueError(f"mix_pairs: {len(scenes)} scenes cannot be paired; their number must be even")
     for scene in scenes:
+        if scene.pair is not None:
+            raise DataError(f"{scene.source}: has two views, and pairs are not mixed; set Experiment.mix to 0")
         if scene.views is not None or scene.rays is not None:
             what = "images" if scene.rays is None else "rays"
             raise DataError(

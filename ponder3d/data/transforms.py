@@ -26,6 +26,7 @@ from ponder3d.data.transforms_geometry import Rotate as Rotate
 from ponder3d.data.transforms_geometry import RotateTo as RotateTo
 from ponder3d.data.transforms_geometry import Scale as Scale
 from ponder3d.data.transforms_geometry import Shift as Shift
+from ponder3d.data.transforms_pairs import TwoViews as TwoViews
 from ponder3d.data.transforms_sampling import DropPoints as DropPoints
 from ponder3d.data.transforms_sampling import GridSample as GridSample
 from ponder3d.data.transforms_sampling import PointRange as PointRange

@@ -73,6 +73,7 @@ def select_points(scene: Scene, rows: Int[Tensor, " K"]) -> Scene:
         instances=None if scene.instances is None else take(scene.instances, rows),
         intensity=None if scene.intensity is None else take(scene.intensity, rows),
         time=None if scene.time is None else take(scene.time, rows),
+        place=None if scene.place is None else take(scene.place, rows),
     )
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from ponder3d.config import Config, essence, incidental
 from ponder3d.data.dataset import DatasetConfig, HeldOut, SceneDataset
-from ponder3d.data.transforms import DropModality, Only, PickRays, Transform, steps_of
+from ponder3d.data.transforms import DropModality, Only, PickRays, Transform, TwoViews, steps_of
 from ponder3d.encoders.encoder import Encoder
 from ponder3d.engine.optim import OptimConfig
 from ponder3d.metrics.rendering import RenderingMetric
@@ -230,6 +230,7 @@ def _dropped(transforms: tuple[Transform, ...]) -> set[str]:
     inputs: set[str] = set()
     for transform in transforms:
         inputs |= _dropped(transform.transforms) if isinstance(transform, Only) else set()
+        inputs |= _dropped((*transform.first, *transform.second)) if isinstance(transform, TwoViews) else set()
         inputs |= set(transform.inputs) if isinstance(transform, DropModality) else set()
     return inputs
 

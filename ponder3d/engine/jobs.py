@@ -62,7 +62,7 @@ def run_jobs(jobs: Sequence[Job], processes: int, title: str, quiet: bool = Fals
         return done
     context = multiprocessing.get_context("spawn")
     messages: Queue[tuple[str, int, int, dict[str, float]]] = context.Queue()
-    threads = max(1, (os.cpu_count() or 1) // min(processes, len(waiting)))
+    threads = max(1, torch.get_num_threads() // min(processes, len(waiting)))  # of OMP_NUM_THREADS, if it is set
     progress = Progress(len(jobs), len(done), title, quiet)
     with concurrent.futures.ProcessPoolExecutor(
         min(processes, len(waiting)), context, initializer=_start_worker, initargs=(os.getpid(), threads, messages)

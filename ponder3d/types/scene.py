@@ -56,6 +56,10 @@ class Scene:
     are the same image. Empty: they are the scene's own."""
     skipped: tuple[str, ...] = ()
     """Frames that were left out when the scene was read: one line each, with the file and what is wrong with it."""
+    place: Float[Tensor, "N 3"] | None = None
+    """Where each point was before anything turned or moved it, in metres; the same in both views of a scene."""
+    pair: "Scene | None" = None
+    """Another view of the same scene (``data.transforms.TwoViews``), for tasks that compare the two."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,10 @@ class Batch:
     """``Scene.skipped`` of all scenes."""
     conditions: tuple[str, ...] = ()
     """``Scene.condition`` of each scene; names, not rows: whoever tells conditions apart has its own order of them."""
+    place: Float[Tensor, "N 3"] | None = None
+    """``Scene.place`` of each point."""
+    pair: "Batch | None" = None
+    """The ``Scene.pair`` of all scenes, in the same order."""
 
     @classmethod
     def of(cls, scenes: Sequence[Scene], inputs: Sequence[str] = ("rgb", "normal")) -> "Batch":
@@ -103,6 +111,7 @@ class Batch:
         )
         boxes = [s.boxes for s in scenes if s.boxes is not None]
         rays = [s.rays for s in scenes if s.rays is not None]
+        pairs = [s.pair for s in scenes if s.pair is not None]
         return cls(
             points=points,
             bounds=torch.stack([extent(s.xyz) if s.bounds is None else s.bounds for s in scenes]),
@@ -117,6 +126,8 @@ class Batch:
             images=_cat_views([s.images for s in scenes]),
             skipped=tuple(line for s in scenes for line in s.skipped),
             conditions=tuple(s.condition for s in scenes),
+            place=_cat([s.place for s in scenes]),
+            pair=cls.of(pairs, inputs) if len(pairs) == len(scenes) else None,
         )
 
     def __len__(self) -> int:

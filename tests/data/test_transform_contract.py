@@ -80,7 +80,9 @@ def tensors(value, name: str = "scene") -> dict[str, Tensor]:
 
 def same(a: Scene, b: Scene) -> bool:
     left, right = tensors(a), tensors(b)
-    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+    keys = [None if scene.pair is None else scene.pair.key for scene in (a, b)]
+    equal = left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+    return equal and keys[0] == keys[1]
 
 
 def seed_everything(seed: int) -> None:
