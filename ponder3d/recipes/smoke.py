@@ -11,6 +11,7 @@ from ponder3d.recipes import (
     pretrain_indoor,
     pretrain_rgbd,
     pretrain_streets,
+    rivals,
     rooms_and_streets,
     semseg,
     semseg_datasets,
@@ -322,3 +323,33 @@ def rooms_and_streets_rooms_finetune() -> Experiment:
 def rooms_and_streets_streets_finetune() -> Experiment:
     """``rooms_and_streets.streets_finetune`` in seconds."""
     return _small(rooms_and_streets.streets_finetune())
+
+
+def rivals_rooms_point_contrast() -> Experiment:
+    """``rivals.rooms_point_contrast`` in seconds."""
+    return _small(rivals.rooms_point_contrast())
+
+
+def rivals_rooms_masked_scene_contrast() -> Experiment:
+    """``rivals.rooms_masked_scene_contrast`` in seconds."""
+    return _small(rivals.rooms_masked_scene_contrast())
+
+
+def rivals_rooms_pixel_contrast() -> Experiment:
+    """``rivals.rooms_pixel_contrast`` in seconds."""
+    return _small(rivals.rooms_pixel_contrast())
+
+
+def rivals_rooms_superpixel_contrast() -> Experiment:
+    """``rivals.rooms_superpixel_contrast`` in seconds."""
+    return _small(rivals.rooms_superpixel_contrast())
+
+
+def rivals_streets_point_contrast() -> Experiment:
+    """``rivals.streets_point_contrast`` in seconds."""
+    return _small(rivals.streets_point_contrast())
+
+
+def rivals_streets_masked_scene_contrast() -> Experiment:
+    """``rivals.streets_masked_scene_contrast`` in seconds."""
+    return _small(rivals.streets_masked_scene_contrast())
