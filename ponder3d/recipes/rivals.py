@@ -88,7 +88,7 @@ def rooms_pixel_contrast() -> Experiment:
     The published method distils from a network of images. Published, on nuScenes with 1 % of the labels: 37.8 mIoU
     where scratch has 30.3, and 35.9 with a linear probe (README of Seal). Not run here.
     """
-    return _pixels(GridSample(), GradientMaps(), PixelContrastConfig(encoder=pretrain_indoor.small_encoder()))
+    return _pixels(GradientMaps(), PixelContrastConfig(encoder=pretrain_indoor.small_encoder()))
 
 
 def rooms_superpixel_contrast() -> Experiment:
@@ -98,10 +98,10 @@ def rooms_superpixel_contrast() -> Experiment:
     where scratch has 30.3, and 38.8 with a linear probe (README of Seal). Not run here.
     """
     task = PixelContrastConfig(encoder=pretrain_indoor.small_encoder(), superpixels=True)
-    return _pixels(GridSample(), SuperpixelMaps(), task)
+    return _pixels(SuperpixelMaps(), task)
 
 
-def _pixels(sample: GridSample, features: FeatureMaps, task: PixelContrastConfig) -> Experiment:
+def _pixels(features: FeatureMaps, task: PixelContrastConfig) -> Experiment:
     base = pretrain_indoor.rooms()
     return replace(
         base,
@@ -111,13 +111,13 @@ def _pixels(sample: GridSample, features: FeatureMaps, task: PixelContrastConfig
             Rotate(),
             Scale(),
             Flip(),
-            sample,
+            GridSample(),
             PickRays(views=6, rays_per_view=256, features=features),
             DropModality(colour=0.1, normal=0.1),
         ),
         validation_transforms=(
             Centre(),
-            sample,
+            GridSample(),
             KeepViews((22, 27)),
             PickRays(views=2, rays_per_view=512, features=features),
         ),

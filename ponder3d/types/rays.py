@@ -48,7 +48,8 @@ class RayTargets:
     feature: Float[Tensor, "R K"] | None = None
     """A fixed feature of the place that the ray sees: of a 2D model, or of the geometry around it."""
     group: Int[Tensor, " R"] | None = None
-    """Which region of its scene's images the ray sees (``data.superpixels``), numbered scene by scene; negative: none."""
+    """Which region of its scene's images the ray sees (``data.superpixels``), numbered in each scene by itself;
+    negative: none."""
 
     def every(self, k: int) -> "RayTargets":
         """The targets of each k-th ray."""
