@@ -14,7 +14,7 @@ from typing import Annotated
 
 import tyro
 
-from ponder3d.cli import compare, data, features, results
+from ponder3d.cli import compare, data, features, reproduce, results
 from ponder3d.cli.convert import convert
 from ponder3d.cli.results import import_all, print_figures
 from ponder3d.data.dataset import DataError
@@ -48,6 +48,7 @@ usage: ponder3d COMMAND [options]; COMMAND --help explains them
   report     a page about a run or a demo, with pictures and curves
 
   compare    does pre-training pay? methods beside each other at equal budgets: compare semseg.rooms_full --labels 10%
+  reproduce  run a row of docs/numbers.md again: inside or outside its band
 
   encode     features of point clouds, as numbers and as a picture: encode RUN/encoder.safetensors CLOUD.ply
   convert    released weights of PonderV2 and Pointcept (.pth) as an encoder file: convert FILE.pth OUT.safetensors
@@ -92,6 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands: dict[str, Callable[[list[str]], int]] = {
         "demo": _demo,
         "compare": compare.compare,
+        "reproduce": lambda words: reproduce.reproduce(words, main),
         "train": _train,
         "estimate": _estimate,
         "evaluate": _evaluate,

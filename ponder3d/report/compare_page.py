@@ -110,7 +110,7 @@ def _chart(title: str, rows: list[Row], x_of: Any, x_label: str) -> str:
     series = []
     for method in dict.fromkeys(row.method for row in rows):
         own = sorted((x_of(row), row.mean or math.nan, row.spread or 0.0) for row in rows if row.method == method)
-        points = tuple((x, mean) for x, mean, _ in own)
+        points = tuple((float(x), mean) for x, mean, _ in own)
         series.append(Series(method, points, markers=True, spreads=tuple(spread for *_, spread in own)))
     return chart(line_chart(title, series, x_label, "%", log_x=True))
 
