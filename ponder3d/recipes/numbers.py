@@ -49,6 +49,7 @@ def _demo(way: str, start: str) -> Callable[[Path], float]:
     return read
 
 
+_OF_DATA = ("--data.root", "DATA", "--workers", "0", "--validate-every", "0")
 _DEMO = ("demo", "--seed", "0")
 
 NUMBERS: dict[str, Number] = {
@@ -82,18 +83,7 @@ NUMBERS: dict[str, Number] = {
     ),
     "7scenes-depth": Number(
         "depth error of held-out views as a share of their median depth's",
-        (
-            "train",
-            "pretrain_rgbd.folder",
-            "--data.root",
-            "DATA",
-            "--steps",
-            "300",
-            "--workers",
-            "0",
-            "--validate-every",
-            "0",
-        ),
+        ("train", "pretrain_rgbd.folder", *_OF_DATA, "--steps", "300"),
         _last("depth_error", "depth_error_median"),
         value=0.255,
         band=0.03,
@@ -101,18 +91,7 @@ NUMBERS: dict[str, Number] = {
     ),
     "pandaset-depth": Number(
         "depth error at the laser's points of held-out frames as a share of the median depth's",
-        (
-            "train",
-            "pretrain_driving.pandaset",
-            "--data.root",
-            "DATA",
-            "--steps",
-            "700",
-            "--workers",
-            "0",
-            "--validate-every",
-            "0",
-        ),
+        ("train", "pretrain_driving.pandaset", *_OF_DATA, "--steps", "700"),
         _last("depth_error", "depth_error_median"),
         value=math.nan,
         band=math.nan,
