@@ -101,7 +101,7 @@ def _is(kind: str, row: Row) -> bool:
 
 def _amount(row: Row) -> float:
     labels = Labels.parse(row.labels)
-    return labels.points or 100 * labels.share
+    return float(labels.points or 100 * labels.share)
 
 
 def _chart(title: str, rows: list[Row], x_of: Any, x_label: str) -> str:
