@@ -1,6 +1,6 @@
 """Does joint training pay, and do its parts? Generated rooms of three kinds (``recipes/joint_rooms.py``).
 
-    python benchmarks/joint.py --seeds 0 1 2 [--out runs/joint] [--processes 2] [--steps 400] [--save]
+    python benchmarks/joint.py --seeds 0 1 2 [--out runs/joint] [--processes 2] [--steps 400] [--batch-size 4] [--save]
 
 Every recipe of ``joint_rooms`` is trained for every seed, which decides the rooms, the order and the initial weights,
 and all for the same number of steps: rooms that are trained on by themselves are seen three times as often as in the
@@ -28,7 +28,7 @@ KINDS = ("homes", "offices", "renders")
 JOINT = ("naive", "prompted", "prompted_codes", "prompted_text")
 
 
-def experiment(name: str, seed: int, steps: int, cache: str, text: str = "") -> Experiment:
+def experiment(name: str, seed: int, steps: int, cache: str, text: str = "", batch_size: int = 0) -> Experiment:
     recipe = getattr(joint_rooms, name)()
     if text and name == "prompted_text":
         task = recipe.task
@@ -40,7 +40,8 @@ def experiment(name: str, seed: int, steps: int, cache: str, text: str = "") -> 
         data = replace(data, parts=parts)
     else:
         data = replace(data, seed=seed, cache=cache)
-    return replace(recipe, data=data, seed=seed, steps=steps, save_every=steps)
+    batch_size = batch_size or recipe.batch_size
+    return replace(recipe, data=data, seed=seed, steps=steps, batch_size=batch_size, save_every=steps)
 
 
 def rooms_of(data: JointConfig | RoomsConfig) -> list[RoomsConfig]:
@@ -48,10 +49,10 @@ def rooms_of(data: JointConfig | RoomsConfig) -> list[RoomsConfig]:
     return [part for part in parts if isinstance(part, RoomsConfig)]
 
 
-def jobs(seeds: list[int], steps: int, out: Path, text: str) -> list[Job]:
+def jobs(seeds: list[int], steps: int, out: Path, text: str, batch_size: int) -> list[Job]:
     cache = str(out / "rooms")
     return [
-        Job(f"{name}-{seed}", out / f"{name}-{seed}", experiment(name, seed, steps, cache, text))
+        Job(f"{name}-{seed}", out / f"{name}-{seed}", experiment(name, seed, steps, cache, text, batch_size))
         for seed in seeds
         for name in (*JOINT, *KINDS)
     ]
@@ -66,12 +67,13 @@ def main() -> None:
     made = parser(__doc__)
     made.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     made.add_argument("--steps", type=int, default=400)
+    made.add_argument("--batch-size", type=int, default=0, help="rooms per step; 0: those of the recipes, 4")
     made.add_argument("--out", type=Path, default=Path("runs/joint"))
     made.add_argument("--processes", type=int, default=2)
     made.add_argument("--text", default="", help="file of save_class_vectors, where there is no sentence encoder")
     args = made.parse_args()
     with saved(args.save):
-        todo = jobs(args.seeds, args.steps, args.out, args.text)
+        todo = jobs(args.seeds, args.steps, args.out, args.text, args.batch_size)
         for seed in args.seeds:
             for rooms in rooms_of(experiment("naive", seed, args.steps, str(args.out / "rooms")).data):
                 generate(rooms, args.processes)
