@@ -28,8 +28,8 @@ class AssignmentMetric(Metric[Assignment]):
     """Counts over places.
 
     ``agreement`` is the share with one prototype, ``agreement_chance`` what it would be of places drawn at random from
-    the teacher's; ``retrieval`` the share that is found again; ``prototypes_used`` the exponential of the entropy of the
-    teacher's prototypes: 1 if all places are the same to it.
+    the teacher's; ``retrieval`` the share that is found again; ``prototypes_used`` the exponential of the entropy of
+    the teacher's prototypes: 1 if all places are the same to it.
     """
 
     def __init__(self, num_prototypes: int):

@@ -25,8 +25,8 @@ class Occupancy:
 class OccupancyMetric(Metric[Occupancy]):
     """Counts over places.
 
-    ``iou`` is of the full ones, ``iou_all_full`` what it would be if all were called full; ``accuracy`` is the mean of the
-    shares of full and of empty ones that are told right, 0.5 by chance.
+    ``iou`` is of the full ones, ``iou_all_full`` what it would be if all were called full; ``accuracy`` is the mean of
+    the shares of full and of empty ones that are told right, 0.5 by chance.
     """
 
     def __init__(self) -> None:

@@ -5,13 +5,12 @@ They show that a recipe runs on this machine, and teach nothing.
 
 from dataclasses import replace
 
-from ponder3d.config import Config
 from ponder3d.data.dataset import DatasetConfig
 from ponder3d.data.driving.dataset import DrivingConfig
 from ponder3d.data.joint import JointConfig
 from ponder3d.data.synthetic.rooms import RoomsConfig
 from ponder3d.data.synthetic.streets import StreetsConfig
-from ponder3d.data.transforms import Only, PickRays, Transform
+from ponder3d.data.transforms import Only, PickRays, Transform, TwoViews
 from ponder3d.encoders.camera import CameraEncoderConfig
 from ponder3d.encoders.encoder import EncoderConfig
 from ponder3d.encoders.fusion import FusionEncoderConfig
@@ -29,15 +28,21 @@ from ponder3d.recipes import (
     pretrain_indoor,
     pretrain_rgbd,
     pretrain_streets,
+    rivals_masked,
     rooms_and_streets,
     semseg,
     semseg_datasets,
     semseg_driving,
 )
+from ponder3d.tasks.also import ALSOConfig
 from ponder3d.tasks.class_vectors import ClassVectorsConfig, FixedCodes, NoVectors
+from ponder3d.tasks.combined import CombinedConfig
 from ponder3d.tasks.heads import HeadConfig, LanguageHeadConfig
+from ponder3d.tasks.masked_occupancy import MaskedOccupancyConfig
 from ponder3d.tasks.ponder import PonderConfig
+from ponder3d.tasks.self_distil import SelfDistilConfig
 from ponder3d.tasks.semseg import SemSegConfig
+from ponder3d.tasks.task import TaskConfig
 from ponder3d.volume.projection import ProjectionConfig
 from ponder3d.volume.second3d import Second3DConfig
 from ponder3d.volume.unet3d import ShallowNet3DConfig, UNet3DConfig, VolumeNetConfig
@@ -348,6 +353,41 @@ def rooms_and_streets_streets_finetune() -> Experiment:
     return _small(rooms_and_streets.streets_finetune())
 
 
+def rivals_masked_rooms_masked_occupancy() -> Experiment:
+    """``rivals_masked.rooms_masked_occupancy`` in seconds."""
+    return _small(rivals_masked.rooms_masked_occupancy())
+
+
+def rivals_masked_rooms_also() -> Experiment:
+    """``rivals_masked.rooms_also`` in seconds."""
+    return _small(rivals_masked.rooms_also())
+
+
+def rivals_masked_rooms_self_distil() -> Experiment:
+    """``rivals_masked.rooms_self_distil`` in seconds."""
+    return _small(rivals_masked.rooms_self_distil())
+
+
+def rivals_masked_rooms_ponder_distil() -> Experiment:
+    """``rivals_masked.rooms_ponder_distil`` in seconds."""
+    return _small(rivals_masked.rooms_ponder_distil())
+
+
+def rivals_masked_streets_masked_occupancy() -> Experiment:
+    """``rivals_masked.streets_masked_occupancy`` in seconds."""
+    return _small(rivals_masked.streets_masked_occupancy())
+
+
+def rivals_masked_streets_also() -> Experiment:
+    """``rivals_masked.streets_also`` in seconds."""
+    return _small(rivals_masked.streets_also())
+
+
+def rivals_masked_streets_ponder_distil() -> Experiment:
+    """``rivals_masked.streets_ponder_distil`` in seconds."""
+    return _small(rivals_masked.streets_ponder_distil())
+
+
 def _small(recipe: Experiment) -> Experiment:
     return replace(
         recipe,
@@ -390,9 +430,21 @@ def _small_data(data: DatasetConfig) -> DatasetConfig:
     return data
 
 
-def _small_task(task: Config) -> PonderConfig | SemSegConfig:
+def _small_task(task: TaskConfig) -> TaskConfig:
     if isinstance(task, SemSegConfig):
         return replace(task, encoder=_small_encoder(task.encoder), head=_small_head(task.head))
+    if isinstance(task, CombinedConfig):
+        parts = tuple(replace(part, task=_small_task(part.task)) for part in task.parts)
+        return replace(task, encoder=_small_encoder(task.encoder), parts=parts)
+    if isinstance(task, SelfDistilConfig):
+        return replace(task, encoder=_small_encoder(task.encoder), prototypes=16)
+    if isinstance(task, ALSOConfig | MaskedOccupancyConfig):
+        return replace(
+            task,
+            encoder=_small_encoder(task.encoder),
+            volume_shape=_small_shape(task.volume_shape),
+            volume_net=_small_net(task.volume_net),
+        )
     assert isinstance(task, PonderConfig)
     return replace(
         task,
@@ -481,4 +533,7 @@ def _small_transform(transform: Transform) -> Transform:
         return replace(transform, views=2, rays_per_view=16)
     if isinstance(transform, Only):
         return replace(transform, transforms=tuple(_small_transform(step) for step in transform.transforms))
+    if isinstance(transform, TwoViews):
+        first, second = (tuple(map(_small_transform, steps)) for steps in (transform.first, transform.second))
+        return replace(transform, first=first, second=second)
     return transform

@@ -80,30 +80,37 @@ class CombinedConfig(TaskConfig):
         ]
 
 
-class _Once:
+class _Once(Encoder):
     """The encoder of all parts, which encodes a batch once, however many of them ask for it in one step.
 
-    The parts call it, and read weights and facts of the encoder behind it.
+    Its weights are those of the encoder behind it, which is no module of its own: another one holds it.
     """
 
     def __init__(self, encoder: Encoder):
-        self.encoder = encoder
+        super().__init__()
+        self.__dict__["behind"] = encoder
+        self.config, self.out_channels = encoder.config, encoder.out_channels
+        self.reads_images, self.conditions = encoder.reads_images, encoder.conditions
         self.batch: Batch | None = None
         self.features: Features | None = None
 
-    def __call__(self, batch: Batch) -> Features:
+    def forward(self, batch: Batch) -> Features:
+        """What the encoder has made, or makes now, of this very batch."""
         if self.features is None or batch is not self.batch:
-            self.batch, self.features = batch, self.encoder(batch)
+            self.batch, self.features = batch, self.__dict__["behind"](batch)
         return self.features
 
     def forget(self) -> None:
         """Let go of what was encoded."""
         self.batch = self.features = None
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name == "encoder":  # a copy of it asks before there is an encoder
-            raise AttributeError(name)
-        return getattr(self.encoder, name)
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """The encoder's."""
+        return self.__dict__["behind"].state_dict(*args, **kwargs)
+
+    def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Parameter]]:
+        """The encoder's."""
+        return self.__dict__["behind"].named_parameters(*args, **kwargs)
 
 
 class Combined(Task):
@@ -114,9 +121,10 @@ class Combined(Task):
         self.config = config
         self.encoder = next(iter(tasks.values())).encoder
         self.parts = nn.ModuleDict(tasks)
-        self._once = _Once(self.encoder)
+        once = _Once(self.encoder)
+        self.__dict__["once"] = once  # past nn.Module: it would list the encoder's weights twice
         for task in tasks.values():
-            task.borrow(cast(Encoder, self._once))
+            task.borrow(once)
 
     def _tasks(self) -> dict[str, Task]:
         return cast(dict[str, Task], dict(self.parts.items()))
@@ -137,20 +145,20 @@ class Combined(Task):
         """
         terms: dict[str, Tensor] = {}
         monitors: dict[str, Tensor] = {}
-        self._once.forget()
+        self.__dict__["once"].forget()
         for part in self.config.parts:
             out = self._tasks()[part.name].losses(batch, step)
             terms |= {f"{part.name}_{name}": part.weight * value for name, value in out.terms.items()}
             monitors |= {f"{part.name}_{name}": value for name, value in out.monitors.items()}
-        self._once.forget()
+        self.__dict__["once"].forget()
         return StepLosses(terms, monitors)
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> dict[str, Any]:
         """The prediction of each part, by name."""
-        self._once.forget()
+        self.__dict__["once"].forget()
         predicted = {name: task.predict(batch) for name, task in self._tasks().items()}
-        self._once.forget()
+        self.__dict__["once"].forget()
         return predicted
 
     def metric(self) -> "CombinedMetric":

@@ -25,6 +25,8 @@ from ponder3d.geometry.keyed import hashed, normals_from
 from ponder3d.geometry.rows import sum_rows
 from ponder3d.metrics.assignment import Assignment, AssignmentMetric
 from ponder3d.tasks.masking import hidden_points
+from ponder3d.tasks.pairs import second_view
+from ponder3d.tasks.projection_heads import MLPProjection, ProjectionHeadConfig
 from ponder3d.tasks.task import Picture, StepLosses, Task, TaskConfig
 from ponder3d.tasks.teacher import become, follow, frozen_copy
 from ponder3d.types import Batch, LabelSet
@@ -54,10 +56,8 @@ class SelfDistilConfig(TaskConfig):
     """Metres; what student and teacher say is averaged over such cells before it is compared."""
     momentum: tuple[float, float] = (0.98, 0.995)
     """Share of the teacher's weights that stays at each step."""
-    hidden: int = 128
-    """Width of the hidden layers between features and embedding."""
-    embedding: int = 32
-    """Channels of the embedding, whose cosines with the prototypes are the scores."""
+    head: ProjectionHeadConfig = MLPProjection(hidden=(128, 128), out_channels=32)
+    """From features to the embedding, whose cosines with the prototypes are the scores."""
     prototypes: int = 128
     """Number of prototypes."""
     student_temperature: float = 0.1
@@ -77,7 +77,7 @@ class SelfDistilConfig(TaskConfig):
         for name in ("cell", "student_temperature"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"SelfDistilConfig.{name} must be positive, not {getattr(self, name)}")
-        for name, least in (("ramp", 1), ("hidden", 1), ("embedding", 2), ("prototypes", 2), ("rounds", 1)):
+        for name, least in (("ramp", 1), ("prototypes", 2), ("rounds", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"SelfDistilConfig.{name} must be at least {least}, not {getattr(self, name)}")
         if self.jitter < 0:
@@ -103,31 +103,18 @@ class _Cells:
     """Cosines with the prototypes."""
 
 
-class _Network(nn.Module):
-    """An encoder, what makes an embedding of its features, and prototypes."""
-
-    def __init__(self, encoder: Encoder, config: SelfDistilConfig):
-        super().__init__()
-        self.encoder, self.head = encoder, Projection(encoder.out_channels, config)
-
-
-class Projection(nn.Module):
-    """Features to unit embeddings, and to cosines with prototypes."""
+class Assigner(nn.Module):
+    """Features to unit embeddings, and to their cosines with prototypes."""
 
     def __init__(self, in_channels: int, config: SelfDistilConfig):
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(in_channels, config.hidden),
-            nn.GELU(),
-            nn.Linear(config.hidden, config.hidden),
-            nn.GELU(),
-            nn.Linear(config.hidden, config.embedding),
-        )
-        self.prototypes = nn.Parameter(F.normalize(torch.randn(config.prototypes, config.embedding), dim=1))
+        self.project = config.head.build(in_channels)
+        width = config.head.width(in_channels)
+        self.prototypes = nn.Parameter(F.normalize(torch.randn(config.prototypes, width), dim=1))
 
     def forward(self, feats: Float[Tensor, "M C"]) -> tuple[Float[Tensor, "M E"], Float[Tensor, "M K"]]:
-        """Embeddings and scores."""
-        embedding = F.normalize(self.layers(feats), dim=1)
+        """Embeddings and cosines."""
+        embedding = F.normalize(self.project(feats).float(), dim=1)
         return embedding, embedding @ F.normalize(self.prototypes, dim=1).T
 
 
@@ -138,65 +125,65 @@ class SelfDistil(Task):
         super().__init__()
         self.config = config
         self.encoder = config.encoder.build()
-        self.head = Projection(self.encoder.out_channels, config)
+        self.head = Assigner(self.encoder.out_channels, config)
         self.token: nn.Parameter | None = None
         if max(config.hide):
             channels = sum(INPUT_CHANNELS[name] for name in config.encoder.inputs)
             self.token = nn.Parameter(torch.empty(channels))
             nn.init.trunc_normal_(self.token, std=0.02, a=-0.02, b=0.02)
-        self.teacher = frozen_copy(_Network(self.encoder, config))
+        self.teacher_encoder, self.teacher_head = frozen_copy(self.encoder), frozen_copy(self.head)
         self.followed: Tensor
         self.register_buffer("followed", torch.full((), -1, dtype=torch.int64))
-        self._teach_as_student()
 
-    def _teach_as_student(self) -> None:
-        become(self.teacher.encoder, self.encoder)
-        become(self.teacher.head, self.head)
+    def _begin(self) -> None:
+        """Teacher and student are the same."""
+        become(self.teacher_encoder, self.encoder)
+        become(self.teacher_head, self.head)
 
     def borrow(self, encoder: Encoder) -> None:
         """The teacher becomes a copy of the encoder too."""
         super().borrow(encoder)
-        self._teach_as_student()
+        self._begin()
 
     def prepare(self, passes: Iterator[Iterable[Batch]]) -> None:
         """The teacher begins as the student, whatever file the latter has been read from."""
-        self._teach_as_student()
+        self._begin()
 
     def losses(self, batch: Batch, step: int) -> StepLosses:
         """Cross-entropy between the teacher's assignment of the pair's cells and the student's of the same cells.
 
-        Monitors: ``matched``, the share of the student's cells that the teacher saw; ``used``, exp of the entropy of the
-        teacher's mean assignment by the number of prototypes (1: all are equally frequent); ``agreement`` of the likeliest
-        prototypes; ``spread``, standard deviation of the student's embedding times the root of its width (0: collapse, 1:
-        evenly spread).
+        Monitors: ``matched``, the share of the student's cells that the teacher saw; ``used``, the share of the
+        prototypes that the teacher finds likeliest anywhere (exponential of the entropy, 1: all equally often);
+        ``agreement`` of the likeliest prototypes; ``spread``, the standard deviation of the student's embedding times
+        the root of its width (0: collapse, 1: evenly spread).
 
         Raises:
             ValueError: the batch has no pair, or its points do not know their place.
         """
-        config, pair = self.config, _pair_of(batch)
+        config, pair = self.config, second_view(batch, "SelfDistil")
         if self.training:
             # Once a step, however many passes it has: in further ones the share is 0.
             share = (1 - self._at(config.momentum, step)) * (self.followed != step)
-            follow(self.teacher.encoder, self.encoder, share)
-            follow(self.teacher.head, self.head, share)
+            follow(self.teacher_encoder, self.encoder, share)
+            follow(self.teacher_head, self.head, share)
             self.followed.fill_(step)
         with torch.no_grad():
-            taught = self._cells(self.teacher.encoder, self.teacher.head, pair)
+            taught = self._cells(self.teacher_encoder, self.teacher_head, pair)
         seen = self._cells(self.encoder, self.head, self._hidden(batch, step))
-        with torch.autocast(seen.scores.device.type, enabled=False), torch.no_grad():
-            wanted = sinkhorn(taught.scores.float() / self._at(config.teacher_temperature, step), config.rounds)
+        with torch.no_grad():
+            wanted = sinkhorn(taught.scores / self._at(config.teacher_temperature, step), config.rounds)
         row, known = _match(seen, taught)
-        said = (seen.scores.float() / config.student_temperature).log_softmax(1)
+        said = (seen.scores / config.student_temperature).log_softmax(1)
         cross = -(wanted[row] * said).sum(1)
         number = known.sum().clamp(min=1)
         with torch.no_grad():
-            mean = wanted.mean(0)
-            agree = (seen.scores.argmax(1) == taught.scores.argmax(1)[row]) & known
+            likeliest = taught.scores.argmax(1)
+            agree = (seen.scores.argmax(1) == likeliest[row]) & known
             monitors = {
                 "matched": known.float().mean(),
-                "used": _used(mean),
+                "used": _used(likeliest, config.prototypes),
                 "agreement": agree.sum() / number,
-                "spread": seen.embedding.float().std(0, correction=0).mean() * config.embedding**0.5,
+                "spread": seen.embedding.float().std(0, correction=0).mean() * seen.embedding.shape[1] ** 0.5,
             }
         return StepLosses({"distil": (cross * known).sum() / number}, monitors)
 
@@ -219,7 +206,7 @@ class SelfDistil(Task):
         feats = torch.where(hidden[:, None], self.token.to(points.feats.dtype), points.feats)
         return replace(batch, points=replace(points, xyz=xyz, feats=feats))
 
-    def _cells(self, encoder: Encoder, head: Projection, batch: Batch) -> _Cells:
+    def _cells(self, encoder: Encoder, head: Assigner, batch: Batch) -> _Cells:
         points, place = batch.points, batch.place
         assert place is not None
         feats = sample_at(encoder(batch), points.xyz, points.scene)
@@ -235,7 +222,7 @@ class SelfDistil(Task):
         Raises:
             ValueError: see ``losses``.
         """
-        taught = self._cells(self.teacher.encoder, self.teacher.head, _pair_of(batch))
+        taught = self._cells(self.teacher_encoder, self.teacher_head, second_view(batch, "SelfDistil"))
         seen = self._cells(self.encoder, self.head, batch)
         row, known = _match(seen, taught)
         kept = known.nonzero()[:, 0]
@@ -255,8 +242,8 @@ class SelfDistil(Task):
         return AssignmentMetric(self.config.prototypes)
 
     def pictures(self, prediction: Assignment, batch: Batch) -> list[Picture]:
-        """``prototypes``: the first scene from above, each cell in the colour of its likeliest prototype, as the student
-        sees it on the left and as the teacher does on the right."""
+        """``prototypes``: the first scene from above, each cell in the colour of its likeliest prototype, as the
+        student sees it on the left and as the teacher does on the right."""
         first = prediction.scene == 0
         colours = hashed(torch.arange(self.config.prototypes)[:, None], torch.arange(3)).remainder(256).to(torch.uint8)
         xyz = prediction.xyz[first]
@@ -279,22 +266,16 @@ def sinkhorn(scores: Float[Tensor, "M K"], rounds: int) -> Float[Tensor, "M K"]:
     return assigned
 
 
-def _used(mean: Float[Tensor, " K"]) -> Float[Tensor, ""]:
-    return (-(mean * mean.clamp(min=1e-12).log()).sum()).exp() / len(mean)
+def _used(numbers: Int[Tensor, " M"], total: int) -> Float[Tensor, ""]:
+    """Exponential of the entropy of how often each of ``total`` numbers occurs, by ``total``."""
+    count = torch.zeros(total, device=numbers.device).index_add_(
+        0, numbers, torch.ones_like(numbers, dtype=torch.float)
+    )
+    share = count / count.sum().clamp(min=1)
+    return (-(share * share.clamp(min=1e-12).log()).sum()).exp() / total
 
 
 def _match(seen: _Cells, taught: _Cells) -> tuple[Int[Tensor, " M"], Bool[Tensor, " M"]]:
     """The teacher's row of each of the student's cells, and whether there is one."""
     row = find_keys(taught.keys, seen.keys)
     return row.clamp(min=0), row >= 0
-
-
-def _pair_of(batch: Batch) -> Batch:
-    """The pair.
-
-    Raises:
-        ValueError: the batch has none, or places are missing.
-    """
-    if batch.pair is None or batch.place is None or batch.pair.place is None:
-        raise ValueError(f"SelfDistil: {batch.sources[0]} has no second view; put TwoViews among the transforms")
-    return batch.pair

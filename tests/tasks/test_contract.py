@@ -19,11 +19,13 @@ FAMILY = TaskConfig
 
 @pytest.fixture(scope="module")
 def rooms() -> tuple[Batch, Batch]:
-    """A training batch of two generated rooms with rays, and a batch of one with its views."""
+    """A training batch of two generated rooms with rays and pairs, and a batch of one with its views besides."""
     data = RoomsConfig(num_rooms=2, num_views=3, num_fused_views=2, image_size=(24, 32), cloud_spacing=0.08).build()
     thin = (tf.Centre(), tf.GridSample(0.15))
-    train = [tf.apply((*thin, tf.PickRays(2, 32)), data[i], i) for i in range(2)]
-    return Batch.of(train), Batch.of([tf.apply(thin, data[0], 0)])
+    seen = (tf.PickRays(2, 32), tf.TwoViews((tf.RemoveBlocks(0.5, 0.5),), (tf.PointsOnly(),)))
+    train = [tf.apply((*thin, *seen), data[i], i) for i in range(2)]
+    whole = tf.apply(thin, data[0], 0)
+    return Batch.of(train), Batch.of([replace(tf.apply(seen, whole, 0), views=whole.views)])
 
 
 @pytest.fixture
