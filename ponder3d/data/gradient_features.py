@@ -6,11 +6,16 @@ a backbone for ``ponder3d features``, where any other goes in its place.
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+from ponder3d.data.dataset import SceneDataset
+from ponder3d.data.image_features import FeatureMaps, sample_map
+from ponder3d.types import Scene
 
 
 class GradientFeatures(nn.Module):
@@ -68,3 +73,34 @@ class GradientFeatures(nn.Module):
 def oriented_gradients() -> nn.Module:
     """Oriented gradients and colours in patches of 8, 16 and 32 pixels: 39 channels."""
     return GradientFeatures()
+
+
+@dataclass(frozen=True)
+class GradientMaps(FeatureMaps):
+    """Oriented gradients and colours of the images at hand, made when a ray asks for them: no files, 39 channels."""
+
+    cell: int = 8
+    """Pixels of a cell at the finest of three scales, which are 1, 2 and 4 cells wide."""
+
+    def __post_init__(self):
+        if self.cell < 1:
+            raise ValueError(f"GradientMaps.cell must be at least 1, it is {self.cell}")
+
+    def num_channels(self) -> int:
+        """Those of ``GradientFeatures``: 39."""
+        return GradientFeatures(self.cell).out_channels
+
+    def check(self, dataset: SceneDataset) -> None:
+        """Nothing to be missing: every image has gradients."""
+
+    @torch.no_grad()
+    def look_up(self, scene: Scene, uv: Float[Tensor, "R 2"], view: Int[Tensor, " R"]) -> Float[Tensor, "R K"]:
+        """Features of pixels of a scene's views; only the images of views with a pixel are looked at."""
+        assert scene.views is not None
+        out = torch.zeros(len(uv), self.num_channels())
+        describe, size = GradientFeatures(self.cell), scene.views.cameras.size
+        for row in view.unique().tolist():
+            image = scene.views.rgb[row].permute(2, 0, 1)[None].to(torch.float32) / 255
+            mine = view == row
+            out[mine] = sample_map(describe(image)[0].permute(1, 2, 0).numpy(), uv[mine], size)
+        return out

@@ -283,6 +283,10 @@ class FeatureMaps(Config, ABC):
             DataError: they cannot be read.
         """
 
+    def regions(self, scene: Scene, uv: Float[Tensor, "R 2"], view: Int[Tensor, " R"]) -> Int[Tensor, " R"] | None:
+        """Which region of the scene's images each pixel lies in, if they are divided; see ``data.superpixels``."""
+        return None
+
 
 @dataclass(frozen=True)
 class NoFeatureMaps(FeatureMaps):

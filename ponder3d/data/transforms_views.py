@@ -95,6 +95,7 @@ class PickRays(Transform):
             t=None if depth is None else t_from_depth(views.cameras, uv, depth, view),
             label=None if views.labels is None else views.labels[view, v, u].to(torch.int64),
             feature=self.features.look_up(scene, uv, view),
+            group=self.features.regions(scene, uv, view),
         )
         return replace(scene, views=None, rays=rays, targets=targets)
 

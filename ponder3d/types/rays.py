@@ -47,6 +47,9 @@ class RayTargets:
     """Class; negative where there is none."""
     feature: Float[Tensor, "R K"] | None = None
     """A fixed feature of the place that the ray sees: of a 2D model, or of the geometry around it."""
+    group: Int[Tensor, " R"] | None = None
+    """Which region of its scene's images the ray sees (``data.superpixels``), numbered in each scene by itself;
+    negative: none."""
 
     def every(self, k: int) -> "RayTargets":
         """The targets of each k-th ray."""
@@ -55,6 +58,7 @@ class RayTargets:
             t=None if self.t is None else self.t[::k],
             label=None if self.label is None else self.label[::k],
             feature=None if self.feature is None else self.feature[::k],
+            group=None if self.group is None else self.group[::k],
         )
 
 

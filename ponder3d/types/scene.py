@@ -226,4 +226,5 @@ def _cat_targets(targets: Sequence[RayTargets | None]) -> RayTargets | None:
         t=_cat([t.t for t in present]),
         label=_cat([t.label for t in present]),
         feature=_cat([t.feature for t in present]),
+        group=_cat([t.group for t in present]),
     )

@@ -8,6 +8,7 @@ import torch
 
 from ponder3d.config import from_json, to_json
 from ponder3d.data import transforms as tf
+from ponder3d.data.gradient_features import GradientMaps
 from ponder3d.data.synthetic.rooms import ROOMS_LABELS, RoomsConfig
 from ponder3d.metrics.metric import Metric
 from ponder3d.tasks.class_vectors import FixedCodes
@@ -19,13 +20,15 @@ FAMILY = TaskConfig
 
 @pytest.fixture(scope="module")
 def rooms() -> tuple[Batch, Batch]:
-    """A training batch of two generated rooms with rays and pairs, and a batch of one with its views besides."""
+    """A training batch of two generated rooms with a second view and rays with features, and a batch of one with its
+    images too."""
     data = RoomsConfig(num_rooms=2, num_views=3, num_fused_views=2, image_size=(24, 32), cloud_spacing=0.08).build()
-    thin = (tf.Centre(), tf.GridSample(0.15))
-    seen = (tf.PickRays(2, 32), tf.TwoViews((tf.RemoveBlocks(0.5, 0.5),), (tf.PointsOnly(),)))
-    train = [tf.apply((*thin, *seen), data[i], i) for i in range(2)]
-    whole = tf.apply(thin, data[0], 0)
-    return Batch.of(train), Batch.of([replace(tf.apply(seen, whole, 0), views=whole.views)])
+    views = (tf.Centre(), tf.TwoViews((tf.GridSample(0.15),)))
+    rays = tf.PickRays(2, 32, features=GradientMaps())
+    train = [tf.apply((*views, rays), data[i], i) for i in range(2)]
+    seen = tf.apply(views, data[0], 0)
+    rayed = tf.apply((*views, rays), data[0], 0)
+    return Batch.of(train), Batch.of([replace(seen, rays=rayed.rays, targets=rayed.targets)])
 
 
 @pytest.fixture
@@ -42,7 +45,7 @@ def build(small_encoder, small_ponder):
 
 
 def test_there_are_tasks_and_metrics(members):
-    assert {c.__name__ for c in members(TaskConfig)} >= {"PonderConfig", "SemSegConfig"}
+    assert {c.__name__ for c in members(TaskConfig)} >= {"PointContrastConfig", "PonderConfig", "SemSegConfig"}
     assert {c.__name__ for c in members(Metric)} >= {"RenderingMetric", "SegmentationMetric"}
 
 
