@@ -54,6 +54,15 @@ def test_large_scores_stay_finite():
     assert bool(torch.isfinite(sinkhorn(torch.tensor([[900.0, 0.0], [890.0, 1.0]]), 3)).all())
 
 
+def test_assignments_are_balanced_over_all_ranks(monkeypatch):
+    """Two ranks with the same cells: each gets its half of what one would get with all of them."""
+    scores = torch.randn(30, 4, generator=torch.Generator().manual_seed(2))
+    whole = sinkhorn(torch.cat([scores, scores]), 3)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda total: total.mul_(2))
+    torch.testing.assert_close(sinkhorn(scores, 3), whole[:30])
+
+
 def test_the_teacher_moves_once_a_step_and_not_in_evaluation(room, config):
     task, batch = config.build(None), two_views(room, 1, 2)
     with torch.no_grad():
