@@ -24,6 +24,7 @@ from ponder3d.tasks.combined import CombinedConfig
 from ponder3d.tasks.heads import HeadConfig, LanguageHeadConfig
 from ponder3d.tasks.masked_occupancy import MaskedOccupancyConfig
 from ponder3d.tasks.ponder import PonderConfig
+from ponder3d.tasks.self_distil import SelfDistilConfig
 from ponder3d.tasks.semseg import SemSegConfig
 from ponder3d.tasks.task import TaskConfig
 from ponder3d.volume.projection import ProjectionConfig
@@ -80,6 +81,8 @@ def _small_task(task: TaskConfig) -> TaskConfig:
     if isinstance(task, CombinedConfig):
         parts = tuple(replace(part, task=_small_task(part.task)) for part in task.parts)
         return replace(task, encoder=_small_encoder(task.encoder), parts=parts)
+    if isinstance(task, SelfDistilConfig):
+        return replace(task, encoder=_small_encoder(task.encoder), prototypes=16)
     if isinstance(task, ALSOConfig | MaskedOccupancyConfig):
         return replace(
             task,

@@ -47,7 +47,8 @@ def test_without_any_valid_row_there_is_nothing_to_learn():
     a = torch.randn(3, 4, requires_grad=True)
     loss, right = info_nce(a, torch.randn(3, 4), torch.zeros(3, dtype=torch.bool), 0.1)
     loss.backward()
-    assert float(loss.detach()) == 0 and float(right) == 0 and float(a.grad.abs().max()) == 0
+    assert a.grad is not None and float(a.grad.abs().max()) == 0
+    assert float(loss.detach()) == 0 and float(right) == 0
 
 
 def test_the_most_alike_is_of_the_same_scene():
@@ -84,7 +85,8 @@ def test_places_are_found_by_chance_when_features_say_nothing(views, pass_config
 def test_training_makes_pairs_alike(views, pass_config):
     """Through a layer that starts at random: colours alone tell one place from another."""
     head = MLPProjection((32,), 16)
-    task = PointContrastConfig(encoder=pass_config(), projection=head, temperature=0.1).build(None)
+    config = PointContrastConfig(encoder=pass_config(), projection=head, temperature=0.1)
+    task = replace(config, pairs=PairsConfig(max_pairs=128)).build(None)
     optimizer = torch.optim.AdamW(task.parameters(), 2e-2)
     losses = []
     for step in range(12):
@@ -92,8 +94,9 @@ def test_training_makes_pairs_alike(views, pass_config):
         optimizer.zero_grad()
         out.terms["contrast"].backward()
         optimizer.step()
+        assert float(out.monitors["pairs"]) == 256
         losses.append(float(out.terms["contrast"].detach()))
-    assert float(out.monitors["pairs"]) > 500 and losses[-1] < losses[0] - 0.5
+    assert losses[-1] < losses[0] - 0.5
 
 
 def test_pictures_show_both_views(views, pass_config):
