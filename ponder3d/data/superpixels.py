@@ -97,7 +97,7 @@ def superpixels(
     told = torch.cat([colour, place.expand(num_views, -1, 2), far, torch.ones_like(known), known], dim=2)
     label = (row[:, None] * columns + column).view(1, -1).expand(num_views, -1)
     first = torch.arange(num_views)[:, None] * (rows * columns)
-    means = told.new_zeros(num_views, rows * columns, 6)
+    means, deep = told.new_zeros(num_views, rows * columns, 6), told.new_zeros(num_views, rows * columns, 1)
     for _ in range(steps):
         sums = told.new_zeros(num_views * rows * columns, 8).index_add_(
             0, (first + label).flatten(), told.flatten(0, 1)
@@ -107,7 +107,7 @@ def superpixels(
         # A region that has lost its last pixel stays where it was; one without depth has none to be compared with.
         there = (sums[:, 6:7] > 0).view(num_views, -1, 1)
         means = torch.where(there, mean, means)
-        deep = (sums[:, 7:] > 0).view(num_views, -1, 1).float()
+        deep = torch.where(there, (sums[:, 7:] > 0).view(num_views, -1, 1).float(), deep)
         nearest = told.new_full((num_views, height * width), torch.inf)
         for dy in (-1, 0, 1):
             for dx in (-1, 0, 1):

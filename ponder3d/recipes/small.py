@@ -7,7 +7,7 @@ from ponder3d.data.driving.dataset import DrivingConfig
 from ponder3d.data.joint import JointConfig
 from ponder3d.data.synthetic.rooms import RoomsConfig
 from ponder3d.data.synthetic.streets import StreetsConfig
-from ponder3d.data.transforms import Only, PickRays, Transform
+from ponder3d.data.transforms import Only, PickRays, Transform, TwoViews
 from ponder3d.encoders.camera import CameraEncoderConfig
 from ponder3d.encoders.encoder import EncoderConfig
 from ponder3d.encoders.fusion import FusionEncoderConfig
@@ -18,9 +18,13 @@ from ponder3d.encoders.norms import PromptNormConfig
 from ponder3d.encoders.sparse_unet import SparseUNetConfig
 from ponder3d.encoders.voxelnet import VoxelNetConfig
 from ponder3d.engine.experiment import Experiment
+from ponder3d.tasks.also import ALSOConfig
 from ponder3d.tasks.class_vectors import ClassVectorsConfig, FixedCodes, NoVectors
+from ponder3d.tasks.combined import CombinedConfig
 from ponder3d.tasks.heads import HeadConfig, LanguageHeadConfig
+from ponder3d.tasks.masked_occupancy import MaskedOccupancyConfig
 from ponder3d.tasks.ponder import PonderConfig
+from ponder3d.tasks.self_distil import SelfDistilConfig
 from ponder3d.tasks.semseg import SemSegConfig
 from ponder3d.tasks.task import TaskConfig
 from ponder3d.volume.projection import ProjectionConfig
@@ -74,6 +78,18 @@ def _small_data(data: DatasetConfig) -> DatasetConfig:
 def _small_task(task: TaskConfig) -> TaskConfig:
     if isinstance(task, SemSegConfig):
         return replace(task, encoder=_small_encoder(task.encoder), head=_small_head(task.head))
+    if isinstance(task, CombinedConfig):
+        parts = tuple(replace(part, task=_small_task(part.task)) for part in task.parts)
+        return replace(task, encoder=_small_encoder(task.encoder), parts=parts)
+    if isinstance(task, SelfDistilConfig):
+        return replace(task, encoder=_small_encoder(task.encoder), prototypes=16)
+    if isinstance(task, ALSOConfig | MaskedOccupancyConfig):
+        return replace(
+            task,
+            encoder=_small_encoder(task.encoder),
+            volume_shape=_small_shape(task.volume_shape),
+            volume_net=_small_net(task.volume_net),
+        )
     if not isinstance(task, PonderConfig):
         return replace(task, encoder=_small_encoder(task.encoder))  # pyright: ignore[reportCallIssue, reportArgumentType]
     return replace(
@@ -163,4 +179,7 @@ def _small_transform(transform: Transform) -> Transform:
         return replace(transform, views=2, rays_per_view=16)
     if isinstance(transform, Only):
         return replace(transform, transforms=tuple(_small_transform(step) for step in transform.transforms))
+    if isinstance(transform, TwoViews):
+        first, second = (tuple(map(_small_transform, steps)) for steps in (transform.first, transform.second))
+        return replace(transform, first=first, second=second)
     return transform

@@ -15,6 +15,7 @@ from ponder3d.recipes import (
     pretrain_rgbd,
     pretrain_streets,
     rivals,
+    rivals_masked,
     rooms_and_streets,
     semseg_datasets,
     semseg_driving,
@@ -356,6 +357,41 @@ def rivals_streets_point_contrast() -> Experiment:
 def rivals_streets_masked_scene_contrast() -> Experiment:
     """``rivals.streets_masked_scene_contrast`` in seconds."""
     return _small(rivals.streets_masked_scene_contrast())
+
+
+def rivals_masked_rooms_masked_occupancy() -> Experiment:
+    """``rivals_masked.rooms_masked_occupancy`` in seconds."""
+    return _small(rivals_masked.rooms_masked_occupancy())
+
+
+def rivals_masked_rooms_also() -> Experiment:
+    """``rivals_masked.rooms_also`` in seconds."""
+    return _small(rivals_masked.rooms_also())
+
+
+def rivals_masked_rooms_self_distil() -> Experiment:
+    """``rivals_masked.rooms_self_distil`` in seconds."""
+    return _small(rivals_masked.rooms_self_distil())
+
+
+def rivals_masked_rooms_ponder_distil() -> Experiment:
+    """``rivals_masked.rooms_ponder_distil`` in seconds."""
+    return _small(rivals_masked.rooms_ponder_distil())
+
+
+def rivals_masked_streets_masked_occupancy() -> Experiment:
+    """``rivals_masked.streets_masked_occupancy`` in seconds."""
+    return _small(rivals_masked.streets_masked_occupancy())
+
+
+def rivals_masked_streets_also() -> Experiment:
+    """``rivals_masked.streets_also`` in seconds."""
+    return _small(rivals_masked.streets_also())
+
+
+def rivals_masked_streets_ponder_distil() -> Experiment:
+    """``rivals_masked.streets_ponder_distil`` in seconds."""
+    return _small(rivals_masked.streets_ponder_distil())
 
 
 def semseg() -> Experiment:

@@ -17,7 +17,6 @@ from ponder3d.encoders.encoder import EncoderConfig, Features
 from ponder3d.encoders.sparse_unet import SparseUNetConfig
 from ponder3d.geometry.cameras import depth_from_t, normals_from_depth, pixel_grid, pixel_rays
 from ponder3d.geometry.drawing import class_colours, colour_scale, normal_colours
-from ponder3d.geometry.grid import fixed_grid, shape_like
 from ponder3d.metrics.image import depth_l1, psnr
 from ponder3d.metrics.rendering import RenderedViews, RenderingMetric
 from ponder3d.render.fields import FieldConfig
@@ -33,6 +32,7 @@ from ponder3d.types import Batch, Cameras, Grid, LabelSet, Rays, RayTargets, Ren
 from ponder3d.types.labels import IMPOSSIBLE
 from ponder3d.types.scene import INPUT_CHANNELS
 from ponder3d.volume.convert import densify, densify_with_offsets, sample_at
+from ponder3d.volume.scene_grid import scene_grid
 from ponder3d.volume.unet3d import UNet3DConfig, VolumeNetConfig
 
 
@@ -222,14 +222,9 @@ class Ponder(Task):
         return replace(volume, feats=volume.feats.float())
 
     def grid(self, batch: Batch) -> Grid:
-        """The same box for every scene, or one around each, filled along each axis: a room of 6 x 5 x 2.7 m uses all of
-        its volume."""
+        """The same box for every scene, or one around each."""
         config = self.config
-        if config.volume_box:
-            return fixed_grid(config.volume_box, config.volume_shape, len(batch), batch.bounds.device)
-        lo, hi = batch.bounds.unbind(1)
-        margin = ((hi - lo) / (shape_like(config.volume_shape, lo) - 2)).clamp(min=config.volume_margin)
-        return Grid(torch.stack([lo - margin, hi + margin], dim=1), config.volume_shape)
+        return scene_grid(batch.bounds, config.volume_shape, config.volume_box, config.volume_margin)
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> RenderedViews:

@@ -13,6 +13,7 @@ from ponder3d.geometry.grid import cells_from_world, find_keys, pack_keys, ravel
 from ponder3d.geometry.trilinear import corners, sample
 from ponder3d.sparse import SparseTensor
 from ponder3d.types import Grid, Occupied, Points, Volume
+from ponder3d.volume.scene_grid import cell_centres
 
 Features = Points | SparseTensor | Volume
 
@@ -115,9 +116,5 @@ def voxel_centres(features: SparseTensor) -> Float[Tensor, "M 3"]:
 def _resample(volume: Volume, grid: Grid) -> Volume:
     if volume.grid.is_as(grid):
         return volume
-    steps = [(torch.arange(n, device=grid.box.device) + 0.5) / n for n in grid.shape]
-    unit = torch.stack(torch.meshgrid(*steps, indexing="ij"), dim=-1).reshape(1, -1, 3)
-    xyz = grid.box[:, :1] + unit * (grid.box[:, 1:] - grid.box[:, :1])
-    scene = torch.arange(len(grid.box), device=xyz.device).repeat_interleave(xyz.shape[1])
-    feats = sample(volume, corners(volume.grid, xyz.flatten(0, 1), scene))
+    feats = sample(volume, corners(volume.grid, *cell_centres(grid)))
     return Volume(grid, feats.view(len(grid.box), *grid.shape, -1))

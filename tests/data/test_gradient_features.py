@@ -1,7 +1,9 @@
 import pytest
 import torch
 
-from ponder3d.data.gradient_features import GradientFeatures, oriented_gradients
+from ponder3d.data.gradient_features import GradientFeatures, GradientMaps, oriented_gradients
+from ponder3d.data.image_features import sample_map
+from ponder3d.types import Cameras, Scene, Views
 
 
 def features(image: torch.Tensor, **choices) -> torch.Tensor:
@@ -70,3 +72,19 @@ def test_a_plain_image_has_no_direction():
 def test_what_cannot_be_described(wrong):
     with pytest.raises(ValueError, match="GradientFeatures: no cell"):
         GradientFeatures(**wrong)
+
+
+def test_maps_are_made_of_the_images_at_hand():
+    images = torch.randint(0, 255, (2, 24, 40, 3), dtype=torch.uint8)
+    cameras = Cameras(torch.eye(3).repeat(2, 1, 1), torch.eye(4).repeat(2, 1, 1), (24, 40))
+    scene = Scene(
+        torch.zeros(1, 3), None, None, "two images", views=Views(cameras, images, None, None, torch.tensor([2]))
+    )
+    uv = torch.tensor([[3.0, 4.0], [39.0, 23.0], [3.0, 4.0]])
+    found = GradientMaps().look_up(scene, uv, torch.tensor([1, 0, 0]))
+    for row, view in enumerate((1, 0, 0)):
+        whole = features(images[view].permute(2, 0, 1) / 255).permute(1, 2, 0).numpy()
+        torch.testing.assert_close(found[row], sample_map(whole, uv[row, None], (24, 40))[0])
+    assert found.shape == (3, GradientMaps().num_channels()) and not torch.equal(found[0], found[2])
+    with pytest.raises(ValueError, match="GradientMaps.cell must be at least 1"):
+        GradientMaps(cell=0)

@@ -20,15 +20,13 @@ FAMILY = TaskConfig
 
 @pytest.fixture(scope="module")
 def rooms() -> tuple[Batch, Batch]:
-    """A training batch of two generated rooms with a second view and rays with features, and a batch of one with its
-    images too."""
+    """A training batch of two generated rooms with rays and pairs, and a batch of one with its views besides."""
     data = RoomsConfig(num_rooms=2, num_views=3, num_fused_views=2, image_size=(24, 32), cloud_spacing=0.08).build()
-    views = (tf.Centre(), tf.TwoViews((tf.GridSample(0.15),)))
-    rays = tf.PickRays(2, 32, features=GradientMaps())
-    train = [tf.apply((*views, rays), data[i], i) for i in range(2)]
-    seen = tf.apply(views, data[0], 0)
-    rayed = tf.apply((*views, rays), data[0], 0)
-    return Batch.of(train), Batch.of([replace(seen, rays=rayed.rays, targets=rayed.targets)])
+    thin = (tf.Centre(), tf.GridSample(0.15))
+    seen = (tf.PickRays(2, 32, features=GradientMaps()), tf.TwoViews((tf.RemoveBlocks(0.5, 0.5),), (tf.PointsOnly(),)))
+    train = [tf.apply((*thin, *seen), data[i], i) for i in range(2)]
+    whole = tf.apply(thin, data[0], 0)
+    return Batch.of(train), Batch.of([replace(tf.apply(seen, whole, 0), views=whole.views)])
 
 
 @pytest.fixture
@@ -45,7 +43,7 @@ def build(small_encoder, small_ponder):
 
 
 def test_there_are_tasks_and_metrics(members):
-    assert {c.__name__ for c in members(TaskConfig)} >= {"PointContrastConfig", "PonderConfig", "SemSegConfig"}
+    assert {c.__name__ for c in members(TaskConfig)} >= {"PonderConfig", "SemSegConfig"}
     assert {c.__name__ for c in members(Metric)} >= {"RenderingMetric", "SegmentationMetric"}
 
 

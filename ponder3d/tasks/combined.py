@@ -1,0 +1,212 @@
+"""Several pretext tasks on one encoder: their losses are added, weighted."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from ponder3d.config import Config
+from ponder3d.encoders.encoder import Encoder, EncoderConfig, Features
+from ponder3d.encoders.sparse_unet import SparseUNetConfig
+from ponder3d.metrics.metric import Metric
+from ponder3d.tasks.masked_occupancy import MaskedOccupancyConfig
+from ponder3d.tasks.self_distil import SelfDistilConfig
+from ponder3d.tasks.task import Picture, StepLosses, Task, TaskConfig
+from ponder3d.types import Batch, LabelSet
+
+
+@dataclass(frozen=True)
+class PartConfig(Config):
+    """One of several tasks."""
+
+    name: str
+    """Its terms, figures and pictures begin with it."""
+    task: TaskConfig
+    """The task. Its own ``encoder`` does not count: all have that of the whole."""
+    weight: float = 1.0
+    """Factor on all of its terms."""
+
+    def __post_init__(self):
+        if not self.name.isidentifier():
+            raise ValueError(f"PartConfig.name must be a word of letters, digits and _, not {self.name!r}")
+        if self.weight <= 0:
+            raise ValueError(f"PartConfig.weight of {self.name} must be positive; leave the part out instead")
+
+
+@dataclass(frozen=True)
+class CombinedConfig(TaskConfig):
+    """Choices of a combination. The transforms must give each task what it wants: rays, a pair."""
+
+    encoder: EncoderConfig = SparseUNetConfig()
+    """The encoder that all of them train."""
+    parts: tuple[PartConfig, ...] = (
+        PartConfig("occupancy", MaskedOccupancyConfig()),
+        PartConfig("distil", SelfDistilConfig()),
+    )
+    """The tasks."""
+
+    def __post_init__(self):
+        names = [part.name for part in self.parts]
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"CombinedConfig.parts: at least one part, each with a name of its own, not {names}")
+        widths = {part.task.feature_width() for part in self.parts} - {0}
+        if len(widths) > 1:
+            raise ValueError(f"CombinedConfig.parts: their rays have target features of {sorted(widths)} channels")
+
+    def feature_width(self) -> int:
+        """That of the part that renders one."""
+        return max(part.task.feature_width() for part in self.parts)
+
+    def build(self, labels: LabelSet | None) -> Task:
+        """The tasks around one encoder."""
+        return Combined(self, {part.name: part.task.build(labels) for part in self._parts()})
+
+    def rebuild(self, labels: LabelSet | None, weights: Mapping[str, Tensor], facts: Mapping[str, str]) -> Task:
+        """Each part with what is among its weights and facts."""
+        tasks = {}
+        for part in self._parts():
+            own, known = _below(f"parts.{part.name}.", weights), _below(f"{part.name}_", facts)
+            tasks[part.name] = part.task.rebuild(labels, own, known)
+        return Combined(self, tasks)
+
+    def _parts(self) -> list[PartConfig]:
+        """With the encoder of the whole."""
+        # Every TaskConfig has this field, which the base class cannot say of a dataclass that it is none of.
+        return [
+            replace(part, task=cast(TaskConfig, replace(cast(Any, part.task), encoder=self.encoder)))
+            for part in self.parts
+        ]
+
+
+class _Once(Encoder):
+    """The encoder of all parts, which encodes a batch once, however many of them ask for it in one step.
+
+    Its weights are those of the encoder behind it, which is no module of its own: another one holds it.
+    """
+
+    def __init__(self, encoder: Encoder):
+        super().__init__()
+        self.behind: Encoder
+        object.__setattr__(self, "behind", encoder)
+        self.config, self.out_channels = encoder.config, encoder.out_channels
+        self.reads_images, self.conditions = encoder.reads_images, encoder.conditions
+        self.batch: Batch | None = None
+        self.features: Features | None = None
+
+    def forward(self, batch: Batch) -> Features:
+        """What the encoder has made, or makes now, of this very batch."""
+        features = self.features if batch is self.batch else None
+        if features is None:
+            features = self.behind(batch)
+            self.batch, self.features = batch, features
+        return features
+
+    def forget(self) -> None:
+        """Let go of what was encoded."""
+        self.batch = self.features = None
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """The encoder's."""
+        return self.behind.state_dict(*args, **kwargs)
+
+    def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Parameter]]:
+        """The encoder's."""
+        return self.behind.named_parameters(*args, **kwargs)
+
+
+class Combined(Task):
+    """Tasks that share an encoder."""
+
+    def __init__(self, config: CombinedConfig, tasks: Mapping[str, Task]):
+        super().__init__()
+        self.config = config
+        self.encoder = next(iter(tasks.values())).encoder
+        self.parts = nn.ModuleDict(tasks)
+        self.once: _Once
+        object.__setattr__(self, "once", _Once(self.encoder))  # past nn.Module: it has no weights
+        for task in tasks.values():
+            task.borrow(self.once)
+
+    def _tasks(self) -> dict[str, Task]:
+        return cast(dict[str, Task], dict(self.parts.items()))
+
+    def prepare(self, passes: Iterator[Iterable[Batch]]) -> None:
+        """Each part in turn."""
+        for task in self._tasks().values():
+            task.prepare(passes)
+
+    def facts(self) -> dict[str, str]:
+        """Those of all parts, ``PART_NAME``."""
+        return {f"{part}_{name}": fact for part, task in self._tasks().items() for name, fact in task.facts().items()}
+
+    def losses(self, batch: Batch, step: int) -> StepLosses:
+        """The terms and monitors of all parts, ``PART_NAME``, each times the weight of its part.
+
+        Parts that give the encoder the batch as it is share one pass of it.
+        """
+        terms: dict[str, Tensor] = {}
+        monitors: dict[str, Tensor] = {}
+        self.once.forget()
+        for part in self.config.parts:
+            out = self._tasks()[part.name].losses(batch, step)
+            terms |= {f"{part.name}_{name}": part.weight * value for name, value in out.terms.items()}
+            monitors |= {f"{part.name}_{name}": value for name, value in out.monitors.items()}
+        self.once.forget()
+        return StepLosses(terms, monitors)
+
+    @torch.no_grad()
+    def predict(self, batch: Batch) -> dict[str, Any]:
+        """The prediction of each part, by name."""
+        self.once.forget()
+        predicted = {name: task.predict(batch) for name, task in self._tasks().items()}
+        self.once.forget()
+        return predicted
+
+    def metric(self) -> "CombinedMetric":
+        """Those of all parts."""
+        return CombinedMetric({name: task.metric() for name, task in self._tasks().items()})
+
+    def pictures(self, prediction: dict[str, Any], batch: Batch) -> list[Picture]:
+        """Those of all parts."""
+        return [
+            Picture(f"{name}-{picture.name}", picture.rgb)
+            for name, task in self._tasks().items()
+            for picture in task.pictures(prediction[name], batch)
+        ]
+
+
+class CombinedMetric(Metric[dict[str, Any]]):
+    """The metrics of several tasks; the state is theirs, one after the other."""
+
+    def __init__(self, parts: dict[str, Metric[Any]]):
+        self.parts = parts
+        self._shapes = [part.state.shape for part in parts.values()]
+        self.state = self._joined()
+
+    def update(self, prediction: dict[str, Any], batch: Batch) -> None:
+        """Add the prediction of each part."""
+        self._hand_out()
+        for name, part in self.parts.items():
+            part.update(prediction[name], batch)
+        self.state = self._joined()
+
+    def compute(self) -> dict[str, float]:
+        """The figures of all parts, ``PART_NAME``."""
+        self._hand_out()
+        return {f"{name}_{key}": value for name, part in self.parts.items() for key, value in part.compute().items()}
+
+    def _joined(self) -> Tensor:
+        return torch.cat([part.state.flatten() for part in self.parts.values()])
+
+    def _hand_out(self) -> None:
+        """Give each part its piece of the state, which may have been set from outside."""
+        pieces = self.state.split([shape.numel() for shape in self._shapes])
+        for part, piece, shape in zip(self.parts.values(), pieces, self._shapes, strict=True):
+            part.state = piece.view(shape).clone()
+
+
+def _below(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Entries under a prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
