@@ -249,4 +249,5 @@ def first_difference(a: Experiment, b: Experiment) -> str | None:
     one, other = essence(a), essence(b)
     # With a budget, how far a scene is cropped depends on those that share its pass.
     free = {"accelerator"} if a.max_points else _MAY_CHANGE
-    return next((name for name in one if name not in free and one[name] != other[name]), None)
+    names = [name for name in {**one, **other} if name not in free]  # a field may be in one alone: ``config.later``
+    return next((name for name in names if one.get(name) != other.get(name)), None)

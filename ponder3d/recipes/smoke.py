@@ -93,6 +93,21 @@ def semseg_rooms_finetune() -> Experiment:
     return _small(semseg.rooms_finetune())
 
 
+def semseg_rooms_decoder() -> Experiment:
+    """``semseg.rooms_decoder`` in seconds."""
+    return _small(semseg.rooms_decoder())
+
+
+def semseg_rooms_head() -> Experiment:
+    """``semseg.rooms_head`` in seconds."""
+    return _small(semseg.rooms_head())
+
+
+def semseg_rooms_lora() -> Experiment:
+    """``semseg.rooms_lora`` in seconds."""
+    return _small(semseg.rooms_lora())
+
+
 def semseg_rooms_full() -> Experiment:
     """``semseg.rooms_full`` in seconds."""
     return _small(semseg.rooms_full())
