@@ -22,6 +22,7 @@ from ponder3d.encoders.norms import PromptNormConfig
 from ponder3d.encoders.sparse_unet import SparseUNetConfig
 from ponder3d.encoders.voxelnet import VoxelNetConfig
 from ponder3d.engine.experiment import Experiment
+from ponder3d.engine.probe import OnlineProbes, ProbeConfig
 from ponder3d.recipes import (
     joint_rooms,
     pretrain_datasets,
@@ -46,6 +47,11 @@ from ponder3d.volume.unet3d import ShallowNet3DConfig, UNet3DConfig, VolumeNetCo
 def pretrain_indoor_rooms() -> Experiment:
     """``pretrain_indoor.rooms`` in seconds."""
     return _small(pretrain_indoor.rooms())
+
+
+def pretrain_indoor_rooms_probed() -> Experiment:
+    """``pretrain_indoor.rooms_probed`` in seconds."""
+    return _small(pretrain_indoor.rooms_probed())
 
 
 def pretrain_indoor_rooms_semantic() -> Experiment:
@@ -379,7 +385,14 @@ def _small(recipe: Experiment) -> Experiment:
         validation_scenes=1,
         save_every=2,
         log_every=1,
+        probe=_small_probe(recipe.probe),
     )
+
+
+def _small_probe(probe: ProbeConfig) -> ProbeConfig:
+    if not isinstance(probe, OnlineProbes):
+        return probe
+    return replace(probe, train=_small_data(probe.train), train_scenes=1, test_scenes=1)
 
 
 def _small_data(data: DatasetConfig) -> DatasetConfig:

@@ -9,7 +9,7 @@ import torch
 from ponder3d.config import from_json, to_json
 from ponder3d.encoders.files import load_encoder, save_encoder
 from ponder3d.sparse.nn import LowRank, SparseConv, SubmConv3d, merged_state
-from ponder3d.tasks.linear_probe import features_of
+from ponder3d.tasks.frozen import features_of
 from ponder3d.tasks.semseg import SemSegConfig
 from ponder3d.tasks.tuning import DecoderOnly, Full, Lora, TuningConfig
 from ponder3d.types import Batch
