@@ -19,6 +19,8 @@ _ABSENT, _INK, _PALE = (226, 226, 226), (34, 34, 34), (150, 150, 150)
 _GAP = 8
 """Pixels between parts."""
 
+Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
+
 
 def confusion_picture(matrix: Float[Tensor, "K K"], labels: LabelSet) -> UInt8[Tensor, "H W 3"]:
     """Rows are true classes, columns predicted ones; a cell is the percentage of the points of its row.
@@ -70,17 +72,16 @@ def _shade(value: float, right: bool) -> tuple[int, int, int]:
     return tuple(round(247 + depth * (channel - 247)) for channel in full)  # type: ignore[return-value]
 
 
-def _upwards(image: Image.Image, name: str, foot: tuple[int, int], font: ImageFont.ImageFont) -> None:
+def _upwards(image: Image.Image, name: str, foot: tuple[int, int], font: Font) -> None:
     """A name turned by 90 degrees that begins at ``foot`` and reads upwards."""
-    left, top, right, bottom = font.getbbox(name)
-    size = (max(1, int(right)), max(1, int(bottom) + 2))
-    text = Image.new("RGB", size, (255, 255, 255))
+    _, _, right, bottom = font.getbbox(name)
+    text = Image.new("RGB", (max(1, int(right)), int(bottom) + 2), (255, 255, 255))
     ImageDraw.Draw(text).text((0, 0), name, _INK, font)
     turned = text.rotate(90, expand=True)
     image.paste(turned, (foot[0] - turned.width // 2, foot[1] - turned.height))
 
 
-def _wrapped(texts: Sequence[str], font: ImageFont.ImageFont, width: int) -> list[str]:
+def _wrapped(texts: Sequence[str], font: Font, width: int) -> list[str]:
     """Lines that are no wider than the picture, broken between words."""
     lines = []
     for text in texts:

@@ -45,7 +45,7 @@ class SegmentationMetric(Metric[Int[Tensor, " N"]]):
         for condition, predicted, truth in parts:
             self.add(predicted, truth, condition)
 
-    def add(self, prediction: Int[Tensor, " N"], truth: Int[Tensor, " N"], condition: str = "") -> None:
+    def add(self, prediction: Int[Tensor, " P"], truth: Int[Tensor, " N"], condition: str = "") -> None:
         """Add the points of a scene. What is predicted where there is no label does not matter.
 
         Raises:

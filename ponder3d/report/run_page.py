@@ -55,7 +55,10 @@ def write_run_page(run: Path | str) -> Path:
         rows = [(name, f"{value:.4g}") for name, value in evaluation["figures"].items()]
         rows += [(name.replace("_", " "), evaluation[name]) for name in _FACTS if name in evaluation]
         page.table(("figure", "value"), rows)
-    page.row(confusion_pictures(run))
+    matrices = confusion_pictures(run)
+    if matrices:
+        page.heading("What classes are taken for")
+        page.row(matrices)
     page.heading("Learning")
     page.row(curves({"training": run / "train.csv", "held out": run / "validation.csv"}))
     semantic = isinstance(experiment.task, PonderConfig) and not isinstance(experiment.task.semantics, NoVectors)
