@@ -28,7 +28,7 @@ class ConfigError(ValueError):
 C = TypeVar("C", bound=Config)
 T = TypeVar("T")
 
-_INCIDENTAL = "incidental"
+_INCIDENTAL, _LATER = "incidental", "later"
 
 
 def incidental(default: T) -> T:
@@ -39,18 +39,31 @@ def incidental(default: T) -> T:
     return dataclasses.field(default=default, metadata={_INCIDENTAL: True})
 
 
+def later(default: T) -> T:
+    """The default of a field that its class got later, where what was there before is what the default says.
+
+    A file that lacks it means the default, and while it has the default a fingerprint is what it was before.
+    """
+    return dataclasses.field(default=default, metadata={_LATER: True})
+
+
 def to_json(config: Config) -> dict[str, Any]:
     """The configuration as JSON values, with a ``type`` entry per Config.
 
     Raises:
         ConfigError: a field holds something that is not a configuration value.
     """
-    return _encode(config, "", lambda field: True)
+    return _encode(config, "", lambda field, value: True)
 
 
 def essence(config: Config) -> dict[str, Any]:
-    """``to_json`` without the incidental fields, those of its parts included: what decides the outcome."""
-    return _encode(config, "", lambda field: not field.metadata.get(_INCIDENTAL, False))
+    """``to_json`` without the incidental fields, and later ones that have their defaults, those of its parts included:
+    what decides the outcome."""
+    return _encode(config, "", _decides)
+
+
+def _decides(field: dataclasses.Field[Any], value: Any) -> bool:
+    return not (field.metadata.get(_INCIDENTAL) or (field.metadata.get(_LATER) and value == field.default))
 
 
 def from_json(cls: type[C], data: dict[str, Any]) -> C:
@@ -63,14 +76,14 @@ def from_json(cls: type[C], data: dict[str, Any]) -> C:
 
 
 def fingerprint(config: Config) -> str:
-    """First 12 hex digits of the SHA-256 of the canonical JSON of what decides the outcome: see ``incidental``."""
+    """First 12 hex digits of the SHA-256 of the canonical JSON of what decides the outcome: ``essence``."""
     text = json.dumps(essence(config), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _encode(value: Any, path: str, keep: Callable[[dataclasses.Field[Any]], bool]) -> Any:
+def _encode(value: Any, path: str, keep: Callable[[dataclasses.Field[Any], Any], bool]) -> Any:
     if isinstance(value, Config):
-        names = [f.name for f in dataclasses.fields(value) if keep(f)]  # type: ignore[arg-type]
+        names = [f.name for f in dataclasses.fields(value) if keep(f, getattr(value, f.name))]  # type: ignore[arg-type]
         fields = {name: _encode(getattr(value, name), _join(path, name), keep) for name in names}
         return {"type": f"{type(value).__module__}:{type(value).__qualname__}", **fields}
     if isinstance(value, (tuple, list)):
@@ -128,8 +141,8 @@ def _decode_config(allowed: tuple[type, ...], data: Any, path: str) -> Any:
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise ConfigError(f"{_join(path, name)}: {cls.__name__} has no such field{hint}")
     # An incidental field has no part in what comes out: a file from before it was there means its default.
-    incidental_names = {f.name for f in dataclasses.fields(cls) if f.metadata.get(_INCIDENTAL)}
-    missing = [name for name in names if name not in data and name not in incidental_names]
+    optional = {f.name for f in dataclasses.fields(cls) if f.metadata.get(_INCIDENTAL) or f.metadata.get(_LATER)}
+    missing = [name for name in names if name not in data and name not in optional]
     if missing:
         raise ConfigError(f"{_join(path, missing[0])}: missing; it was written by another version of ponder3d")
     return cls(**{name: _decode(hints[name], data[name], _join(path, name)) for name in names if name in data})

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from ponder3d.config import Config, ConfigError, essence, fingerprint, from_json, incidental, to_json
+from ponder3d.config import Config, ConfigError, essence, fingerprint, from_json, incidental, later, to_json
 
 
 @dataclass(frozen=True)
@@ -155,3 +155,23 @@ def test_every_field_says_what_it_is(members):
 
 def test_a_field_that_says_nothing_is_found():
     assert unexplained(Inner) == ["size", "names"]
+
+
+@dataclass(frozen=True)
+class Before(Config):
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class After(Config):
+    seed: int = 0
+    part: Inner | Other = later(Inner())
+
+
+def test_a_later_field_changes_nothing_until_it_is_used():
+    old, new = to_json(Before(3)), to_json(After(3))
+    assert new["part"] == to_json(Inner()), "files have it"
+    assert from_json(After, {**old, "type": new["type"]}) == After(3)
+    assert {**essence(After(3)), "type": ""} == {**essence(Before(3)), "type": ""}
+    assert len({fingerprint(After(3, part)) for part in (Inner(), Inner(4), Other())}) == 3
+    assert from_json(After, to_json(After(3, Other()))) == After(3, Other())

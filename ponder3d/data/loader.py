@@ -18,7 +18,8 @@ from ponder3d.types import Batch, RayTargets, Scene
 class KeyedScenes(Dataset[Scene]):
     """Scenes by (epoch, place): what happens to a scene depends on (seed, epoch, place) alone.
 
-    A ``ValueError`` of a transform becomes a ``DataError`` that names the scene.
+    A ``ValueError`` of a transform becomes a ``DataError`` that names the scene, and so does a point label that is none
+    of the dataset's classes.
 
     Args:
         dataset: what they are of.
@@ -34,6 +35,7 @@ class KeyedScenes(Dataset[Scene]):
         epoch, place = draw
         index = place if self.each_once else self.dataset.drawn(epoch, place)
         scene = self.dataset.draw(index, keyed.generator(self.seed, epoch, place, 0xD2A3))
+        _check_labels(scene, self.dataset)
         try:
             return apply(self.transforms, scene, self.seed, epoch, place)
         except ValueError as error:  # a transform knows what it cannot use, and seldom which scene that is
@@ -41,6 +43,18 @@ class KeyedScenes(Dataset[Scene]):
 
     def __len__(self) -> int:
         return len(self.dataset) if self.each_once else self.dataset.draws
+
+
+def _check_labels(scene: Scene, dataset: SceneDataset) -> None:
+    """Here, on the host, where it costs nothing: on a GPU a label that is no class ends the process."""
+    if scene.labels is None or dataset.labels is None or not len(scene.labels):
+        return
+    most = int(scene.labels.max())
+    if most >= len(dataset.labels):
+        raise DataError(
+            f"{scene.source}: labels: {most} is none of the classes, which are 0 to {len(dataset.labels) - 1}; the "
+            "dataset has to give points without a class a negative one"
+        )
 
 
 class Collate:

@@ -69,6 +69,9 @@ class Encoder(nn.Module, ABC):
     evaluation mode; None if that is unknown or there is no such distance."""
     box: tuple[float, ...] | None = None
     """Lower x, y, z, upper x, y, z of the only place it looks at, in metres in the scenes' frame, if there is one."""
+    decoder: tuple[str, ...] = ()
+    """Names of the submodules that make up its decoder: what turns the features of an encoder proper, coarse as they
+    are, into those of points. Empty: it has none that could be told apart."""
     card: dict[str, Any]
     """What its file says about it (``encoders.files``); empty for an encoder that has not been read from one."""
 

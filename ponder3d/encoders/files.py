@@ -24,6 +24,7 @@ from ponder3d.encoders.released import read_released
 from ponder3d.encoders.released_file import is_torch_file
 from ponder3d.encoders.sparse_unet import SparseUNet
 from ponder3d.files import sync_directory
+from ponder3d.sparse.nn import merged_state
 
 FILE_NAME = "encoder.safetensors"
 SHIPPED = Path(__file__).parent.parent / "weights"
@@ -36,7 +37,7 @@ def save_encoder(encoder: Encoder, path: Path | str, card: dict[str, Any] | None
     """Write an encoder to a file.
 
     Args:
-        encoder: its weights and ``config``.
+        encoder: its weights and ``config``. Changes of convolutions (``sparse.nn.merged_state``) become weights.
         path: the file; its directory must exist.
         card: JSON values to travel along, e.g. the experiment's fingerprint; None: the encoder's own. ``encode`` reads
             ``modality_dropout``, the list of inputs without which the encoder has learnt to do.
@@ -45,7 +46,7 @@ def save_encoder(encoder: Encoder, path: Path | str, card: dict[str, Any] | None
         OSError: it could not be written; at ``path`` there is what was there before, or the whole new file.
     """
     path = Path(path)
-    weights = {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
+    weights = {name: value.detach().cpu().contiguous() for name, value in merged_state(encoder).items()}
     header = {
         "format": _FORMAT,
         "config": to_json(encoder.config),

@@ -70,6 +70,8 @@ class SparseUNetConfig(EncoderConfig):
 class SparseUNet(Encoder):
     """Features at the occupied voxels; one row per voxel, sorted. ``sample_at`` finds the voxel of each point."""
 
+    decoder = ("up", "dec")
+
     def __init__(self, config: SparseUNetConfig):
         super().__init__()
         self.config, self.recompute = config, config.recompute

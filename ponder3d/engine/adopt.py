@@ -17,6 +17,7 @@ from ponder3d.engine.experiment import Experiment
 from ponder3d.tasks.heads import HeadConfig, LanguageHeadConfig, LinearHeadConfig
 from ponder3d.tasks.kept_vectors import KeptVectors
 from ponder3d.tasks.semseg import SemSegConfig
+from ponder3d.tasks.tuning import Full
 from ponder3d.types import LabelSet
 
 
@@ -57,7 +58,9 @@ def adopt(
     if labels is None:
         raise EncoderFileError("adopt: the recipe's data have no labels")
     head, weights = _head(released.head, condition, labels, released.kind)
-    experiment = replace(experiment, task=replace(task_config, encoder=encoder.config, head=head), init="")
+    experiment = replace(
+        experiment, task=replace(task_config, encoder=encoder.config, head=head, tuning=Full()), init=""
+    )
     task = experiment.task.build(labels)
     of_encoder = {f"encoder.{name}": value for name, value in encoder.state_dict().items()}
     task.load_state_dict({**of_encoder, **{f"head.{name}": value for name, value in weights.items()}})

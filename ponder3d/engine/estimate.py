@@ -9,15 +9,12 @@ import contextlib
 import io
 import math
 import os
-import random
 import resource
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 
@@ -25,6 +22,7 @@ from ponder3d.config import to_json
 from ponder3d.data.loader import Collate, KeyedScenes
 from ponder3d.data.prepared.prepare import free_bytes
 from ponder3d.engine.experiment import Experiment
+from ponder3d.engine.random_state import random_numbers_put_back
 from ponder3d.engine.runner import device_type
 from ponder3d.engine.sampler import StepSampler
 from ponder3d.geometry import keyed
@@ -123,7 +121,7 @@ def estimate(experiment: Experiment, seconds: float = SECONDS) -> Estimate:
     experiment.check_pairs(world)
     kind = device_type(experiment.accelerator)
     device = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if kind == "cuda" else kind)
-    with _random_numbers_put_back(device):
+    with random_numbers_put_back(device):
         try:
             return _measure(experiment, world, device, seconds)
         except (MemoryError, RuntimeError) as error:
@@ -190,7 +188,7 @@ def _measure(e: Experiment, world: int, device: torch.device, seconds: float) ->
         one, pictures = _evaluate(task, e, device)
         validation = len(e.validation_data().build())
         some = min(e.validation_scenes or validation, validation)
-        evaluation = one * ((number - 1) * some + validation) / world
+        evaluation = one * ((number - 1) * some + validation) / world + number * _probe(task, e, device)
     weights = sum(v.nbytes for v in task.encoder.state_dict().values())
     logs = (e.steps // e.log_every + 1) * (len(names) + 4) * _LINE
     kept = min(e.keep, 1 + math.ceil(e.steps / e.save_every))
@@ -258,6 +256,14 @@ def _evaluate(task: Task, e: Experiment, device: torch.device) -> tuple[float, i
     return spent, size
 
 
+def _probe(task: Task, e: Experiment, device: torch.device) -> float:
+    """Seconds of the probes of an evaluation."""
+    probe = e.probe.build(task.encoder)
+    begun = time.monotonic()
+    probe.measure(task.encoder, device)
+    return time.monotonic() - begun
+
+
 def _evaluations(e: Experiment) -> int:
     """How often a run evaluates: before the first step and in between, if at all, and at the end."""
     return 1 + (math.ceil(e.steps / e.validate_every) if e.validate_every else 0)
@@ -300,18 +306,6 @@ class _Peak:
                 return int(line.split()[1]) * 1024
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-@contextlib.contextmanager
-def _random_numbers_put_back(device: torch.device) -> Iterator[None]:
-    python, numbers = random.getstate(), np.random.get_state()
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numbers)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from ponder3d.config import fingerprint, from_json
 from ponder3d.data.loader import Collate, KeyedScenes
@@ -14,6 +15,8 @@ from ponder3d.engine.checkpoint import CheckpointStore
 from ponder3d.engine.experiment import Experiment
 from ponder3d.engine.log import SKIPPED_FRAMES, Progress, SkippedFrames
 from ponder3d.engine.runner import device_type
+from ponder3d.metrics.metric import Metric
+from ponder3d.metrics.segmentation import SegmentationMetric
 from ponder3d.tasks.task import Picture, Task
 from ponder3d.types.scene import to_device
 
@@ -76,13 +79,14 @@ def load_task(run: Path | str, device: torch.device | str = "cpu") -> tuple[Task
 
 
 def evaluate(run: Path | str, quiet: bool = False, augment: str = "") -> dict[str, float]:
-    """Evaluate a run on its validation scenes; also written to ``evaluation.json`` in the run.
+    """Evaluate a run on its validation scenes; also written to ``evaluation.json`` in the run, and the confusion matrix
+    of segmentation to ``confusion.png``.
 
     Args:
         run: directory of the run.
         quiet: no progress line.
         augment: set of ``data.augmentation_sets`` over which probabilities are summed, for segmentation; every point
-            of the dataset is scored then, and the file is ``evaluation-SET.json``.
+            of the dataset is scored then, and the files are ``evaluation-SET.json`` and ``confusion-SET.png``.
 
     Raises:
         CheckpointError: the run has no checkpoint that verifies.
@@ -107,8 +111,9 @@ def evaluate(run: Path | str, quiet: bool = False, augment: str = "") -> dict[st
     figures = metric.compute()
     record = {"step": step, "scenes": total, "experiment": fingerprint(experiment), "augment": augment}
     record |= task.facts()
-    name = f"evaluation-{augment}.json" if augment else "evaluation.json"
-    write_json(Path(run) / name, record | {"figures": figures})
+    suffix = f"-{augment}" if augment else ""
+    write_json(Path(run) / f"evaluation{suffix}.json", record | {"figures": figures})
+    write_confusion(Path(run) / f"confusion{suffix}.png", metric)
     return figures
 
 
@@ -124,6 +129,14 @@ def _evaluate_augmented(looks: Looks, skipped: SkippedFrames, progress: Progress
         metric.add(looks.probabilities(scene, index).argmax(1), scene.labels, scene.condition)
         progress.show(index + 1, {})
     return metric.state
+
+
+def write_confusion(path: Path, metric: Metric[Any]) -> None:
+    """Write a picture of the confusion matrix, whole or not at all, if that is what the metric is."""
+    if isinstance(metric, SegmentationMetric):
+        temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
+        Image.fromarray(metric.picture().numpy()).save(temporary, format="PNG")
+        os.replace(temporary, path)
 
 
 def write_json(path: Path, record: dict[str, Any]) -> None:

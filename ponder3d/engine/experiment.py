@@ -6,7 +6,9 @@ from ponder3d.config import Config, essence, incidental
 from ponder3d.data.dataset import DatasetConfig, HeldOut, SceneDataset
 from ponder3d.data.transforms import DropModality, Only, PickRays, Transform, TwoViews, steps_of
 from ponder3d.encoders.encoder import Encoder
+from ponder3d.engine.checks import check_conditions, check_images
 from ponder3d.engine.optim import OptimConfig
+from ponder3d.engine.probe import Off, ProbeConfig
 from ponder3d.metrics.rendering import RenderingMetric
 from ponder3d.metrics.segmentation import SegmentationMetric
 from ponder3d.tasks.task import Task, TaskConfig
@@ -62,6 +64,9 @@ class Experiment(Config):
     """Steps between evaluations; 0 evaluates at the end only."""
     validation_scenes: int = 0
     """Scenes per evaluation while training, from the first on; 0 takes all."""
+    probe: ProbeConfig = incidental(Off())
+    """What else each evaluation measures of the encoder: ``Off()`` for nothing, or ``OnlineProbes(...)``. No weight
+    depends on it."""
     save_every: int = incidental(200)
     """Steps between checkpoints; one is always saved before the first step, at the end, and when asked to stop."""
     keep: int = incidental(2)
@@ -156,23 +161,7 @@ class Experiment(Config):
             ("data", data, self.transforms),
             ("validation", validation, self.validation_transforms),
         ):
-            found = scenes.conditions
-            for transform in transforms:
-                found = transform.conditions_after(found)
-            if not encoder.conditions:
-                continue
-            known = ", ".join(encoder.conditions)
-            if not found:
-                raise ValueError(
-                    f"Experiment.{name}: the encoder tells {known} apart, and no scene says which of them it is like; "
-                    "put SetCondition among the transforms, or take a JointConfig"
-                )
-            strangers = [condition for condition in found if condition not in encoder.conditions]
-            if strangers:
-                raise ValueError(
-                    f"Experiment.{name}: scenes have the condition {strangers[0]!r}, and the encoder knows {known}; "
-                    "give parts of a JointConfig, SetCondition and PromptNormConfig the same names"
-                )
+            check_conditions(name, scenes, transforms, encoder)
 
     def check_images(self, data: SceneDataset, validation: SceneDataset, encoder: Encoder) -> None:
         """Whether an encoder that reads images is given some, in training and in evaluation.
@@ -180,19 +169,11 @@ class Experiment(Config):
         Raises:
             ValueError: it is not.
         """
-        if not encoder.reads_images:
-            return
         for name, scenes, transforms in (
             ("transforms", data, self.transforms),
             ("validation_transforms", validation, self.validation_transforms),
         ):
-            for condition in scenes.conditions or ("",):
-                if not any(step.gives_images for step in steps_of(transforms, condition)):
-                    of = f" for scenes of {condition}" if condition else ""
-                    raise ValueError(
-                        f"Experiment.{name}: the encoder reads images, and no transform gives it any{of}; put "
-                        "SeeImages among them, before PickRays"
-                    )
+            check_images(name, scenes, transforms, encoder)
 
     def check_classes(self, data: SceneDataset, validation: SceneDataset, task: Task) -> None:
         """Whether the classes that are evaluated are those that are taught, row by row.
@@ -249,4 +230,5 @@ def first_difference(a: Experiment, b: Experiment) -> str | None:
     one, other = essence(a), essence(b)
     # With a budget, how far a scene is cropped depends on those that share its pass.
     free = {"accelerator"} if a.max_points else _MAY_CHANGE
-    return next((name for name in one if name not in free and one[name] != other[name]), None)
+    names = [name for name in {**one, **other} if name not in free]  # a field may be in one alone: ``config.later``
+    return next((name for name in names if one.get(name) != other.get(name)), None)

@@ -30,10 +30,11 @@ from ponder3d.config import fingerprint, from_json, to_json
 from ponder3d.data.loader import Batches, Collate, KeyedScenes, as_it_is
 from ponder3d.encoders.files import FILE_NAME, save_encoder, start_from
 from ponder3d.engine.checkpoint import CheckpointError, CheckpointStore, Loaded
-from ponder3d.engine.evaluate import evaluate_scenes
+from ponder3d.engine.evaluate import evaluate_scenes, write_confusion
 from ponder3d.engine.experiment import Experiment, first_difference
 from ponder3d.engine.log import SKIPPED_FRAMES, Progress, Report, SkippedFrames, TableLog, TensorBoard
 from ponder3d.engine.optim import gradient_norm, step_unless
+from ponder3d.engine.probe import Off
 from ponder3d.engine.runner import Runner
 from ponder3d.engine.sampler import StepSampler
 from ponder3d.geometry import keyed
@@ -176,6 +177,7 @@ class _Run:
         experiment.check_conditions(dataset, validation, self.task.encoder)
         experiment.check_images(dataset, validation, self.task.encoder)
         experiment.check_classes(dataset, validation, self.task)
+        self.probe = experiment.probe.build(self.task.encoder)
         started: tuple[str, ...] = ()
         if not goes_on:
             if experiment.init:
@@ -388,7 +390,9 @@ class _Run:
         state, pictures = evaluate_scenes(self.task, e, self.runner.device, self.skipped_frames, rows)
         metric = self.task.metric()
         metric.state = self.runner.sum(state)
-        figures = metric.compute()
+        figures = metric.compute() | self._probe()
+        if step == e.steps and self.leads:
+            write_confusion(self.out / "confusion.png", metric)
         if self.validation_log is not None and self.board is not None:
             self.validation_log.write(step, figures)
             self.board.write(step, figures, "validation")
@@ -398,20 +402,17 @@ class _Run:
                 Image.fromarray(picture.rgb.cpu().numpy()).save(folder / f"{picture.name}.png")
         return figures
 
+    def _probe(self) -> dict[str, float]:
+        """What else is measured of the encoder."""
+        if isinstance(self.experiment.probe, Off):
+            return {}
+        other = ValueError(f"{self.out}: rank 0 could not probe the encoder; its message says why")
+        return self.runner.first(lambda: self.probe.measure(self.task.encoder, self.runner.device), other)
+
     def _save(self) -> None:
-        """The first rank writes; the others wait, and stop with it if it cannot."""
         self._settle(0)
-        problem = None
-        if self.leads:
-            try:
-                self._write()
-            except Exception as error:
-                problem = error
-        failed = self.runner.any(problem is not None)
-        if problem is not None:
-            raise problem
-        if bool(failed):
-            raise CheckpointError(f"{self.out}: rank 0 could not save step {self.position}; its message says why")
+        problem = f"{self.out}: rank 0 could not save step {self.position}; its message says why"
+        self.runner.first(self._write, CheckpointError(problem))
 
     def _write(self) -> None:
         state = {

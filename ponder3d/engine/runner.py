@@ -123,6 +123,27 @@ class Runner:
             torch.distributed.all_gather_object(values, value)
         return values
 
+    def first(self, call: Callable[[], T], other: Exception) -> T:
+        """What a function gives on the first rank, on every rank. The others wait, and stop with it if it cannot.
+
+        Args:
+            call: is called on the first rank; gives something that can be pickled.
+            other: raised on the other ranks if ``call`` raises; on the first that is what ``call`` raises.
+        """
+        results: list[T] = []
+        problem = None
+        if self.rank == 0:
+            try:
+                results.append(call())
+            except Exception as error:
+                problem = error
+        failed = self.any(problem is not None)
+        if problem is not None:
+            raise problem
+        if bool(failed):
+            raise other
+        return self.gather(results)[0][0]
+
 
 class TrainStep:
     """The loss of a batch and its gradient, on this run's ranks and in its precision."""

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+from ponder3d.metrics.confusion_picture import confusion_picture
 from ponder3d.metrics.metric import Metric
 from ponder3d.types import Batch, LabelSet
 
@@ -30,9 +31,12 @@ class SegmentationMetric(Metric[Int[Tensor, " N"]]):
         """Add the predicted class of every point.
 
         Raises:
-            ValueError: see ``add``.
+            ValueError: the batch has no labels; and see ``add``.
         """
-        assert batch.labels is not None
+        if batch.labels is None:
+            raise ValueError(f"{batch.sources[0]} has no point labels to compare predictions with")
+        if len(prediction) != len(batch.labels):
+            raise ValueError(_lengths(prediction, batch.labels, ", ".join(batch.sources)))
         if not self.conditions:
             self.add(prediction, batch.labels)
             return
@@ -41,13 +45,21 @@ class SegmentationMetric(Metric[Int[Tensor, " N"]]):
         for condition, predicted, truth in parts:
             self.add(predicted, truth, condition)
 
-    def add(self, prediction: Int[Tensor, " N"], truth: Int[Tensor, " N"], condition: str = "") -> None:
-        """Add the points of a scene.
+    def add(self, prediction: Int[Tensor, " P"], truth: Int[Tensor, " N"], condition: str = "") -> None:
+        """Add the points of a scene. What is predicted where there is no label does not matter.
 
         Raises:
-            ValueError: labelled points are of a condition that is none of those of the classes.
+            ValueError: there are more or fewer predictions than labels, a label or the prediction of a labelled point
+                is none of the classes, or labelled points are of a condition that is none of those of the classes.
         """
-        own = confusion(prediction.cpu().long(), truth.cpu().long(), len(self.labels))
+        if len(prediction) != len(truth):
+            raise ValueError(_lengths(prediction, truth, "the scene"))
+        prediction, truth = prediction.cpu().long(), truth.cpu().long()
+        for what, values in (("label", truth), ("prediction", prediction[truth >= 0])):
+            wrong = values[(values >= len(self.labels)) | ((values < 0) & (what == "prediction"))]
+            if len(wrong):
+                raise ValueError(f"a {what} is {int(wrong[0])}, and the classes are 0 to {len(self.labels) - 1}")
+        own = confusion(prediction, truth, len(self.labels))
         if not self.conditions:
             self.state += own
         elif condition in self.conditions:
@@ -55,6 +67,10 @@ class SegmentationMetric(Metric[Int[Tensor, " N"]]):
         elif bool(own.any()):
             known = ", ".join(self.conditions)
             raise ValueError(f"a labelled scene of the condition {condition!r}; the classes are those of {known}")
+
+    def picture(self) -> UInt8[Tensor, "H W 3"]:
+        """The confusion matrix, of all datasets together (``metrics.confusion_picture``)."""
+        return confusion_picture(self.state.sum(0) if self.conditions else self.state, self.labels)
 
     def compute(self) -> dict[str, float]:
         """``miou``, ``macc`` (mean class accuracy), ``allacc`` (share of points), and ``iou/CLASS``, over all points.
@@ -69,6 +85,10 @@ class SegmentationMetric(Metric[Int[Tensor, " N"]]):
         for condition, matrix in matrices.items():
             figures |= ious(matrix, self.labels, f"iou/{condition}")
         return figures
+
+
+def _lengths(prediction: Tensor, truth: Tensor, of: str) -> str:
+    return f"{len(prediction)} predictions for the {len(truth)} points of {of}; every point needs one, in their order"
 
 
 def means(matrix: Float[Tensor, "K K"]) -> dict[str, float]:
@@ -100,7 +120,10 @@ def ious(matrix: Float[Tensor, "K K"], labels: LabelSet, prefix: str) -> dict[st
 def confusion(
     prediction: Int[Tensor, " N"], truth: Int[Tensor, " N"], num_classes: int
 ) -> Float[Tensor, "{num_classes} {num_classes}"]:
-    """Counts by (true class, predicted class); points with a negative true label do not count."""
+    """Counts by (true class, predicted class); points with a negative true label do not count.
+
+    The others' labels and predictions have to be classes, which is not checked: the host would wait for a GPU.
+    """
     keep = truth >= 0
     cell = truth[keep] * num_classes + prediction[keep]
     counts = torch.bincount(cell, minlength=num_classes * num_classes)

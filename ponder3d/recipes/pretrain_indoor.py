@@ -20,6 +20,7 @@ from ponder3d.data.transforms import (
 from ponder3d.encoders.sparse_unet import SparseUNetConfig
 from ponder3d.engine.experiment import Experiment
 from ponder3d.engine.optim import OptimConfig
+from ponder3d.engine.probe import OnlineProbes
 from ponder3d.render.fields import FieldConfig
 from ponder3d.render.losses import RenderLossConfig
 from ponder3d.render.renderer import RenderConfig
@@ -106,6 +107,26 @@ def rooms() -> Experiment:
         validate_every=200,
         validation_scenes=2,
         workers=0,
+    )
+
+
+def rooms_probed() -> Experiment:
+    """As ``rooms``; every evaluation fits a linear probe and asks nearest neighbours, on rooms of their own."""
+    return replace(rooms(), probe=room_probes())
+
+
+def room_probes() -> OnlineProbes:
+    """Probes on generated rooms that nothing else is trained or tested on."""
+    return OnlineProbes(
+        train=RoomsConfig(
+            first=700_000,
+            num_rooms=8,
+            num_test_rooms=8,
+            num_views=20,
+            classes="grouped",
+            cloud_spacing=0.04,
+            cache="runs/rooms",
+        )
     )
 
 

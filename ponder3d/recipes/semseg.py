@@ -26,6 +26,7 @@ from ponder3d.engine.experiment import Experiment
 from ponder3d.engine.optim import OptimConfig
 from ponder3d.recipes.pretrain_indoor import small_encoder
 from ponder3d.tasks.semseg import SemSegConfig
+from ponder3d.tasks.tuning import DecoderOnly, HeadOnly, Lora, TuningConfig
 
 
 def rooms() -> Experiment:
@@ -60,6 +61,27 @@ def rooms_finetune() -> Experiment:
     scratch = rooms()
     assert isinstance(scratch.task, SemSegConfig)
     return replace(scratch, task=replace(scratch.task, head_passes=4), optim=OptimConfig(lr=1.5e-3))
+
+
+def rooms_decoder() -> Experiment:
+    """As ``rooms_finetune``, ``--init FILE``, with the encoder's first half frozen: decoder and head are trained."""
+    return _tuned(DecoderOnly(), lr=3e-3)
+
+
+def rooms_head() -> Experiment:
+    """As ``rooms_finetune``, ``--init FILE``, with the encoder frozen: the head alone is trained."""
+    return _tuned(HeadOnly(), lr=1e-2)
+
+
+def rooms_lora() -> Experiment:
+    """As ``rooms_finetune``, ``--init FILE``: the head is trained, and changes of the convolutions of rank 4."""
+    return _tuned(Lora(), lr=3e-3)
+
+
+def _tuned(tuning: TuningConfig, lr: float) -> Experiment:
+    base = rooms_finetune()
+    assert isinstance(base.task, SemSegConfig)
+    return replace(base, task=replace(base.task, tuning=tuning), optim=OptimConfig(lr=lr))
 
 
 def rooms_full() -> Experiment:

@@ -18,6 +18,7 @@ from ponder3d.encoders.norms import PromptNormConfig
 from ponder3d.encoders.sparse_unet import SparseUNetConfig
 from ponder3d.encoders.voxelnet import VoxelNetConfig
 from ponder3d.engine.experiment import Experiment
+from ponder3d.engine.probe import OnlineProbes, ProbeConfig
 from ponder3d.tasks.also import ALSOConfig
 from ponder3d.tasks.class_vectors import ClassVectorsConfig, FixedCodes, NoVectors
 from ponder3d.tasks.combined import CombinedConfig
@@ -49,7 +50,14 @@ def small(recipe: Experiment) -> Experiment:
         validation_scenes=1,
         save_every=2,
         log_every=1,
+        probe=_small_probe(recipe.probe),
     )
+
+
+def _small_probe(probe: ProbeConfig) -> ProbeConfig:
+    if not isinstance(probe, OnlineProbes):
+        return probe
+    return replace(probe, train=_small_data(probe.train), train_scenes=1, test_scenes=1)
 
 
 def _small_data(data: DatasetConfig) -> DatasetConfig:

@@ -29,6 +29,11 @@ def pretrain_indoor_rooms() -> Experiment:
     return _small(pretrain_indoor.rooms())
 
 
+def pretrain_indoor_rooms_probed() -> Experiment:
+    """``pretrain_indoor.rooms_probed`` in seconds."""
+    return _small(pretrain_indoor.rooms_probed())
+
+
 def pretrain_indoor_rooms_semantic() -> Experiment:
     """``pretrain_indoor.rooms_semantic`` in seconds."""
     return _small(pretrain_indoor.rooms_semantic())
@@ -72,6 +77,21 @@ def semseg_rooms() -> Experiment:
 def semseg_rooms_finetune() -> Experiment:
     """``semseg.rooms_finetune`` in seconds."""
     return _small(segmentation.rooms_finetune())
+
+
+def semseg_rooms_decoder() -> Experiment:
+    """``semseg.rooms_decoder`` in seconds."""
+    return _small(segmentation.rooms_decoder())
+
+
+def semseg_rooms_head() -> Experiment:
+    """``semseg.rooms_head`` in seconds."""
+    return _small(segmentation.rooms_head())
+
+
+def semseg_rooms_lora() -> Experiment:
+    """``semseg.rooms_lora`` in seconds."""
+    return _small(segmentation.rooms_lora())
 
 
 def semseg_rooms_full() -> Experiment:

@@ -18,7 +18,7 @@ from ponder3d.geometry.neighbors import knn
 from ponder3d.geometry.ply import write_ply
 from ponder3d.report.html import Page, cloud, picture
 from ponder3d.report.run_page import curves, render_stages
-from ponder3d.tasks.linear_probe import features_of
+from ponder3d.tasks.frozen import features_of
 from ponder3d.tasks.ponder import Ponder
 from ponder3d.types import Batch, Scene
 

@@ -26,6 +26,8 @@ _CURVES = (
     ("semantic_accuracy", "accuracy of rendered classes", ""),
     ("semantic_miou", "mIoU of rendered classes", ""),
     ("miou", "mIoU", ""),
+    ("probe/miou", "mIoU of a linear probe", ""),
+    ("knn/miou", "mIoU of nearest neighbours", ""),
 )
 _FACTS = ("class_vectors", "points_class_vectors")
 """Of ``Task.facts``, those that figures depend on."""
@@ -53,6 +55,10 @@ def write_run_page(run: Path | str) -> Path:
         rows = [(name, f"{value:.4g}") for name, value in evaluation["figures"].items()]
         rows += [(name.replace("_", " "), evaluation[name]) for name in _FACTS if name in evaluation]
         page.table(("figure", "value"), rows)
+    matrices = confusion_pictures(run)
+    if matrices:
+        page.heading("What classes are taken for")
+        page.row(matrices)
     page.heading("Learning")
     page.row(curves({"training": run / "train.csv", "held out": run / "validation.csv"}))
     semantic = isinstance(experiment.task, PonderConfig) and not isinstance(experiment.task.semantics, NoVectors)
@@ -95,6 +101,15 @@ def render_stages(run: Path, view: int, semantic: bool = False) -> list[str]:
     truth = found[-1].with_name(f"view-{view}-truth.png")
     parts = [_enlarged(truth, f"truth: {_columns(semantic, ' from depth')}")] if truth.is_file() else []
     return parts + [_enlarged(path, f"rendered after {_step(path)} steps") for path in found]
+
+
+def confusion_pictures(run: Path) -> list[str]:
+    """Of each evaluation with its confusion matrix, the picture."""
+    found = [
+        ("confusion.png", "confusion matrix"),
+        *((p.name, f"with the augmentations {p.stem.split('-', 1)[1]}") for p in sorted(run.glob("confusion-*.png"))),
+    ]
+    return [picture(run / name, caption) for name, caption in found if (run / name).is_file()]
 
 
 def class_stages(run: Path) -> list[str]:

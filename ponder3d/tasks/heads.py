@@ -27,6 +27,8 @@ class Head(nn.Module, ABC):
 
     source: str = ""
     """What made the vectors that stand for classes; empty if there are none."""
+    labels: LabelSet
+    """The classes."""
 
     @abstractmethod
     def forward(self, feats: Float[Tensor, "N C"], scene: Int[Tensor, " N"], conditions: tuple[str, ...]) -> Tensor:

@@ -16,11 +16,9 @@ from torch import Tensor, nn
 from ponder3d.config import Config
 from ponder3d.encoders.encoder import Encoder
 from ponder3d.geometry import keyed
-from ponder3d.metrics.segmentation import SegmentationMetric
+from ponder3d.tasks.frozen import Labelled, Scorer, labelled_features, scored, single_batches
 from ponder3d.tasks.heads import Head, LinearHead
 from ponder3d.types import Batch, LabelSet, Scene
-from ponder3d.types.scene import to_device
-from ponder3d.volume.convert import sample_at
 
 
 @dataclass(frozen=True)
@@ -37,17 +35,6 @@ class LinearProbeConfig(Config):
     """Learning rate at the start; it falls to 0 along half a cosine."""
     weight_decay: float = 1e-4
     """Of AdamW, on weights and biases of the classifier."""
-
-
-@torch.no_grad()
-def features_of(encoder: Encoder, scene: Scene, device: torch.device | str = "cpu") -> Float[Tensor, "N C"]:
-    """Frozen features of every point of a scene."""
-    return _features(encoder, to_device(Batch.of([scene], encoder.config.inputs), device))
-
-
-def _features(encoder: Encoder, batch: Batch) -> Float[Tensor, "N C"]:
-    points = batch.points
-    return sample_at(encoder(batch), points.xyz, points.scene).float().cpu()
 
 
 def linear_probe(
@@ -67,52 +54,42 @@ def linear_probe(
         The figures of ``SegmentationMetric``.
 
     Raises:
-        ValueError: no labelled point in the training scenes.
+        ValueError: no labelled point in the training scenes; a scene has no labels, or one that is none of the classes.
     """
     encoder.to(device)
-    batches = (to_device(Batch.of([scene], encoder.config.inputs), device) for scene in train)
     head = LinearHead(encoder.out_channels, labels)
-    fit_head(encoder, head, batches, config, seed)
-    metric = SegmentationMetric(labels)
-    with torch.no_grad():
-        for scene in test:
-            feats = features_of(encoder, scene, device)
-            scores = head(feats, torch.zeros(len(feats), dtype=torch.int64), (scene.condition,))
-            metric.update(scores.argmax(1), Batch.of([scene], encoder.config.inputs))
-    return metric.compute()
+    fit_head(encoder, head, single_batches(encoder, train, device), config, seed)
+    return scored(encoder, test, labels, {"linear": scorer_of(head)}, device)["linear"]
+
+
+def scorer_of(head: Head) -> Scorer:
+    """The scores that a head on the CPU gives the points of a scene."""
+    return lambda feats, condition: head(feats, torch.zeros(len(feats), dtype=torch.int64), (condition,))
 
 
 def fit_head(encoder: Encoder, head: Head, batches: Iterable[Batch], config: LinearProbeConfig, seed: int) -> None:
-    """Fit a head to the frozen features of the labelled points of batches of one scene each.
-
-    It is fitted to standardised features, on the CPU, and becomes the same function of the features themselves. A
-    linear head starts from zero weights, any other from those that it has. The encoder is left in evaluation mode.
+    """Fit a head to the frozen features of the labelled points of batches of one scene each: ``fit_to``. The encoder is
+    left in evaluation mode.
 
     Raises:
-        ValueError: no labelled point in the batches.
+        ValueError: no labelled point in the batches, a batch without labels, or a label that is none of the classes.
     """
-    encoder.eval()
-    feats, truth, scenes, conditions = [], [], [], []
-    with torch.no_grad():
-        for number, batch in enumerate(batches):
-            assert batch.labels is not None
-            labels = batch.labels.cpu()
-            rows = (labels >= 0).nonzero()[:, 0]
-            pick = torch.randperm(len(rows), generator=keyed.generator(seed, number))[: config.points_per_scene]
-            feats.append(_features(encoder, batch)[rows[pick]])
-            truth.append(labels[rows[pick]])
-            scenes.append(torch.full((len(pick),), number))
-            conditions += batch.conditions
-    if not sum(map(len, truth)):
-        raise ValueError("linear probe: the training scenes have no labelled points")
-    x, y, scene = torch.cat(feats), torch.cat(truth), torch.cat(scenes)
-    mean, std = x.mean(0), x.std(0, correction=0).clamp(min=1e-6)
-    x = (x - mean) / std
+    fit_to(labelled_features(encoder, batches, head.labels, config.points_per_scene, seed), head, config, seed)
+
+
+def fit_to(known: Labelled, head: Head, config: LinearProbeConfig, seed: int) -> None:
+    """Fit a head to features.
+
+    It is fitted to standardised features, on the CPU, and becomes the same function of the features themselves. A
+    linear head starts from zero weights, any other from those that it has.
+    """
+    mean, std = known.moments()
+    x, scene = (known.feats - mean) / std, known.scene
     fitted = deepcopy(head).cpu()
     if fitted.reads is fitted:
         nn.init.zeros_(fitted.reads.weight)
         nn.init.zeros_(fitted.reads.bias)
-    _regress(fitted, lambda rows: fitted(x[rows], scene[rows], tuple(conditions)), y, config, seed)
+    _regress(fitted, lambda rows: fitted(x[rows], scene[rows], known.conditions), known.labels, config, seed)
     with torch.no_grad():
         fitted.reads.weight.div_(std)
         fitted.reads.bias.sub_(fitted.reads.weight @ mean)

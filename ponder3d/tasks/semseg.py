@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ponder3d.config import later
 from ponder3d.encoders.encoder import EncoderConfig
 from ponder3d.encoders.sparse_unet import SparseUNetConfig
 from ponder3d.geometry.drawing import birds_eye, class_colours, top_view
@@ -17,6 +18,7 @@ from ponder3d.metrics.segmentation import SegmentationMetric, confusion
 from ponder3d.tasks.heads import HeadConfig, LinearHeadConfig, point_cross_entropy
 from ponder3d.tasks.linear_probe import LinearProbeConfig, fit_head
 from ponder3d.tasks.task import Picture, StepLosses, Task, TaskConfig
+from ponder3d.tasks.tuning import Full, TuningConfig
 from ponder3d.types import Batch, LabelSet, Points
 from ponder3d.types.scene import extent
 from ponder3d.volume.convert import sample_at
@@ -30,7 +32,7 @@ class SemSegConfig(TaskConfig):
     """Choices of the task."""
 
     encoder: EncoderConfig = SparseUNetConfig()
-    """The encoder, trained along; ``Experiment.init`` starts it from a pre-trained one."""
+    """The encoder, trained along (see ``tuning``); ``Experiment.init`` starts it from a pre-trained one."""
     cross_entropy: float = 1.0
     """Weight of the cross-entropy."""
     lovasz: float = 1.0
@@ -41,6 +43,8 @@ class SemSegConfig(TaskConfig):
     anything (Kumar et al. 2022, "Fine-tuning can distort pretrained features")."""
     head: HeadConfig = LinearHeadConfig()
     """What tells the classes from the features; they differ where several datasets are trained on together."""
+    tuning: TuningConfig = later(Full())
+    """What of the encoder is trained: ``Full()``, ``DecoderOnly()``, ``HeadOnly()``, ``Lora()``."""
 
     def __post_init__(self):
         if self.head_passes < 0:
@@ -66,6 +70,13 @@ class SemSeg(Task):
         self.config, self.labels = config, labels
         self.encoder = config.encoder.build()
         self.head = config.head.build(self.encoder.out_channels, labels)
+        self.tuning = config.tuning.build(self.encoder)
+
+    def train(self, mode: bool = True) -> "SemSeg":
+        """Set the mode, but for what ``SemSegConfig.tuning`` freezes: that stays in evaluation mode."""
+        super().train(mode)
+        self.tuning.hold()
+        return self
 
     def prepare(self, passes: Iterator[Iterable[Batch]]) -> None:
         """Fit the head to the encoder's features as they are, if ``head_passes`` asks for it."""

@@ -1,5 +1,7 @@
 """Draws of scenes are a function of (seed, epoch, index) alone, whoever asks for them and in whatever order."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -8,7 +10,7 @@ from ponder3d.data import transforms as tf
 from ponder3d.data.dataset import DataError, SceneDataset
 from ponder3d.data.loader import Batches, Collate, KeyedScenes, as_it_is
 from ponder3d.engine.sampler import StepSampler
-from ponder3d.types import Batch, Cameras, Scene, Views
+from ponder3d.types import Batch, Cameras, LabelSet, Scene, Views
 
 STEPS = (tf.Centre(), tf.Rotate(), tf.Jitter(), tf.JitterColour(), tf.RemoveBlocks(0.1, 0.6), tf.PickRays(1, 8))
 
@@ -141,3 +143,25 @@ def test_what_a_transform_cannot_use_names_the_scene(workers):
     assert type(bad) is DataError and str(bad).startswith("cloud 3: voxelize: a coordinate is not finite or beyond")
     with pytest.raises(DataError, match="cloud 3: voxelize"):
         _ = scenes[0, 3]
+
+
+class Labelled(Clouds):
+    """Clouds of three classes, whose labels are ``given``."""
+
+    labels = LabelSet(("a", "b", "c"), ((0, 0, 0), (1, 1, 1), (2, 2, 2)))
+
+    def __init__(self, given: int | None):
+        self.given = given
+
+    def __getitem__(self, index: int) -> Scene:
+        scene = super().__getitem__(index)
+        return scene if self.given is None else replace(scene, labels=torch.full((len(scene.xyz),), self.given))
+
+
+def test_a_label_that_is_no_class_is_named():
+    for good in (None, -1, -100, 0, 2):
+        assert len(KeyedScenes(Labelled(good), (), seed=0)[0, 1].xyz) == 51
+    with pytest.raises(DataError, match="cloud 1: labels: 3 is none of the classes, which are 0 to 2"):
+        KeyedScenes(Labelled(3), (), seed=0)[0, 1]
+    found = Batches(KeyedScenes(Labelled(255), (), seed=0), Collate(("rgb",)))[[(0, 0), (0, 2)]]
+    assert isinstance(found, DataError) and "cloud 0: labels: 255" in str(found)

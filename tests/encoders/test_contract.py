@@ -71,6 +71,14 @@ def test_both_doors_open_and_train_every_parameter(example):
         assert float(parameter.grad.abs().max()) > 0, name
 
 
+def test_a_decoder_is_a_part_of_it_that_is_trained(example):
+    encoder = example.build()
+    own = [name for name, _ in encoder.named_parameters()]
+    for part in encoder.decoder:
+        assert any(name.startswith(f"{part}.") for name in own), part
+    assert not own or any(not name.startswith(tuple(f"{part}." for part in encoder.decoder)) for name in own)
+
+
 def test_scenes_of_a_batch_do_not_mix(example):
     encoder = example.build().eval()
     scenes = [cloud(300), cloud(200, low=-1.0), cloud(50)]

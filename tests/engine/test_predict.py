@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from segmenting import Boards, BoardsConfig, PointwiseConfig, semseg_run
 
 from ponder3d.data.dataset import DataError
@@ -90,6 +91,10 @@ def test_where_they_go_by_default_and_over_a_set(run):
     # All points are scored, where the evaluation without a set takes what its transforms leave.
     plain = evaluate(run, quiet=True)
     assert plain != figures and json.loads((run / "evaluation.json").read_text())["figures"] == plain
+    pictures = [
+        Image.open(run / name).convert("RGB").tobytes() for name in ("confusion.png", "confusion-scannet200.png")
+    ]
+    assert pictures[0] != pictures[1] and not list(run.glob(".tmp-*"))
 
 
 def test_what_is_done_is_kept(run, out, monkeypatch):

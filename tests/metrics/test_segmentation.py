@@ -109,3 +109,30 @@ def test_several_datasets_by_hand(device):
 
 def test_several_datasets_without_a_label():
     assert SegmentationMetric(JOINT).compute() == {"miou": 0, "macc": 0, "allacc": 0}
+
+
+def test_predictions_that_cannot_be_compared():
+    metric = SegmentationMetric(LABELS)
+    short = torch.tensor([0, 1])
+    with pytest.raises(ValueError, match="2 predictions for the 3 points of x; every point needs one"):
+        metric.update(short, batch([0, 1, 2]))
+    with pytest.raises(ValueError, match="2 predictions for the 3 points of the scene"):
+        metric.add(short, torch.tensor([0, 1, 2]))
+    with pytest.raises(ValueError, match="2 predictions for the 1 points of x"):
+        SegmentationMetric(JOINT).update(short, Batch.of([scene("a", [0])]))
+    with pytest.raises(ValueError, match="a label is 3, and the classes are 0 to 2"):
+        metric.add(short, torch.tensor([0, 3]))
+    for wrong in (3, -1, 2**40):
+        with pytest.raises(ValueError, match=f"a prediction is {wrong}, and the classes are 0 to 2"):
+            metric.add(torch.tensor([0, wrong]), torch.tensor([1, 1]))
+    with pytest.raises(ValueError, match="x has no point labels"):
+        metric.update(short, Batch.of([Scene(torch.zeros(2, 3), None, None, "x")]))
+    assert float(metric.state.sum()) == 0, "nothing of them has been added"
+    metric.add(torch.tensor([1, 9]), torch.tensor([1, -1]))  # what is said of a point without a label does not matter
+    assert float(metric.state.sum()) == 1
+
+
+def test_a_single_point():
+    metric = SegmentationMetric(LABELS)
+    metric.update(torch.tensor([1]), batch([1]))
+    assert metric.compute() == {"miou": 1, "macc": 1, "allacc": 1, "iou/chair": 1}

@@ -9,7 +9,7 @@ from ponder3d.data.prepared.dataset import PreparedConfig
 from ponder3d.geometry.drawing import UNLABELLED
 from ponder3d.recipes import smoke
 from ponder3d.report.html import Page
-from ponder3d.report.run_page import class_legend, class_stages, points_picture, render_stages
+from ponder3d.report.run_page import class_legend, class_stages, confusion_pictures, points_picture, render_stages
 
 
 def drawn(path, colours) -> None:
@@ -53,3 +53,11 @@ def test_pictures_of_a_run_come_in_order_and_are_enlarged(tmp_path):
     drawn(tmp_path / "renders" / "step-00000020" / "points.png", [(1, 2, 3)])
     assert ["and its boxes" in part for part in points_picture(tmp_path)] == [True]
     assert render_stages(tmp_path / "none", 0) == class_stages(tmp_path / "none") == []
+
+
+def test_confusion_matrices_of_a_run(tmp_path):
+    assert confusion_pictures(tmp_path) == []
+    drawn(tmp_path / "confusion-scannet.png", [(1, 2, 3)])
+    drawn(tmp_path / "confusion.png", [(4, 5, 6)])
+    plain, augmented = confusion_pictures(tmp_path)
+    assert "confusion matrix<" in plain and "with the augmentations scannet" in augmented

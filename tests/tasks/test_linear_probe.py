@@ -5,8 +5,9 @@ import torch
 import torch.nn.functional as F
 
 from ponder3d.geometry import keyed
+from ponder3d.tasks.frozen import features_of
 from ponder3d.tasks.heads import LinearHead
-from ponder3d.tasks.linear_probe import LinearProbeConfig, features_of, fit_head, fit_linear, linear_probe
+from ponder3d.tasks.linear_probe import LinearProbeConfig, fit_head, fit_linear, linear_probe
 from ponder3d.types import Batch, Scene
 
 FAST = LinearProbeConfig(points_per_scene=200, steps=150, batch_size=256, lr=0.05)

@@ -247,3 +247,28 @@ def test_a_head_needs_labels(pass_config, labels):
         task.prepare(iter([[batch(torch.randn(4, 3), [-1] * 4)]]))
     with pytest.raises(ValueError, match="head_passes must not be negative"):
         SemSegConfig(pass_config(), head_passes=-1)
+
+
+@pytest.mark.parametrize("truth", [1, -1])
+def test_a_scene_of_one_point(small_encoder, labels, truth):
+    """Alone, in training and in evaluation, with a class and without one."""
+    task = SemSegConfig(encoder=small_encoder).build(labels)
+    one = Scene(torch.rand(1, 3), torch.rand(1, 3), torch.eye(3)[:1], "one", labels=torch.tensor([truth]))
+    data = Batch.of([one], small_encoder.inputs)
+    out = task.train().losses(data, 0)
+    sum(out.terms.values()).backward()
+    assert all(bool(torch.isfinite(v.detach())) for v in [*out.terms.values(), *out.monitors.values()])
+    assert all(bool(torch.isfinite(p.grad).all()) for p in task.parameters())
+    predicted = task.eval().predict(data)
+    metric = task.metric()
+    metric.update(predicted, data)
+    assert predicted.shape == (1,) and float(metric.state.sum()) == (truth >= 0)
+    (picture,) = task.pictures(predicted, data)
+    assert picture.rgb.numel() > 0
+
+
+def test_a_head_is_fitted_to_labels_that_are_classes(pass_config, labels):
+    task = SemSegConfig(pass_config(), head_passes=1).build(labels)
+    for given, message in (([0, 3], "few points has the label 3"), (None, "few points has no point labels")):
+        with pytest.raises(ValueError, match=message):
+            task.prepare(iter([[batch(torch.randn(2, 3), given)]]))

@@ -1,0 +1,59 @@
+"""Whether an encoder can read the scenes that it will be given, asked before hours are spent."""
+
+from ponder3d.data.dataset import SceneDataset
+from ponder3d.data.transforms import Transform, steps_of
+from ponder3d.encoders.encoder import Encoder
+
+
+def check_conditions(name: str, scenes: SceneDataset, transforms: tuple[Transform, ...], encoder: Encoder) -> None:
+    """Whether an encoder that tells conditions apart knows those of all scenes; it may know more.
+
+    Args:
+        name: of the scenes, in the experiment.
+        scenes: before the transforms.
+        transforms: are done to them.
+        encoder: sees what comes out.
+
+    Raises:
+        ValueError: it does not, a scene has none, or ``Only`` names one that no scene has.
+    """
+    found = scenes.conditions
+    for transform in transforms:
+        found = transform.conditions_after(found)
+    if not encoder.conditions:
+        return
+    known = ", ".join(encoder.conditions)
+    if not found:
+        raise ValueError(
+            f"Experiment.{name}: the encoder tells {known} apart, and no scene says which of them it is like; "
+            "put SetCondition among the transforms, or take a JointConfig"
+        )
+    strangers = [condition for condition in found if condition not in encoder.conditions]
+    if strangers:
+        raise ValueError(
+            f"Experiment.{name}: scenes have the condition {strangers[0]!r}, and the encoder knows {known}; "
+            "give parts of a JointConfig, SetCondition and PromptNormConfig the same names"
+        )
+
+
+def check_images(name: str, scenes: SceneDataset, transforms: tuple[Transform, ...], encoder: Encoder) -> None:
+    """Whether an encoder that reads images is given some.
+
+    Args:
+        name: of the transforms, in the experiment.
+        scenes: before the transforms.
+        transforms: are done to them.
+        encoder: sees what comes out.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not encoder.reads_images:
+        return
+    for condition in scenes.conditions or ("",):
+        if not any(step.gives_images for step in steps_of(transforms, condition)):
+            of = f" for scenes of {condition}" if condition else ""
+            raise ValueError(
+                f"Experiment.{name}: the encoder reads images, and no transform gives it any{of}; put "
+                "SeeImages among them, before PickRays"
+            )
