@@ -164,8 +164,8 @@ class Ponder(Task):
         with torch.autocast(rays.origins.device.type, enabled=False):
             rays = clip_rays(rays, volume.grid)
             shown, seen = rays.every(every), targets.every(every)
-            keys, guide = (batch.keys, seen.t) if self.training else (None, None)
-            out = render(self.field, volume, shown, self.config.render, keys, guide)
+            keys, guide, at = (batch.keys, seen.t, step) if self.training else (None, None, None)
+            out = render(self.field, volume, shown, self.config.render, keys, guide, at)
             terms = render_losses(out, shown, seen, self.config.losses, self.class_vectors, possible)
             terms |= self._surface_losses(volume, rays, targets, possible)
             terms |= self._point_losses(features, batch)

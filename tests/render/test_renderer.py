@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from ponder3d.geometry.tsdf import cell_centres
 from ponder3d.render.fields import FieldConfig, SDFField
+from ponder3d.render.opacity import NeuS
 from ponder3d.render.renderer import RenderConfig, clip_rays, decode_at_ends, render
 from ponder3d.render.surface import extract_mesh
 from ponder3d.types import Grid, Rays, Volume
@@ -77,7 +78,7 @@ def test_depth_normal_and_colour(sdf, alpha, device):
     field, volume = analytic(sdf)
     rays = clip_rays(from_around(), volume.grid)
     moved = to_device((volume, rays), device)
-    out = to_device(render(field.to(device), *moved, RenderConfig(96, 64, alpha=alpha)), "cpu")
+    out = to_device(render(field.to(device), *moved, RenderConfig(96, 64, opacity=NeuS(alpha))), "cpu")
     truth = first_hit(sdf, rays)
     hit = rays.hits & (truth < rays.far) & (truth > rays.near + 0.05)
     assert int(hit.sum()) > 100
