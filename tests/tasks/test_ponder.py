@@ -9,7 +9,7 @@ from ponder3d.geometry.grid import fixed_grid
 from ponder3d.metrics.rendering import RenderedViews
 from ponder3d.render.fields import FieldConfig
 from ponder3d.render.losses import RenderLossConfig
-from ponder3d.render.opacity import NeuS
+from ponder3d.render.opacity import NeuS, UniSurf, VolSDF
 from ponder3d.render.renderer import RenderConfig, clip_rays, render
 from ponder3d.tasks.class_vectors import FixedCodes
 from ponder3d.tasks.heads import DecoupledHeadsConfig, LanguageHeadConfig, LinearHeadConfig
@@ -42,6 +42,8 @@ def depth_error(task, batch) -> float:
         {"masking": BlockMasking(0.5, 0.5), "cell_offsets": False},
         {"field": FieldConfig(hidden=16, geometry_channels=8, use_position=True, shared_volume=True, colour_layers=2)},
         {"render": RenderConfig(16, 4, num_guided=6, opacity=NeuS("slope"))},
+        {"render": RenderConfig(16, 4, opacity=VolSDF(rounds=2, per_round=8))},
+        {"render": RenderConfig(16, 4, opacity=UniSurf())},
         {"semantics": FixedCodes(4), "feature_channels": 5},
         {"points": 1.0},
         {
