@@ -8,12 +8,13 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
 
 from ponder3d.config import Config
 from ponder3d.geometry.grid import voxelize
 from ponder3d.geometry.keyed import hashed
-from ponder3d.types import Batch
+from ponder3d.types import Batch, Points
 
 
 class MaskingConfig(Config, ABC):
@@ -60,19 +61,31 @@ class MaskBlocks(nn.Module):
         """The batch with hidden features; unchanged in evaluation mode."""
         if not self.training:
             return batch
-        points = batch.points
-        blocks = voxelize(points.xyz, points.scene, self.config.size)
-        scene = blocks.coords[:, 0]
-        # A block's place in its scene's random order: sorted by (scene, hash), minus where the scene starts.
-        # A block is known by its place alone: ``blocks.keys`` would tell which number its scene has in the batch.
-        draw = hashed(batch.keys[scene], *blocks.coords[:, 1:].unbind(1))
-        order = torch.argsort(draw, stable=True)
-        order = order[torch.argsort(scene[order], stable=True)]
-        per_scene = torch.zeros_like(batch.keys).index_add_(0, scene, torch.ones_like(scene))
-        first = per_scene.cumsum(0) - per_scene
-        place = torch.empty_like(order)
-        place[order] = torch.arange(len(order), device=order.device) - first[scene[order]]
-        num_hidden = torch.round(per_scene * self.config.ratio)
-        hidden = (place < num_hidden[scene])[blocks.voxel]
+        points, config = batch.points, self.config
+        hidden = hidden_points(points, batch.keys, config.ratio, config.size)
         feats = torch.where(hidden[:, None], self.token.to(points.feats.dtype), points.feats)
         return replace(batch, points=replace(points, feats=feats))
+
+
+def hidden_points(points: Points, keys: Int[Tensor, " B"], ratio: float, size: float) -> Bool[Tensor, " N"]:
+    """Whether each point lies in a hidden block.
+
+    Args:
+        points: of all scenes.
+        keys: key of each scene; with the block's place it decides which blocks are hidden.
+        ratio: share of the occupied blocks of each scene that is hidden.
+        size: edge of a block in metres.
+    """
+    blocks = voxelize(points.xyz, points.scene, size)
+    scene = blocks.coords[:, 0]
+    # A block's place in its scene's random order: sorted by (scene, hash), minus where the scene starts.
+    # A block is known by its place alone: ``blocks.keys`` would tell which number its scene has in the batch.
+    draw = hashed(keys[scene], *blocks.coords[:, 1:].unbind(1))
+    order = torch.argsort(draw, stable=True)
+    order = order[torch.argsort(scene[order], stable=True)]
+    per_scene = torch.zeros_like(keys).index_add_(0, scene, torch.ones_like(scene))
+    first = per_scene.cumsum(0) - per_scene
+    place = torch.empty_like(order)
+    place[order] = torch.arange(len(order), device=order.device) - first[scene[order]]
+    num_hidden = torch.round(per_scene * ratio)
+    return (place < num_hidden[scene])[blocks.voxel]
