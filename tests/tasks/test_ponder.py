@@ -66,7 +66,9 @@ def test_every_parameter_learns(room, small_ponder, labels, changes):
     expected = {"colour", "eikonal", "depth", "sdf", "free_space"}
     heads = {"semantics": "semantic", "feature_channels": "feature", "points": "ppt"}
     expected |= {term for field, term in heads.items() if field in changes}
-    assert set(out.terms) == expected | ({"surface_semantic", "surface_feature"} if "losses" in changes else set())
+    assert set(out.terms) == expected | (
+        {"surface_semantic", "surface_feature"} if "field" in changes and "losses" in changes else set()
+    )
     assert all(math.isfinite(v) and v > 0 for v in values(out.terms).values())
     assert not any(m.requires_grad for m in out.monitors.values()) and "psnr" in out.monitors
     sum(out.terms.values()).backward()
