@@ -73,7 +73,7 @@ def test_training_and_evaluation_share_no_scene(name):
             assert data.held_out().first >= data.first + data.num_rooms
 
 
-# Ablations are ``pretrain_indoor.rooms`` with other numbers, and slow for being many; tests/tasks trains their renderers.
+# Ablations are ``pretrain_indoor.rooms`` with other numbers, and many; tests/tasks trains their renderers.
 # Those that read frames or maps of features from a directory run in tests/data/test_rgbd_run.py.
 @pytest.mark.parametrize(
     "name",
