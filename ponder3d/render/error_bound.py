@@ -45,9 +45,16 @@ def opacity_error(t: Float[Tensor, "R S"], sdf: Float[Tensor, "R S"], beta: Floa
 
     The density has the scale ``beta`` and the height ``1 / beta``; I = S - 1.
     """
-    delta, beta = torch.diff(t, dim=1), beta[:, None]
-    error = (torch.exp(-clearance(delta, sdf) / beta) * (delta / beta).square() / 4).cumsum(1)
-    thickness = delta * laplace_density(sdf, beta)[:, :-1]
+    delta = torch.diff(t, dim=1)
+    return _error(delta, clearance(delta, sdf), sdf[:, :-1], beta[:, None])
+
+
+def _error(
+    delta: Float[Tensor, "R I"], near: Float[Tensor, "R I"], sdf: Float[Tensor, "R I"], beta: Float[Tensor, "R 1"]
+) -> Float[Tensor, "R I"]:
+    """``opacity_error`` from what does not depend on the scale: lengths, clearances, distances where they begin."""
+    error = (torch.exp(-near / beta) * (delta / beta).square() / 4).cumsum(1)
+    thickness = delta * laplace_density(sdf, beta)
     through = torch.exp(-torch.nn.functional.pad(thickness[:, :-1].cumsum(1), (1, 0)))
     return through * torch.expm1(error.clamp(max=_EXPONENT))
 
@@ -65,10 +72,16 @@ def finest_beta(
     ``beta`` itself where it is one, else found by bisection below ``coarsest_beta``, metres.
     """
     lowest = beta.expand(len(t))
+    delta = torch.diff(t, dim=1)
+    near, begin = clearance(delta, sdf), sdf[:, :-1].contiguous()
+
+    def is_fine(at: Tensor) -> Tensor:
+        return _error(delta, near, begin, at[:, None]).amax(1) <= tolerance
+
     upper, lower = torch.maximum(coarsest_beta(t, tolerance), lowest), lowest
-    enough = opacity_error(t, sdf, lowest).amax(1) <= tolerance
+    enough = is_fine(lowest)
     for _ in range(_BISECTIONS):
         middle = (lower * upper).sqrt()
-        fine = opacity_error(t, sdf, middle).amax(1) <= tolerance
+        fine = is_fine(middle)
         upper, lower = torch.where(fine, middle, upper), torch.where(fine, lower, middle)
     return torch.where(enough, lowest, upper)
