@@ -41,7 +41,7 @@ def clearance(delta: Float[Tensor, "R I"], sdf: Float[Tensor, "R S"]) -> Float[T
 
 
 def opacity_error(t: Float[Tensor, "R S"], sdf: Float[Tensor, "R S"], beta: Float[Tensor, "R"]) -> Float[Tensor, "R I"]:
-    """Bound of the error of the opacity ``1 - exp(-sum(density delta))`` anywhere in each interval (eq. 15).
+    """Bound of the error of the opacity ``1 - exp(-sum(density delta))`` anywhere in each interval (eq. 11 to 15).
 
     The density has the scale ``beta`` and the height ``1 / beta``; I = S - 1.
     """
