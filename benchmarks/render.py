@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from ponder3d.render import samplers
 from ponder3d.render.fields import FieldConfig, SDFField
 from ponder3d.render.losses import RenderLossConfig, render_losses
+from ponder3d.render.opacity import NeuS
 from ponder3d.render.renderer import RenderConfig, clip_rays, render
 from ponder3d.render.weights import alpha_from_sdf, composite, weights_from_alpha
 from ponder3d.types import Grid, Rays, RayTargets, RenderOutput, Volume
@@ -177,7 +178,7 @@ class Setting:
             sdf = self.sdf(self._read(number, origins[:, None] + t[..., None] * directions[:, None])[..., :half])[
                 ..., 0
             ]
-            weights = weights_from_alpha(alpha_from_sdf(sdf, torch.full_like(inv_std, num.proposal_inv_std)))
+            weights = weights_from_alpha(alpha_from_sdf(sdf, torch.full_like(inv_std, NeuS().proposal_inv_std)))
             t = torch.cat([t, samplers.importance(t, weights, num.num_importance)], dim=1).sort(dim=1).values
         xyz = (origins[:, None] + t[..., None] * directions[:, None]).requires_grad_()
         f = self._read(number, xyz)

@@ -34,6 +34,7 @@ from ponder3d.engine.optim import OptimConfig
 from ponder3d.recipes import pretrain_streets
 from ponder3d.render.fields import FieldConfig
 from ponder3d.render.losses import RenderLossConfig
+from ponder3d.render.opacity import NeuS
 from ponder3d.render.renderer import RenderConfig
 from ponder3d.tasks.masking import BlockMasking
 from ponder3d.tasks.ponder import PonderConfig
@@ -66,7 +67,7 @@ def paper_ponder(encoder: EncoderConfig, colour: float = 10.0) -> PonderConfig:
             use_position=True,
             inv_std=20.0 / RANGE,
         ),
-        render=RenderConfig(num_uniform=72, num_importance=24, proposal_inv_std=64.0 / RANGE, alpha="slope"),
+        render=RenderConfig(num_uniform=72, num_importance=24, opacity=NeuS("slope", 64.0 / RANGE)),
         losses=RenderLossConfig(colour=colour, depth=10.0 / RANGE, sdf=0.0, free_space=0.0, eikonal=0.0),
         mesh_cell=0.0,
     )

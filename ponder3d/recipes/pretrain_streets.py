@@ -31,6 +31,7 @@ from ponder3d.engine.experiment import Experiment
 from ponder3d.engine.optim import OptimConfig
 from ponder3d.render.fields import FieldConfig
 from ponder3d.render.losses import RenderLossConfig
+from ponder3d.render.opacity import NeuS
 from ponder3d.render.renderer import RenderConfig
 from ponder3d.tasks.class_vectors import FixedCodes
 from ponder3d.tasks.ponder import PonderConfig
@@ -96,7 +97,9 @@ def small_ponder(encoder: EncoderConfig) -> PonderConfig:
         volume_net=ShallowNet3DConfig(channels=32, depth=1, out_channels=32, bypass="add"),
         # Cells of a metre: sharper surfaces than this are never learnt, softer ones stay soft.
         field=FieldConfig(hidden=64, geometry_channels=16, inv_std=20.0, learn_inv_std=False),
-        render=RenderConfig(num_uniform=32, num_importance=8, num_guided=8, guide_spread=1.0, proposal_inv_std=8.0),
+        render=RenderConfig(
+            num_uniform=32, num_importance=8, num_guided=8, guide_spread=1.0, opacity=NeuS(proposal_inv_std=8.0)
+        ),
         losses=RenderLossConfig(
             depth=0.05, sdf=1.0, free_space=0.5, eikonal=0.1, truncation=1.0, feature=30.0, surface=0.5
         ),

@@ -1,6 +1,7 @@
 """Losses between what was rendered and what the camera saw (eq. 8, and the terms the released code adds: spec 2.11).
 
-Everything is in metres. Rays that miss the volume count in no term, rays without depth in no depth term. Each term is a
+Everything is in metres, unless said otherwise (``units``). Rays that miss the volume count in no term (but for
+``misses``), rays without depth in no depth term. Each term is a
 mean over what counts and 0 (with a gradient of 0) where nothing does.
 """
 
@@ -39,7 +40,16 @@ class RenderLossConfig(Config):
     """Of a rendered feature from its target: mean absolute difference of the channels, or 1 - cosine, which is blind to
     length, as in the distillation of OpenScene (Peng et al. 2023)."""
     truncation: float = 0.2
-    """Metres on either side of a surface in which its signed distance is supervised."""
+    """Metres on either side of a surface in which its signed distance is supervised; in units of ``units``."""
+    units: Literal["metres", "extent"] = "metres"
+    """What distances are measured in. ``extent``: the longest side of their scene's bounds, as the released code, so
+    that the same error in metres weighs less in a large room than in a small one."""
+    slope: float = 1.0
+    """Length of the gradient that the eikonal term asks for. The released code takes the gradient by a position that it
+    has divided by 1.101, and so asks for 0.908."""
+    misses: bool = False
+    """Whether rays that miss the volume count in the colour term, as black, and in the eikonal term, as in the released
+    code."""
     temperature: float = 0.1
     """Of the softmax in the semantic term. PonderV2 has 0.01, for vectors of text, which are all much alike: if the
     cosine of two classes is 0.8, the right one's logit can be 20 above the other's, and at 0.1 only 2."""
@@ -55,6 +65,11 @@ class RenderLossConfig(Config):
     def __post_init__(self):
         if not 0 <= self.surface <= 1:
             raise ValueError(f"RenderLossConfig.surface must be in [0, 1], not {self.surface}")
+        if self.slope <= 0 or self.truncation < 0:
+            raise ValueError(
+                "RenderLossConfig: slope must be above 0 and truncation at least 0, "
+                f"not {self.slope} and {self.truncation}"
+            )
 
 
 def render_losses(
@@ -64,6 +79,7 @@ def render_losses(
     config: RenderLossConfig,
     class_vectors: Float[Tensor, "K E"] | None = None,
     possible: Bool[Tensor, "B K"] | None = None,
+    extent: Float[Tensor, " B"] | None = None,
 ) -> dict[str, Float[Tensor, ""]]:
     """The weighted terms by name; their sum is the loss.
 
@@ -74,30 +90,44 @@ def render_losses(
         config: weights.
         class_vectors: unit vector per class, for the semantic term.
         possible: which classes each scene can have; None: all.
+        extent: longest side of each scene's bounds, metres; needed with ``units="extent"``.
     """
     hit = rays.hits
     losses: dict[str, Tensor] = {}
+    counted, rgb = hit, targets.rgb
+    if config.misses:
+        counted, rgb = torch.ones_like(hit), rgb * hit[:, None]
     if config.colour:
-        losses["colour"] = config.colour * masked_mean((out.rgb - targets.rgb).abs().mean(1), hit)
+        losses["colour"] = config.colour * masked_mean((out.rgb - rgb).abs().mean(1), counted)
     if config.eikonal:
-        stretch = (out.gradient.norm(dim=-1) - 1).square()
-        losses["eikonal"] = config.eikonal * masked_mean(stretch, hit[:, None].expand_as(stretch))
+        stretch = (out.gradient.norm(dim=-1) - config.slope).square()
+        losses["eikonal"] = config.eikonal * masked_mean(stretch, counted[:, None].expand_as(stretch))
     if targets.t is not None:
         # A measured point outside the volume says nothing about the part of the ray inside it, except that it is free.
         measured = hit & (targets.t > 0)
         within = measured & (targets.t <= rays.far)
+        shown, at = out, targets.t
+        if config.units == "extent":
+            assert extent is not None
+            shown, at = _in_units(out, extent[rays.scene]), targets.t / extent[rays.scene]
         if config.depth:
-            losses["depth"] = config.depth * masked_mean((out.t - targets.t).abs(), within)
+            losses["depth"] = config.depth * masked_mean((shown.t - at).abs(), within)
         if config.sdf:
-            losses["sdf"] = config.sdf * near_surface_loss(out, targets.t, within, config.truncation)
+            losses["sdf"] = config.sdf * near_surface_loss(shown, at, within, config.truncation)
         if config.free_space:
-            losses["free_space"] = config.free_space * free_space_loss(out, targets.t, measured, config.truncation)
+            losses["free_space"] = config.free_space * free_space_loss(shown, at, measured, config.truncation)
     rendered = replace(
         config, semantic=config.semantic * (1 - config.surface), feature=config.feature * (1 - config.surface)
     )
     counts = hit if targets.t is None else hit & (targets.t > 0)
     of_ray = None if possible is None else possible[rays.scene]
     return losses | _head_losses(out.semantic, out.feature, hit, counts, targets, rendered, class_vectors, of_ray)
+
+
+def _in_units(out: RenderOutput, unit: Float[Tensor, " R"]) -> RenderOutput:
+    """With all distances in units of so many metres."""
+    each = unit[:, None]
+    return replace(out, t=out.t / unit, sample_t=out.sample_t / each, sdf=out.sdf / each)
 
 
 def surface_losses(

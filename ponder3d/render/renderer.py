@@ -1,7 +1,6 @@
 """Volume rendering of an SDF field (eq. 4 to 7 and 9). All rays of all scenes in one call."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -12,27 +11,26 @@ from ponder3d.geometry.boxes import ray_box
 from ponder3d.geometry.keyed import hashed, uniform_from
 from ponder3d.render import samplers
 from ponder3d.render.fields import Look, SDFField
-from ponder3d.render.weights import alpha_from_sdf, alpha_from_slope, composite, weights_from_alpha
+from ponder3d.render.opacity import NeuS, OpacityConfig
+from ponder3d.render.weights import composite
 from ponder3d.types import Grid, Rays, RenderOutput, Volume
 
 
 @dataclass(frozen=True)
 class RenderConfig(Config):
-    """Choices of the renderer. PonderV2 indoors: 96 uniform and 36 importance samples, ``slope``."""
+    """Choices of the renderer. PonderV2 indoors: 96 uniform and 36 further samples, ``NeuS(alpha="slope")``."""
 
     num_uniform: int = 96
     """Samples spread evenly between near and far, stratified in training."""
     num_importance: int = 36
-    """Samples drawn around the surface that the field has so far; 0 for none."""
+    """Samples around the surface that the field has so far, where ``opacity`` puts them; 0 for none."""
     num_guided: int = 0
     """Training samples placed around the measured distance of a ray, where the supervision is; elsewhere they are added
     to the importance samples."""
     guide_spread: float = 0.2
     """Metres on either side of the measured distance."""
-    proposal_inv_std: float = 64.0
-    """Sharpness with which the field is looked at to place them, 1/metres."""
-    alpha: Literal["paper", "slope"] = "paper"
-    """``paper``: eq. 7, from adjacent samples. ``slope``: extrapolated from one sample, as the released code."""
+    opacity: OpacityConfig = NeuS()
+    """How opaque the signed distance is, and how its surface is looked for."""
 
     def __post_init__(self):
         if self.num_uniform < 2 or self.num_importance < 0 or self.num_guided < 0:
@@ -52,6 +50,7 @@ def render(
     config: RenderConfig,
     keys: Int[Tensor, " B"] | None = None,
     guide: Float[Tensor, " R"] | None = None,
+    step: int | None = None,
 ) -> RenderOutput:
     """Render colour, distance, normal and, if the field has the head, semantics along rays.
 
@@ -64,6 +63,7 @@ def render(
         keys: one key per scene; given, the samples are jittered with numbers that depend on the scene's key and the
             ray's number within the scene only. None (evaluation) puts them at fixed places.
         guide: measured distance along each ray, 0 for none; tells the guided samples where to be.
+        step: of training, for what changes in its course; None (evaluation): as it is in the end.
 
     Returns:
         Distances, gradients and weights of all samples come along, for the losses.
@@ -71,14 +71,14 @@ def render(
     # A ray that misses gets the tiny interval behind its near end: finite numbers, no special case further on.
     far = torch.where(rays.hits, rays.far, rays.near + 1e-3)
     rays = replace(rays, far=far)
-    sets, known = _place_samples(field, volume, rays, config, keys, guide)
+    sets, known = _place_samples(field, volume, rays, config, keys, guide, step)
     layout = _Layout(len(rays), [t.shape[1] for t in sets])
     samples = field(volume, *_points(rays, sets[-1]), known)
     # Distances are sorted along each ray for the weights; everything wide stays in the order in which it was computed.
     t, order = torch.cat(sets, dim=1).sort(dim=1)
     sdf = layout.of_rays(samples.sdf).gather(1, order)
     gradient = layout.of_rays(samples.gradient).gather(1, order[..., None].expand(-1, -1, 3))
-    weights, seen_at = _weights(field, t, sdf, gradient, rays, config)
+    weights, seen_at = config.opacity.weights(t, sdf, gradient, rays, field.inv_std)
     opacity = weights.sum(1)
     as_computed = torch.empty_like(weights).scatter(1, order, weights)
     rgb = layout.composite(as_computed, field.colours(samples, layout.of_samples(rays.directions)))
@@ -141,21 +141,31 @@ class _Layout:
 
 
 def _place_samples(
-    field: SDFField, volume: Volume, rays: Rays, config: RenderConfig, keys: Tensor | None, guide: Tensor | None
+    field: SDFField,
+    volume: Volume,
+    rays: Rays,
+    config: RenderConfig,
+    keys: Tensor | None,
+    guide: Tensor | None,
+    step: int | None,
 ) -> tuple[list[Float[Tensor, "R _"]], Look | None]:
     """Distances in one or two sets; of the first of two it is known what the field says there."""
 
     def noise(num: int, stream: int) -> Tensor | None:
         return None if keys is None else _ray_noise(rays, keys, num, stream)
 
+    def distance(t: Tensor) -> Tensor:
+        return field.distance(volume, *_points(rays, t)).view(t.shape)
+
     t = samplers.uniform(rays.near, rays.far, config.num_uniform, noise(config.num_uniform, 0))
     num_importance = config.num_importance + (config.num_guided if guide is None else 0)
     known, further = None, []
     if num_importance:
         known = field.look(volume, *_points(rays, t))
-        sharpness = torch.full_like(field.inv_std, config.proposal_inv_std)
-        weights = weights_from_alpha(alpha_from_sdf(known.sdf.view(t.shape), sharpness))
-        further.append(samplers.importance(t, weights, num_importance, noise(num_importance, 1)))
+        sdf, jitter = known.sdf.view(t.shape), noise(num_importance, 1)
+        with torch.no_grad():
+            place = config.opacity.place
+            further.append(place(t, sdf, distance, rays, field.inv_std, num_importance, jitter, step))
     if config.num_guided and guide is not None:
         near, far = (
             torch.where(guide > 0, guide + s * config.guide_spread, end) for s, end in ((-1, rays.near), (1, rays.far))
@@ -171,18 +181,6 @@ def _points(rays: Rays, t: Float[Tensor, "R S"]) -> tuple[Float[Tensor, "N 3"], 
     """World points at distances along rays, ray by ray, and their scenes."""
     xyz = rays.origins[:, None] + t[..., None] * rays.directions[:, None]
     return xyz.flatten(0, 1), rays.scene[:, None].expand(t.shape).flatten()
-
-
-def _weights(
-    field: SDFField, t: Tensor, sdf: Tensor, gradient: Tensor, rays: Rays, config: RenderConfig
-) -> tuple[Float[Tensor, "R S"], Float[Tensor, "R S"]]:
-    """Weights, and the distance at which each of them sits."""
-    delta = samplers.interval_lengths(t, rays.far)
-    if config.alpha == "paper":
-        # An interval's opacity is seen at its middle.
-        return weights_from_alpha(alpha_from_sdf(sdf, field.inv_std)), t + delta / 2
-    cosine = torch.einsum("rsk,rk->rs", gradient, rays.directions)
-    return weights_from_alpha(alpha_from_slope(sdf, cosine, delta, field.inv_std)), t
 
 
 def _decode(

@@ -1,7 +1,9 @@
 """Where to evaluate the field along rays. Distances ``t`` are metres along unit directions."""
 
+from collections.abc import Callable
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 
@@ -40,3 +42,37 @@ def importance(
 def interval_lengths(t: Float[Tensor, "R S"], far: Float[Tensor, " R"]) -> Float[Tensor, "R S"]:
     """Distance from each sample to the next; from the last one to ``far``, where the volume ends."""
     return torch.diff(t, dim=1, append=torch.maximum(far, t[:, -1])[:, None])
+
+
+def first_surface(
+    t: Float[Tensor, "R S"],
+    sdf: Float[Tensor, "R S"],
+    distance: Callable[[Float[Tensor, "R 1"]], Float[Tensor, "R 1"]],
+    refinements: int,
+) -> tuple[Float[Tensor, " R"], Bool[Tensor, " R"]]:
+    """Where rays first go from outside to inside, and whether they do.
+
+    The secant through the two samples around it, ``refinements`` times made again with ``distance`` at where it meets
+    zero in place of the sample on the same side. Of a ray that meets no surface the distance is some sample's. Not
+    differentiable.
+    """
+    with torch.no_grad():
+        enters = (sdf[:, :-1] > 0) & (sdf[:, 1:] <= 0)
+        first = enters.to(torch.uint8).argmax(1, keepdim=True)
+        met = enters.any(1)
+        t_lo, t_hi = t.gather(1, first), t.gather(1, first + 1)
+        sdf_lo, sdf_hi = sdf.gather(1, first), sdf.gather(1, first + 1)
+        for _ in range(refinements):
+            middle = _secant(t_lo, t_hi, sdf_lo, sdf_hi)
+            found = distance(middle)
+            outside = found > 0
+            t_lo, sdf_lo = torch.where(outside, middle, t_lo), torch.where(outside, found, sdf_lo)
+            t_hi, sdf_hi = torch.where(outside, t_hi, middle), torch.where(outside, sdf_hi, found)
+        root = _secant(t_lo, t_hi, sdf_lo, sdf_hi)
+        return torch.where(met, root[:, 0], t[:, 0]), met
+
+
+def _secant(t_lo: Tensor, t_hi: Tensor, sdf_lo: Tensor, sdf_hi: Tensor) -> Tensor:
+    """Where the line through two points meets zero, held between them."""
+    share = sdf_lo / (sdf_lo - sdf_hi).clamp(min=1e-12)
+    return t_lo + share.clamp(0, 1) * (t_hi - t_lo)

@@ -1,4 +1,4 @@
-"""From signed distances along rays to rendering weights (NeuS, Wang et al. 2021; paper eq. 6 and 7).
+"""From signed distances along rays to rendering weights: NeuS (Wang et al. 2021; paper eq. 6 and 7) and VolSDF.
 
 ``inv_std`` is the sharpness s of the logistic density: its standard deviation is about 1.8 / s metres.
 """
@@ -48,3 +48,20 @@ def weights_from_alpha(alpha: Float[Tensor, "R S"]) -> Float[Tensor, "R S"]:
 def composite(weights: Float[Tensor, "R S"], values: Float[Tensor, "R S *C"]) -> Float[Tensor, "R *C"]:
     """Weighted sum along each ray (eq. 6)."""
     return torch.einsum("rs,rs...->r...", weights, values)
+
+
+def laplace_density(sdf: Float[Tensor, "*N"], beta: Float[Tensor, "*_"]) -> Float[Tensor, "*N"]:
+    """Density of VolSDF (Yariv et al. 2021, eq. 2 and 3), 1/metres: the Laplace CDF of ``-sdf`` with scale ``beta``
+    metres, times ``1 / beta``. It is ``1 / (2 beta)`` on the surface and ``1 / beta`` deep inside."""
+    scaled = sdf / beta
+    # Each side is clamped to where it counts, so that nothing overflows; on the surface both have the right slope.
+    outside = 0.5 * torch.exp(-scaled.clamp(min=0.0))
+    inside = 1 - 0.5 * torch.exp(scaled.clamp(max=0.0))
+    return torch.where(scaled > 0, outside, inside) / beta
+
+
+def weights_from_thickness(thickness: Float[Tensor, "R S"]) -> Float[Tensor, "R S"]:
+    """``w_j = (1 - exp(-thickness_j)) * exp(-sum_{k<j} thickness_k)``: ``weights_from_alpha`` of
+    ``1 - exp(-thickness)``, also where that is 1 up to rounding. Thickness is the optical one: density times length."""
+    before = torch.nn.functional.pad(thickness[:, :-1].cumsum(1), (1, 0))
+    return -torch.expm1(-thickness) * torch.exp(-before)

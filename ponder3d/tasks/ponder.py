@@ -52,6 +52,12 @@ class PonderConfig(TaskConfig):
     volume_margin: float = 0.1
     """Metres by which the volume reaches beyond the scene's bounds, at least; never less than a cell, because the field
     is constant beyond the outermost cell centres."""
+    volume_cube: bool = False
+    """Whether a scene's volume is a cube that stands on its floor, as in the released code, whatever its height: flat
+    rooms fill the lower part of it, and cells are as much taller than wide as ``volume_shape`` has fewer of them."""
+    read_stretch: float = 1.0
+    """How many times larger the field takes the box of the volume to be than the one that points were pooled in, around
+    the same centre. In the released code that is 1.1: of 128 cells those at the border are read 6 cells off."""
     cell_offsets: bool = True
     """Whether the dense network is told where in its cell the pooled features lie (see ``densify_with_offsets``)."""
     volume_net: VolumeNetConfig = UNet3DConfig()
@@ -87,6 +93,10 @@ class PonderConfig(TaskConfig):
             raise ValueError(
                 f"PonderConfig.volume_box: a lower and an upper corner, six numbers, are needed, not {self.volume_box}"
             )
+        if self.volume_box and self.volume_cube:
+            raise ValueError("PonderConfig.volume_cube is for volumes around scenes; leave volume_box empty")
+        if self.read_stretch <= 0:
+            raise ValueError(f"PonderConfig.read_stretch must be above 0, not {self.read_stretch}")
         if self.mesh_cell < 0:
             raise ValueError(f"PonderConfig.mesh_cell must not be negative, but is {self.mesh_cell}")
         if self.render_every < 1:
@@ -164,9 +174,10 @@ class Ponder(Task):
         with torch.autocast(rays.origins.device.type, enabled=False):
             rays = clip_rays(rays, volume.grid)
             shown, seen = rays.every(every), targets.every(every)
-            keys, guide = (batch.keys, seen.t) if self.training else (None, None)
-            out = render(self.field, volume, shown, self.config.render, keys, guide)
-            terms = render_losses(out, shown, seen, self.config.losses, self.class_vectors, possible)
+            keys, guide, at = (batch.keys, seen.t, step) if self.training else (None, None, None)
+            out = render(self.field, volume, shown, self.config.render, keys, guide, at)
+            extent = (batch.bounds[:, 1] - batch.bounds[:, 0]).amax(1)
+            terms = render_losses(out, shown, seen, self.config.losses, self.class_vectors, possible, extent)
             terms |= self._surface_losses(volume, rays, targets, possible)
             terms |= self._point_losses(features, batch)
         with torch.no_grad():
@@ -219,12 +230,24 @@ class Ponder(Task):
         """The feature volume of what the encoder has made of a batch (eq. 2 and 3), in float32."""
         pool = densify_with_offsets if self.config.cell_offsets else densify
         volume = self.unet(pool(features, self.grid(batch)))
-        return replace(volume, feats=volume.feats.float())
+        return replace(volume, feats=volume.feats.float(), grid=self._read_as(volume.grid))
+
+    def _read_as(self, grid: Grid) -> Grid:
+        """``read_stretch``."""
+        if self.config.read_stretch == 1:
+            return grid
+        centre = grid.box.mean(1, keepdim=True)
+        return Grid(centre + (grid.box - centre) * self.config.read_stretch, grid.shape)
 
     def grid(self, batch: Batch) -> Grid:
-        """The same box for every scene, or one around each."""
-        config = self.config
-        return scene_grid(batch.bounds, config.volume_shape, config.volume_box, config.volume_margin)
+        """The same box for every scene, or one around each; a cube that stands on its floor with ``volume_cube``."""
+        config, bounds = self.config, batch.bounds
+        if config.volume_cube:
+            lo, hi = bounds.unbind(1)
+            side = (hi - lo).amax(1, keepdim=True)
+            lo = torch.cat([(lo + hi - side)[:, :2] / 2, lo[:, 2:]], dim=1)
+            bounds = torch.stack([lo, lo + side], dim=1)
+        return scene_grid(bounds, config.volume_shape, config.volume_box, config.volume_margin)
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> RenderedViews:

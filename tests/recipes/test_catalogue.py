@@ -73,8 +73,16 @@ def test_training_and_evaluation_share_no_scene(name):
             assert data.held_out().first >= data.first + data.num_rooms
 
 
+# Ablations are ``pretrain_indoor.rooms`` with other numbers, and many; tests/tasks trains their renderers.
 # Those that read frames or maps of features from a directory run in tests/data/test_rgbd_run.py.
-@pytest.mark.parametrize("name", [name for name in SMOKE if "rgbd_folder" not in name and "features" not in name])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if "ablations" in name else name
+        for name in SMOKE
+        if "rgbd_folder" not in name and "features" not in name
+    ],
+)
 def test_a_smoke_recipe_trains(name, tmp_path, on_small_data):
     experiment = on_small_data(RECIPES[name](), name)
     result = train(experiment, tmp_path / "run", quiet=True)

@@ -75,6 +75,39 @@ def test_a_ray_that_misses_counts_nowhere():
     assert float(terms["semantic"]) == pytest.approx(only_first, rel=1e-3)
 
 
+def test_unless_it_is_told_to():
+    out, rays, targets = two_rays(far=(4.0, -1.0))
+    out = replace(out, rgb=torch.tensor([[0.5, 0.5, 0.5], [0.2, 0.2, 0.2]]), gradient=out.gradient.clone())
+    out.gradient[1] = 0
+    terms = render_losses(out, rays, targets, replace(ONES, misses=True))
+    # The second ray should be black, whatever the camera saw, and its gradients are 1 too short.
+    assert float(terms["colour"]) == pytest.approx((0.1 + 0.2) / 2)
+    assert float(terms["eikonal"]) == pytest.approx(1.0)
+    assert float(terms["depth"]) == pytest.approx(0.5)
+
+
+def test_distances_in_units_of_the_scene():
+    """In a room of 4 m: a quarter of every error, and the truncation of 0.05 units is the 0.2 m of before."""
+    metres = render_losses(*two_rays(), ONES)
+    units = replace(ONES, units="extent", truncation=0.05)
+    found = render_losses(*two_rays(), units, extent=torch.tensor([4.0]))
+    for name in ("depth", "sdf", "free_space"):
+        torch.testing.assert_close(found[name], metres[name] / 4)
+    for name in ("colour", "eikonal", "feature"):
+        assert float(found[name]) == float(metres[name])
+
+
+def test_another_slope_by_hand():
+    terms = render_losses(*two_rays(), replace(ONES, slope=0.5))
+    assert float(terms["eikonal"]) == pytest.approx((2 - 0.5) ** 2)
+
+
+@pytest.mark.parametrize("changes", [{"slope": 0.0}, {"truncation": -0.1}])
+def test_impossible_numbers(changes):
+    with pytest.raises(ValueError, match="slope must be above 0 and truncation at least 0"):
+        RenderLossConfig(**changes)
+
+
 def test_a_surface_beyond_the_volume_only_frees_the_way():
     out, rays, targets = two_rays(far=(1.5, 1.5))
     terms = render_losses(out, rays, targets, ONES)

@@ -8,12 +8,14 @@ import torch.nn.functional as F
 
 from ponder3d.geometry.tsdf import cell_centres
 from ponder3d.render.fields import FieldConfig, SDFField
+from ponder3d.render.opacity import NeuS, UniSurf, VolSDF
 from ponder3d.render.renderer import RenderConfig, clip_rays, decode_at_ends, render
 from ponder3d.render.surface import extract_mesh
 from ponder3d.types import Grid, Rays, Volume
 from ponder3d.types.scene import to_device
 
 BOX = torch.tensor([[[-1.0, -1, -1], [1, 1, 1]]])
+OPACITIES = [NeuS(), NeuS("slope"), VolSDF(), UniSurf()]
 
 
 def plane(xyz):
@@ -71,13 +73,13 @@ def first_hit(sdf, rays, steps=4000) -> torch.Tensor:
     return hit
 
 
-@pytest.mark.parametrize("alpha", ["paper", "slope"])
+@pytest.mark.parametrize("opacity", OPACITIES)
 @pytest.mark.parametrize("sdf", [plane, sphere, cube])
-def test_depth_normal_and_colour(sdf, alpha, device):
+def test_depth_normal_and_colour(sdf, opacity, device):
     field, volume = analytic(sdf)
     rays = clip_rays(from_around(), volume.grid)
     moved = to_device((volume, rays), device)
-    out = to_device(render(field.to(device), *moved, RenderConfig(96, 64, alpha=alpha)), "cpu")
+    out = to_device(render(field.to(device), *moved, RenderConfig(96, 64, opacity=opacity)), "cpu")
     truth = first_hit(sdf, rays)
     hit = rays.hits & (truth < rays.far) & (truth > rays.near + 0.05)
     assert int(hit.sum()) > 100
@@ -118,10 +120,13 @@ def test_what_no_surface_stops_is_the_background():
     assert len(sky_alone) and float((sky_alone - sky[black.opacity < 0.001]).abs().max()) < 0.01
 
 
-def test_weights_sum_to_the_opacity_and_samples_are_sorted(device):
+@pytest.mark.parametrize("opacity", OPACITIES)
+def test_weights_sum_to_the_opacity_and_samples_are_sorted(opacity, device):
     field, volume = to_device(analytic(sphere), device)
     rays = clip_rays(to_device(from_around(), device), volume.grid)
-    out = render(field.to(device), volume, rays, RenderConfig(32, 16), torch.tensor([7], device=device))
+    out = render(
+        field.to(device), volume, rays, RenderConfig(32, 16, opacity=opacity), torch.tensor([7], device=device)
+    )
     torch.testing.assert_close(out.weights.sum(1), out.opacity)
     assert float(out.opacity.max().detach()) <= 1 + 1e-5
     assert bool((out.sample_t[:, 1:] >= out.sample_t[:, :-1]).all())
@@ -164,24 +169,26 @@ def test_guided_samples_lie_around_the_measured_distance():
     assert render(field, volume, rays, config).sample_t.shape == (40, 18)
 
 
-def test_rays_that_miss_are_harmless():
+@pytest.mark.parametrize("opacity", OPACITIES)
+def test_rays_that_miss_are_harmless(opacity):
     field, volume = analytic(sphere)
     away = rays_towards(torch.tensor([[5.0, 5, 5], [0, 0, 0]]), torch.tensor([[3.0, 3, 3], [3, 0, 0]]))
     rays = clip_rays(away, volume.grid)
     assert rays.hits.tolist() == [False, True]
     for parameter in field.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
-    out = render(field, volume, rays, RenderConfig(16, 8), torch.tensor([1]))
+    out = render(field, volume, rays, RenderConfig(16, 8, opacity=opacity), torch.tensor([1]))
     (out.rgb.sum() + out.t.sum()).backward()
     assert all(bool(torch.isfinite(p.grad).all()) for p in field.parameters() if p.grad is not None)
     assert bool(torch.isfinite(out.t).all()) and float(out.t[0].detach()) < rays.near[0] + 0.01
 
 
-def test_no_rays():
+@pytest.mark.parametrize("opacity", OPACITIES)
+def test_no_rays(opacity):
     field, volume = analytic(sphere, cells=4)
     none = torch.zeros(0)
     rays = Rays(torch.zeros(0, 3), torch.zeros(0, 3), none, none, torch.zeros(0, dtype=torch.int64))
-    out = render(field, volume, rays, RenderConfig(8, 4), torch.tensor([1]))
+    out = render(field, volume, rays, RenderConfig(8, 4, opacity=opacity), torch.tensor([1]))
     assert out.rgb.shape == (0, 3) and out.sample_t.shape == (0, 12)
 
 
@@ -195,10 +202,11 @@ def two_scenes() -> tuple[SDFField, Volume, Rays]:
     return field, Volume(grid, torch.cat([first.feats, second.feats])), rays
 
 
-def test_scenes_are_rendered_together_as_they_are_alone():
+@pytest.mark.parametrize("opacity", OPACITIES)
+def test_scenes_are_rendered_together_as_they_are_alone(opacity):
     field, volume, rays = two_scenes()
     keys = torch.tensor([11, 22])
-    config = RenderConfig(24, 12)
+    config = RenderConfig(24, 12, opacity=opacity)
     together = render(field, volume, clip_rays(rays, volume.grid), config, keys)
     for scene in (0, 1):
         rows = rays.scene == scene
@@ -225,6 +233,20 @@ def test_jitter_follows_the_key(device):
     assert torch.equal(a, b) and not torch.equal(a, c)
     fixed = render(field, volume, rays, RenderConfig(8, 4)).sample_t
     assert torch.equal(fixed, render(field, volume, rays, RenderConfig(8, 4)).sample_t)
+
+
+def test_the_step_of_training_reaches_the_sampler():
+    field, volume = analytic(plane)
+    rays = clip_rays(from_around(100), volume.grid)
+    config, keys = RenderConfig(16, 8, opacity=UniSurf(widest=0.5, narrowest=0.02, shrinking=10)), torch.tensor([3])
+    truth = first_hit(plane, rays)
+    hit = rays.hits & (truth < rays.far) & (truth > rays.near + 0.1)
+
+    def close(step):
+        t = render(field, volume, rays, config, keys, step=step).sample_t
+        return float(((t - truth[:, None]).abs() < 0.03)[hit].float().sum(1).mean())
+
+    assert close(0) < 2 and close(10) > 7
 
 
 @pytest.mark.parametrize("sdf", [sphere, cube])

@@ -60,3 +60,27 @@ def test_no_rays(num):
     none = torch.zeros(0)
     assert samplers.uniform(none, none, num).shape == (0, num)
     assert samplers.importance(torch.zeros(0, 4), torch.zeros(0, 4), num).shape == (0, num)
+
+
+def test_first_surface_by_hand():
+    t = torch.tensor([[0.0, 1.0, 2.0, 3.0, 4.0]]).expand(4, 5)
+    sdf = torch.tensor(
+        [
+            [3.0, 1.0, -3.0, 2.0, -1.0],  # enters at 1.25, leaves, enters again
+            [-1.0, 1.0, 2.0, 1.0, -1.0],  # starts inside: leaving does not count
+            [1.0, 2.0, 3.0, 2.0, 1.0],
+            [-2.0, -1.0, -1.0, 0.0, 1.0],
+        ]
+    )
+    found, met = samplers.first_surface(t, sdf, lambda t: 1 / 0, 0)
+    assert met.tolist() == [True, True, False, False]
+    torch.testing.assert_close(found[:2], torch.tensor([1.25, 3.5]))
+
+
+def test_first_surface_is_refined():
+    def distance(t):
+        return 1 - torch.exp(t - 1.3)  # bent, zero at 1.3
+
+    t = torch.tensor([[0.0, 1.0, 2.0]])
+    errors = [float((samplers.first_surface(t, distance(t), distance, num)[0] - 1.3).abs()) for num in (0, 1, 2, 8)]
+    assert errors[0] > 0.02 and errors[0] > errors[1] > errors[2] and errors[3] < 1e-4

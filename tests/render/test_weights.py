@@ -3,7 +3,14 @@ import math
 import pytest
 import torch
 
-from ponder3d.render.weights import alpha_from_sdf, alpha_from_slope, composite, weights_from_alpha
+from ponder3d.render.weights import (
+    alpha_from_sdf,
+    alpha_from_slope,
+    composite,
+    laplace_density,
+    weights_from_alpha,
+    weights_from_thickness,
+)
 
 
 def logistic(x):
@@ -75,3 +82,21 @@ def test_gradients():
     sdf = torch.randn(3, 6, dtype=torch.float64).mul(0.1).requires_grad_()
     s = torch.tensor(8.0, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda d, v: weights_from_alpha(alpha_from_sdf(d, v)), (sdf, s))
+
+
+def test_laplace_density_by_hand():
+    sdf = torch.tensor([0.1, 0.0, -0.1, 1e3, -1e3], dtype=torch.float64)
+    expected = torch.tensor([5 * math.exp(-1), 5.0, 10 - 5 * math.exp(-1), 0.0, 10.0], dtype=torch.float64)
+    torch.testing.assert_close(laplace_density(sdf, torch.tensor(0.1, dtype=torch.float64)), expected)
+
+
+def test_weights_from_thickness_are_those_of_its_alpha():
+    thickness = torch.rand(20, 9, dtype=torch.float64) * 2
+    expected = weights_from_alpha(1 - torch.exp(-thickness))
+    torch.testing.assert_close(weights_from_thickness(thickness), expected)
+    # Also where single precision has no more room below 1.
+    opaque = torch.tensor([[0.5, 1e3, 2.0]], requires_grad=True)
+    weights = weights_from_thickness(opaque)
+    torch.testing.assert_close(weights.detach(), torch.tensor([[1 - math.exp(-0.5), math.exp(-0.5), 0.0]]))
+    weights.sum().backward()
+    assert opaque.grad is not None and bool(torch.isfinite(opaque.grad).all())

@@ -9,6 +9,7 @@ from ponder3d.geometry.grid import fixed_grid
 from ponder3d.metrics.rendering import RenderedViews
 from ponder3d.render.fields import FieldConfig
 from ponder3d.render.losses import RenderLossConfig
+from ponder3d.render.opacity import NeuS, UniSurf, VolSDF
 from ponder3d.render.renderer import RenderConfig, clip_rays, render
 from ponder3d.tasks.class_vectors import FixedCodes
 from ponder3d.tasks.heads import DecoupledHeadsConfig, LanguageHeadConfig, LinearHeadConfig
@@ -40,7 +41,10 @@ def depth_error(task, batch) -> float:
         {},
         {"masking": BlockMasking(0.5, 0.5), "cell_offsets": False},
         {"field": FieldConfig(hidden=16, geometry_channels=8, use_position=True, shared_volume=True, colour_layers=2)},
-        {"render": RenderConfig(16, 4, num_guided=6, alpha="slope")},
+        {"render": RenderConfig(16, 4, num_guided=6, opacity=NeuS("slope"))},
+        {"render": RenderConfig(16, 4, opacity=VolSDF(rounds=2, per_round=8))},
+        {"render": RenderConfig(16, 4, opacity=UniSurf())},
+        {"losses": RenderLossConfig(units="extent", truncation=0.05, slope=0.9, misses=True), "read_stretch": 1.1},
         {"semantics": FixedCodes(4), "feature_channels": 5},
         {"points": 1.0},
         {
@@ -62,7 +66,9 @@ def test_every_parameter_learns(room, small_ponder, labels, changes):
     expected = {"colour", "eikonal", "depth", "sdf", "free_space"}
     heads = {"semantics": "semantic", "feature_channels": "feature", "points": "ppt"}
     expected |= {term for field, term in heads.items() if field in changes}
-    assert set(out.terms) == expected | ({"surface_semantic", "surface_feature"} if "losses" in changes else set())
+    assert set(out.terms) == expected | (
+        {"surface_semantic", "surface_feature"} if "field" in changes and "losses" in changes else set()
+    )
     assert all(math.isfinite(v) and v > 0 for v in values(out.terms).values())
     assert not any(m.requires_grad for m in out.monitors.values()) and "psnr" in out.monitors
     sum(out.terms.values()).backward()
@@ -308,6 +314,29 @@ def test_the_volume_fills_the_scene_along_each_axis(room, small_ponder):
     third = 5 / 3
     expected = [[[-4.0, -3, -2], [4, 3, 2]], [[-5 - third, -0.25, -0.5], [5 + third, 1.25, 1.5]]]
     torch.testing.assert_close(grid.box, torch.tensor(expected))
+
+
+def test_a_volume_that_is_a_cube(room, small_ponder):
+    task = replace(small_ponder, volume_shape=(8, 8, 8), volume_cube=True).build(None)
+    flat = replace(room(1), xyz=room(1).xyz * torch.tensor([3.0, 2, 1]))
+    # Of 6 x 4 x 2 m: 6 m from its floor at -1 up, around 0 to the sides, and a cell of 1 m on either side.
+    torch.testing.assert_close(task.grid(pack(flat)).box, torch.tensor([[[-4.0, -4, -2], [4, 4, 6]]]))
+    with pytest.raises(ValueError, match="volume_cube is for volumes around scenes"):
+        replace(small_ponder, volume_cube=True, volume_box=(0.0, 0.0, 0.0, 1.0, 1.0, 1.0))
+
+
+def test_a_volume_that_is_read_as_a_larger_one(room, small_ponder):
+    """Features come out around the centre, 1.5 times as far from it as the points that they were made of."""
+    task, batch = small_ponder.build(None).eval(), pack(room(1))
+    stretched = replace(small_ponder, read_stretch=1.5).build(None).eval()
+    stretched.load_state_dict(task.state_dict())
+    true, read = task.volume(batch), stretched.volume(batch)
+    assert torch.equal(true.feats, read.feats)
+    centre = true.grid.box.mean(1)
+    torch.testing.assert_close(read.grid.box.mean(1), centre)
+    torch.testing.assert_close(read.grid.box[:, 1] - centre, 1.5 * (true.grid.box[:, 1] - centre))
+    with pytest.raises(ValueError, match="read_stretch must be above 0, not 0"):
+        replace(small_ponder, read_stretch=0.0)
 
 
 def test_one_box_for_all_scenes(room, small_ponder):

@@ -15,6 +15,7 @@ from ponder3d.encoders.voxelnet import VoxelNetConfig
 from ponder3d.geometry.kernels import kernels
 from ponder3d.render.fields import FieldConfig
 from ponder3d.render.losses import RenderLossConfig
+from ponder3d.render.opacity import NeuS, UniSurf, VolSDF
 from ponder3d.render.renderer import RenderConfig
 from ponder3d.tasks.also import ALSOConfig
 from ponder3d.tasks.class_vectors import FixedCodes
@@ -98,16 +99,18 @@ VOXELNET = VoxelNetConfig(
 
 
 @pytest.mark.parametrize(
-    ("encoder", "net", "contrast"),
+    ("encoder", "net", "contrast", "opacity"),
     [
-        (SPARSE_UNET, UNet3DConfig((4, 8), 8), "classes"),
-        (SPARSE_UNET, UNet3DConfig((4, 8), 8), "rays"),
-        (SPARSE_UNET, ShallowNet3DConfig(4, 1, 8, "add"), "classes"),
-        (SPARSE_UNET, ShallowNet3DConfig(4, 1, 8, "add"), "rays"),
-        (VOXELNET, ProjectionConfig(8), "classes"),
+        (SPARSE_UNET, UNet3DConfig((4, 8), 8), "classes", NeuS()),
+        (SPARSE_UNET, UNet3DConfig((4, 8), 8), "rays", NeuS()),
+        (SPARSE_UNET, ShallowNet3DConfig(4, 1, 8, "add"), "classes", NeuS()),
+        (SPARSE_UNET, ShallowNet3DConfig(4, 1, 8, "add"), "rays", NeuS()),
+        (SPARSE_UNET, ShallowNet3DConfig(4, 1, 8, "add"), "classes", VolSDF()),
+        (SPARSE_UNET, ShallowNet3DConfig(4, 1, 8, "add"), "classes", UniSurf()),
+        (VOXELNET, ProjectionConfig(8), "classes", NeuS("slope")),
     ],
 )
-def test_a_step_waits_once_per_level(encoder, net, contrast, monkeypatch):
+def test_a_step_waits_once_per_level(encoder, net, contrast, opacity, monkeypatch):
     monkeypatch.setattr(convert, "_may_wait_for", lambda x: False)
     config = PonderConfig(
         encoder=encoder,
@@ -115,7 +118,7 @@ def test_a_step_waits_once_per_level(encoder, net, contrast, monkeypatch):
         volume_shape=(8, 8, 8),
         volume_net=net,
         field=FieldConfig(hidden=8, geometry_channels=4, use_position=True),
-        render=RenderConfig(8, 4, 4),
+        render=RenderConfig(8, 4, 4, opacity=opacity),
         losses=RenderLossConfig(surface=0.5, contrast=contrast),
         semantics=FixedCodes(4),
         points=1.0,
