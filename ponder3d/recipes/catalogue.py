@@ -19,9 +19,11 @@ def list_recipes() -> dict[str, Recipe]:
     found = {}
     for module_info in pkgutil.iter_modules(ponder3d.recipes.__path__):
         module = importlib.import_module(f"{ponder3d.recipes.__name__}.{module_info.name}")
+        # One module of smoke sizes would be too long.
+        prefix = "smoke" if module_info.name.startswith("smoke_") else module_info.name
         for name, function in inspect.getmembers(module, inspect.isfunction):
             if function.__module__ == module.__name__ and _is_recipe(function) and not name.startswith("_"):
-                found[f"{module_info.name}.{name}"] = function
+                found[f"{prefix}.{name}"] = function
     return found
 
 
