@@ -13,9 +13,13 @@ from ponder3d.engine.log import read_table
 SCRATCH = "scratch"
 """The method of those who do not pre-train."""
 FINETUNE, PROBE = "finetune", "probe"
+TUNED = (FINETUNE, "decoder", "head", "lora")
+"""Ways that train: all weights, the decoder, the head alone, low-rank changes."""
+FROZEN = (PROBE, "knn")
+"""Ways that only read frozen features."""
 RESULTS = "compare.json"
 """In the directory of a comparison that has finished."""
-WAYS = (FINETUNE, PROBE)
+WAYS = (*TUNED, *FROZEN)
 """Ways to use an encoder."""
 
 
@@ -63,7 +67,8 @@ class Row:
     spread: float | None
     """Standard deviation."""
     gain: float | None
-    """Mean difference from scratch or, of probes, random weights, seed by seed; None for these themselves."""
+    """Mean difference, seed by seed, from all weights trained from scratch or, of frozen features, from random weights;
+    None for these themselves."""
     gain_spread: float | None
     seconds: float
     """Of pre-training and fine-tuning together, on the mean of the seeds, without evaluations."""
@@ -82,7 +87,7 @@ def table_cells(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, .
     for row in rows:
         gain = "" if row.gain is None else f"{row.gain:+.1f} +- {row.gain_spread:.1f}"
         result = "failed" if row.mean is None else f"{row.mean:.1f} +- {row.spread:.1f}"
-        start = "random" if row.way == PROBE and row.method == SCRATCH else row.method
+        start = "random" if row.way in FROZEN and row.method == SCRATCH else row.method
         result += f" ({row.seeds} seeds)" if row.seeds and row.failed else ""
         cells.append(
             (

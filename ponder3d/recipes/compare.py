@@ -18,16 +18,17 @@ from pathlib import Path
 
 import torch
 
-from ponder3d.config import Config, fingerprint, incidental, to_json
+from ponder3d.config import fingerprint, to_json
 from ponder3d.data.few import FewScenes
 from ponder3d.data.transforms import GridSample, LimitLabels, PointsOnly, Transform, apply
 from ponder3d.encoders.files import FILE_NAME, load_encoder
 from ponder3d.engine.comparison_table import (
     FINETUNE,
+    FROZEN,
     PROBE,
     RESULTS,
     SCRATCH,
-    WAYS,
+    TUNED,
     Labels,
     Row,
     items_of,
@@ -41,9 +42,12 @@ from ponder3d.engine.experiment import Experiment
 from ponder3d.engine.jobs import Job, run_jobs
 from ponder3d.geometry import keyed
 from ponder3d.recipes.catalogue import find_recipe
+from ponder3d.recipes.compare_config import CompareConfig as CompareConfig
 from ponder3d.recipes.methods import find_method, pretraining, with_fields
+from ponder3d.tasks.knn_probe import KNNProbeConfig, knn_probe
 from ponder3d.tasks.linear_probe import LinearProbeConfig, linear_probe
 from ponder3d.tasks.semseg import SemSegConfig
+from ponder3d.tasks.tuning import DecoderOnly, Full, HeadOnly, Lora, TuningConfig
 from ponder3d.types import Scene
 
 _ESTIMATE = "estimate.json"
@@ -53,54 +57,7 @@ _SECONDS = 15.0
 """For the estimate of one job."""
 
 
-@dataclass(frozen=True)
-class CompareConfig(Config):
-    """Pre-train by several methods and measure what it is worth in segmentation, at equal budgets."""
-
-    methods: str = "scratch,ponder"
-    """Methods, separated by commas: names of ``recipes.methods``, ``NAME=RECIPE``, ``NAME=FILE.safetensors``."""
-    labels: str = "1%,5%,10%,100%"
-    """How much is labelled, separated by commas: a share of the scenes (``10%``), or points in each scene (``20``)."""
-    ways: str = "finetune,probe"
-    """Ways to use an encoder: ``finetune`` (all weights), ``probe`` (a linear classifier on frozen features)."""
-    seeds: int = 3
-    """Repetitions, each with its own scenes to pre-train on, labelled scenes or points, order and weights."""
-    pretrain_steps: str = "0"
-    """Budgets of pre-training in steps, separated by commas; 0 is the recipe's own, of the first method that has one.
-    With several, there is a curve of quality against compute."""
-    pretrain_batch: int = 0
-    """Scenes per step of pre-training; 0: as many as the first method's recipe has."""
-    rates: str = "0.5,1,2"
-    """Learning rates to choose from, as factors on the recipe's."""
-    converged: float = 0.5
-    """Training from scratch has converged when twice as many steps gain less than this, in points of mIoU."""
-    longest: int = 8
-    """Most steps of fine-tuning, in multiples of the recipe's, whether or not scratch has converged."""
-    withheld: int = 4
-    """Labelled scenes set aside to choose by."""
-    out: str = incidental("runs/compare")
-    """Directory of the comparison; the page is ``report/index.html`` in it."""
-    processes: int = incidental(2)
-    """Jobs at a time, if ``memory`` allows; each gets an equal share of the threads."""
-    memory: float = incidental(8.0)
-    """GiB that all jobs together may take, by the estimate."""
-    quiet: bool = incidental(False)
-    """No progress on the terminal."""
-
-    def __post_init__(self):
-        for name, least in (("seeds", 1), ("longest", 1), ("withheld", 1), ("processes", 1), ("pretrain_batch", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"CompareConfig.{name} must be at least {least}, it is {getattr(self, name)}")
-        unknown = [way for way in items_of(self.ways, "ways") if way not in WAYS]
-        if unknown:
-            raise ValueError(f"CompareConfig.ways: no way {unknown[0]!r}; known are {', '.join(WAYS)}")
-        for rate in numbers_of(self.rates, "rates"):
-            if not 0 < rate < math.inf:
-                raise ValueError(f"CompareConfig.rates must be positive, one is {rate:g}")
-        items_of(self.methods, "methods")
-        for text in items_of(self.labels, "labels"):
-            Labels.parse(text)
-        numbers_of(self.pretrain_steps, "pretrain_steps")
+_TUNINGS: dict[str, TuningConfig] = {FINETUNE: Full(), "decoder": DecoderOnly(), "head": HeadOnly(), "lora": Lora()}
 
 
 @dataclass(frozen=True)
@@ -156,20 +113,32 @@ class Comparison:
         return replace(made, batch_size=self.batch)
 
     def finetuning(
-        self, init: str, labels: Labels, seed: int, candidate: _Candidate, factor: int, choosing: bool = False
+        self,
+        init: str,
+        labels: Labels,
+        seed: int,
+        candidate: _Candidate,
+        factor: int,
+        choosing: bool = False,
+        way: str = FINETUNE,
     ) -> Experiment:
         """Training on the labelled scenes, for ``factor`` times the recipe's steps."""
         e = self.experiment
         if candidate.twin and self.twin is not None:
             e = replace(e, optim=self.twin.optim, task=replace(self.twin.task, encoder=e.task.encoder))
+        task = e.task
+        assert isinstance(task, SemSegConfig)
         own = keyed.derive(seed, 0xC0A) % 10_000
-        limited = self.experiment.transforms
+        limited = e.transforms
         if labels.points:
-            rest = tuple(step for step in limited if not isinstance(step, LimitLabels))
-            limited = (LimitLabels(labels.points), *rest)
+            limited = (
+                LimitLabels(labels.points),
+                *(step for step in limited if not isinstance(step, LimitLabels)),
+            )
         steps = e.steps * factor
         return replace(
             e,
+            task=task if way == FINETUNE else replace(task, tuning=_TUNINGS[way]),
             data=self.data(labels, seed, choosing),
             transforms=tuple(replace(t, seed=own) if isinstance(t, LimitLabels) else t for t in limited),
             validation_transforms=_one_point_per_voxel(e.validation_transforms),
@@ -218,8 +187,8 @@ class Comparison:
             for seed in range(self.config.seeds)
         ]
         self._run(pretrained, processes, "pre-training")
-        chosen = self._choose(processes) if FINETUNE in self.ways else {}
-        factors = self._converge(chosen, processes) if FINETUNE in self.ways else {}
+        chosen = self._choose(processes)
+        factors = self._converge(chosen, processes) if chosen else {}
         cells = self._cells(chosen, factors)
         figures = self._run([job for job, *_ in cells], processes, "comparison")
         rows = self._rows(cells, figures)
@@ -227,7 +196,7 @@ class Comparison:
             "config": to_json(self.config),
             "target": self.target,
             "experiment": to_json(self.experiment),
-            "chosen": {f"{method}, {labels}": str(one) for (method, labels), one in chosen.items()},
+            "chosen": {", ".join(cell): str(one) for cell, one in chosen.items()},
             "steps": {labels: self.experiment.steps * factors[labels] for labels in factors},
             "convergence": self.convergence,
             "rows": [asdict(row) for row in rows],
@@ -252,36 +221,40 @@ class Comparison:
                 return f"its pre-training failed: {why}"
         return f"there is no encoder {init}"
 
-    def _choose(self, processes: int) -> dict[tuple[str, str], _Candidate]:
-        """The candidate of each method and amount of labels that is best on the scenes set aside."""
+    def _tuned(self) -> list[tuple[str, str]]:
+        """(way, method) of what is trained; scratch has no frozen parts."""
+        return [
+            (way, method)
+            for way in self.ways
+            for method, made in self.methods.items()
+            if way == FINETUNE or (way in TUNED and made is not None)
+        ]
+
+    def _choose(self, processes: int) -> dict[tuple[str, str, str], _Candidate]:
+        """The candidate of each way, method and amount of labels that is best on the scenes set aside."""
         candidates = [
             _Candidate(twin, rate)
             for twin in ((False, True) if self.twin is not None else (False,))
             for rate in numbers_of(self.config.rates, "rates")
         ]
-        jobs: dict[tuple[str, str, _Candidate], Job] = {}
-        for method in self.methods:
+        jobs: dict[tuple[str, str, str], dict[_Candidate, Job]] = {}
+        for way, method in self._tuned():
             init = self.encoder(method, self.budgets[-1] if self.budgets else 0, 0)
             for labels in self.labels:
+                of_cell = jobs.setdefault((way, method, labels.text), {})
                 for one in candidates:
-                    e = self.finetuning(init, labels, 0, one, 1, choosing=True)
-                    jobs[method, labels.text, one] = self._job(
-                        f"{method}-{labels.text}-{one}".replace(" ", "-"), "choose", e
-                    )
-        figures = self._run(list(jobs.values()), processes, "choosing")
+                    e = self.finetuning(init, labels, 0, one, 1, choosing=True, way=way)
+                    of_cell[one] = self._job(f"{way}-{method}-{labels.text}-{one}".replace(" ", "-"), "choose", e)
+        flat = [job for of_cell in jobs.values() for job in of_cell.values()]
+        figures = self._run(flat, processes, "choosing")
         chosen = {}
-        for method in self.methods:
-            for labels in self.labels:
-                reached = {
-                    one: figures[job.name]["miou"]
-                    for one in candidates
-                    if (job := jobs[method, labels.text, one]).name in figures
-                }
-                # Where none came to an end, the cells say why.
-                chosen[method, labels.text] = max(reached, key=reached.__getitem__) if reached else candidates[0]
+        for cell, of_cell in jobs.items():
+            reached = {one: figures[job.name]["miou"] for one, job in of_cell.items() if job.name in figures}
+            # Where none came to an end, the cells say why.
+            chosen[cell] = max(reached, key=reached.__getitem__) if reached else candidates[0]
         return chosen
 
-    def _converge(self, chosen: dict[tuple[str, str], _Candidate], processes: int) -> dict[str, int]:
+    def _converge(self, chosen: dict[tuple[str, str, str], _Candidate], processes: int) -> dict[str, int]:
         """By how much the recipe's steps have to be multiplied for scratch to converge, by amount of labels."""
         self.convergence = {labels.text: [] for labels in self.labels}
         factors: dict[str, int] = {}
@@ -291,7 +264,9 @@ class Comparison:
             jobs = {}
             for labels in self.labels:
                 if labels.text not in factors:
-                    e = self.finetuning("", labels, 0, chosen.get((SCRATCH, labels.text), one), factor, choosing=True)
+                    e = self.finetuning(
+                        "", labels, 0, chosen.get((FINETUNE, SCRATCH, labels.text), one), factor, choosing=True
+                    )
                     jobs[labels.text] = self._job(f"{labels.text}-x{factor}", "converge", e)
             figures = self._run(list(jobs.values()), processes, f"scratch for {self.experiment.steps * factor} steps")
             for text, job in jobs.items():
@@ -307,7 +282,7 @@ class Comparison:
         return factors
 
     def _cells(
-        self, chosen: dict[tuple[str, str], _Candidate], factors: dict[str, int]
+        self, chosen: dict[tuple[str, str, str], _Candidate], factors: dict[str, int]
     ) -> list[tuple[Job, str, str, Labels, int, int, int]]:
         """(job, way, method, labels, steps of pre-training, steps, seed) of all cells."""
         cells = []
@@ -317,17 +292,18 @@ class Comparison:
                     for seed in range(self.config.seeds):
                         init = self.encoder(method, budget, seed)
                         name = f"{method}-{budget}-{labels.text}-{seed}"
-                        if FINETUNE in self.ways:
-                            one = chosen[method, labels.text]
-                            for factor in sorted({1, factors[labels.text]}):
-                                e = self.finetuning(init, labels, seed, one, factor)
-                                job = self._job(f"{name}-x{factor}", FINETUNE, e)
-                                cells.append((job, FINETUNE, method, labels, budget, e.steps, seed))
-                        if PROBE in self.ways:
-                            plain = self.finetuning("", labels, seed, _Candidate(False, 1.0), 1)
-                            key = f"{fingerprint(plain)}-{init}"
-                            job = Job(f"probe-{name}", self.out / PROBE / name, None, probe, (plain, init), key)
-                            cells.append((job, PROBE, method, labels, budget, 0, seed))
+                        for way in self.ways:
+                            if (way, method, labels.text) in chosen:
+                                one = chosen[way, method, labels.text]
+                                for factor in sorted({1, factors[labels.text]}):
+                                    e = self.finetuning(init, labels, seed, one, factor, way=way)
+                                    job = self._job(f"{name}-x{factor}", way, e)
+                                    cells.append((job, way, method, labels, budget, e.steps, seed))
+                            elif way in FROZEN:
+                                plain = self.finetuning("", labels, seed, _Candidate(False, 1.0), 1)
+                                key = f"{fingerprint(plain)}-{init}"
+                                job = Job(f"{way}-{name}", self.out / way / name, None, probe, (plain, init, way), key)
+                                cells.append((job, way, method, labels, budget, 0, seed))
         return cells
 
     # What came out ----------------------------------------------------------------------------------------------
@@ -345,7 +321,8 @@ class Comparison:
         rows = []
         for group, jobs in groups.items():
             way, labels_text, method, budget, steps = group
-            own, base = values[group], values.get((way, labels_text, SCRATCH, 0, steps), {})
+            base = values.get((way if way in FROZEN else FINETUNE, labels_text, SCRATCH, 0, steps), {})
+            own = values[group]
             gains = [own[seed] - base[seed] for seed in own if seed in base] if method != SCRATCH else []
             lost = [self.failed[job.name] for job in jobs.values() if job.name in self.failed]
             batch = self.experiment.batch_size
@@ -392,8 +369,11 @@ class Comparison:
         doublings = int(math.log2(self.config.longest)) + 1
         rates = len(numbers_of(self.config.rates, "rates")) * (2 if self.twin is not None else 1)
         cells = starts * len(self.labels) * self.config.seeds
-        tuned = len(self.labels) * (len(self.methods) * rates + doublings) + 2 * cells if FINETUNE in self.ways else 0
-        return len(self.recipes) * len(self.budgets) * self.config.seeds, tuned, cells if PROBE in self.ways else 0
+        num = len(self._tuned())
+        tuned = len(self.labels) * num * rates + 2 * cells * num // len(self.methods)
+        tuned += len(self.labels) * doublings if num else 0
+        frozen = sum(way in FROZEN for way in self.ways)
+        return len(self.recipes) * len(self.budgets) * self.config.seeds, tuned, cells * frozen
 
     def estimates(self, seconds: float) -> list[tuple[str, Estimate]]:
         """What one of the pre-trainings of each method takes, and one fine-tuning of the recipe's steps."""
@@ -401,7 +381,7 @@ class Comparison:
             (f"pre-training by {method}", estimate(self.pretraining(method, self.budgets[-1], 0), seconds))
             for method in self.recipes
         ]
-        if FINETUNE in self.ways:
+        if self._tuned():
             plain = self.finetuning("", self.labels[-1], 0, _Candidate(False, 1.0), 1, choosing=True)
             known.append(("fine-tuning", estimate(plain, seconds)))
         return known
@@ -433,12 +413,13 @@ class Comparison:
         return lines
 
 
-def probe(experiment: Experiment, encoder_file: str) -> dict[str, float]:
-    """Linear probe of an encoder, or of one with random weights if there is no file.
+def probe(experiment: Experiment, encoder_file: str, way: str = PROBE) -> dict[str, float]:
+    """What frozen features of an encoder give, or those of random weights if there is no file.
 
     Args:
         experiment: a segmentation; its labelled scenes, those it is tested on, the encoder if it is random, the seed.
         encoder_file: of the encoder; may be empty.
+        way: ``probe``, a linear classifier, or ``knn``, nearest neighbours.
 
     Returns:
         The figures of ``SegmentationMetric``, of one point per voxel.
@@ -453,6 +434,8 @@ def probe(experiment: Experiment, encoder_file: str) -> dict[str, float]:
         raise ValueError("compare: the data have no labels")
     train = [apply((*limits, *steps), data[i], experiment.seed, i) for i in range(len(data))]
     held_out: Sequence[Scene] = [apply(steps, test[i], experiment.seed, i) for i in range(len(test))]
+    if way == "knn":
+        return knn_probe(encoder, train, held_out, labels, KNNProbeConfig(), experiment.seed)
     return linear_probe(encoder, train, held_out, labels, LinearProbeConfig(), experiment.seed)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from ponder3d.data.dataset import DatasetConfig
 from ponder3d.engine.comparison_table import SCRATCH
 from ponder3d.engine.experiment import Experiment
+from ponder3d.engine.probe import Off
 from ponder3d.recipes import pretrain_driving, pretrain_indoor, pretrain_streets
 from ponder3d.recipes.catalogue import Recipe, find_recipe, list_recipes
 from ponder3d.tasks.semseg import SemSegConfig
@@ -104,7 +105,7 @@ def pretraining(recipe: Recipe, target: Experiment, seed: int, steps: int, cache
     data = with_fields(data, seed=seed, cache=cache, num_test_rooms=1, num_test_towns=1)
     steps = steps or own.steps
     task = replace(own.task, encoder=target.task.encoder)
-    return replace(own, task=task, data=data, seed=seed, steps=steps, validate_every=0, save_every=steps)
+    return replace(own, task=task, data=data, seed=seed, steps=steps, validate_every=0, save_every=steps, probe=Off())
 
 
 def with_fields(data: DatasetConfig, **values: object) -> DatasetConfig:

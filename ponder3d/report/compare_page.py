@@ -10,7 +10,11 @@ from ponder3d.report.svg import Series, line_chart
 
 _TITLES = {
     FINETUNE: "Fine-tuning of all weights",
+    "decoder": "The decoder and the head trained, the rest frozen",
+    "head": "The head trained, the encoder frozen",
+    "lora": "Low-rank changes trained (LoRA)",
     PROBE: "Linear probe of frozen features",
+    "knn": "Nearest neighbours of frozen features",
 }
 
 
@@ -134,4 +138,12 @@ def _convergence(page: Page, record: dict[str, Any]) -> None:
     methods = [name.partition("=")[0] for name in items_of(config["methods"], "methods")]
     labels = list(record["convergence"])
     chosen = record["chosen"]
-    page.table(("", *labels), [(m, *(chosen.get(f"{m}, {amount}", "") for amount in labels)) for m in methods])
+    ways = [way for way in items_of(config["ways"], "ways") if any(key.startswith(f"{way}, ") for key in chosen)]
+    page.table(
+        ("", "", *labels),
+        [
+            (way, method, *(chosen.get(f"{way}, {method}, {amount}", "") for amount in labels))
+            for way in ways
+            for method in methods
+        ],
+    )

@@ -19,6 +19,8 @@ from ponder3d.recipes import compare as recipe
 from ponder3d.recipes import smoke
 from ponder3d.recipes.compare import CompareConfig, Comparison, run_compare
 from ponder3d.report.compare_page import write_compare_page
+from ponder3d.tasks.semseg import SemSegConfig
+from ponder3d.tasks.tuning import Lora
 
 TARGET = "smoke.semseg"
 CHOICES = CompareConfig(
@@ -149,7 +151,9 @@ def test_the_record_and_the_page_say_what_was_done(finished) -> None:
     folder, _, rows = finished
     record = table.read_results(folder)
     assert [Row(**row) for row in record["rows"]] == rows
-    assert set(record["chosen"]) == {f"{m}, {labels}" for m in ("scratch", "ponder") for labels in ("50%", "20")}
+    assert set(record["chosen"]) == {
+        f"finetune, {m}, {labels}" for m in ("scratch", "ponder") for labels in ("50%", "20")
+    }
     assert record["steps"]["50%"] in (4, 8)
     text = write_compare_page(folder).read_text()
     assert "2 seeds" in text and "chosen by one rule" in text and "When scratch has converged" in text
@@ -239,7 +243,7 @@ def test_processes_follow_the_memory(tmp_path) -> None:
         ({"labels": ""}, "labels is empty"),
         ({"rates": "1,fast"}, "'fast' is no number"),
         ({"rates": "0"}, "rates must be positive"),
-        ({"ways": "dance"}, "no way 'dance'; known are finetune, probe"),
+        ({"ways": "dance"}, "no way 'dance'; known are finetune, decoder, head, lora, probe, knn"),
         ({"seeds": 0}, "seeds must be at least 1"),
     ],
 )
@@ -276,3 +280,18 @@ def test_convergence_stops_when_doubling_gains_too_little(tmp_path, monkeypatch)
     assert made.convergence["50%"] == [(4, 10.0), (8, 20.0), (16, pytest.approx(20.3))]
     made = comparison(tmp_path, labels="50%", longest=2)
     assert made._converge({}, 1) == {"50%": 2}
+
+
+def test_ways_that_freeze_are_measured_against_scratch_trained_in_full(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(recipe, "run_jobs", Inline())
+    made = comparison(tmp_path, ways="finetune,decoder,lora,knn", labels="20", longest=1)
+    tuned = made.finetuning("x", Labels.parse("20"), 0, one(), 1, way="lora")
+    assert isinstance(tuned.task, SemSegConfig) and isinstance(tuned.task.tuning, Lora)
+    rows = {(row.way, row.method): row for row in made.run()}
+    assert set(rows) == {
+        ("finetune", "scratch"), ("finetune", "ponder"), ("decoder", "ponder"), ("lora", "ponder"),
+        ("knn", "scratch"), ("knn", "ponder"),
+    }  # fmt: skip
+    assert rows["decoder", "ponder"].gain == pytest.approx(5.0)
+    assert rows["knn", "ponder"].gain == pytest.approx(5.0)
+    assert made.num_jobs() == (2, 2 * 4 + 1 + 2 * 4 * 2, 4)
