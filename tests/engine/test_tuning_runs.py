@@ -64,6 +64,7 @@ def test_a_run_ends_goes_on_and_is_evaluated(tuning, pretrained, tmp_path):
     train(tuned(Full(), init=str(whole / FILE_NAME), steps=1), tmp_path / "next", quiet=True)
 
 
+@pytest.mark.slow
 def test_two_ranks_agree(launch, pretrained, tmp_path):
     experiment = tuned(Lora(), init=str(pretrained))
     one, two = launch(experiment, tmp_path, world=2).wait()
