@@ -14,7 +14,7 @@ from typing import Annotated
 
 import tyro
 
-from ponder3d.cli import data, features, results
+from ponder3d.cli import compare, data, features, reproduce, results
 from ponder3d.cli.convert import convert
 from ponder3d.cli.results import import_all, print_figures
 from ponder3d.data.dataset import DataError
@@ -26,6 +26,7 @@ from ponder3d.engine.loop import LoaderError, NonFiniteError, PreemptedError, re
 from ponder3d.engine.memory import keep_freed_memory
 from ponder3d.recipes import demo as demo_recipe
 from ponder3d.recipes.catalogue import find_recipe, list_recipes
+from ponder3d.report.compare_page import write_compare_page
 from ponder3d.report.demo_page import write_demo_page
 from ponder3d.report.run_page import write_run_page
 
@@ -45,6 +46,9 @@ usage: ponder3d COMMAND [options]; COMMAND --help explains them
   recipes    list the recipes
   evaluate   figures of a run on views and scenes it has never seen
   report     a page about a run or a demo, with pictures and curves
+
+  compare    does pre-training pay? methods beside each other at equal budgets: compare semseg.rooms_full --labels 10%
+  reproduce  run a row of docs/numbers.md again: inside or outside its band
 
   encode     features of point clouds, as numbers and as a picture: encode RUN/encoder.safetensors CLOUD.ply
   convert    released weights of PonderV2 and Pointcept (.pth) as an encoder file: convert FILE.pth OUT.safetensors
@@ -88,6 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     commands: dict[str, Callable[[list[str]], int]] = {
         "demo": _demo,
+        "compare": compare.compare,
+        "reproduce": lambda words: reproduce.reproduce(words, main),
         "train": _train,
         "estimate": _estimate,
         "evaluate": _evaluate,
@@ -191,7 +197,10 @@ def _evaluate(arguments: list[str]) -> int:
 
 def _report(arguments: list[str]) -> int:
     run = _run(arguments, "report", "A page about a run or demo.")
-    print(write_demo_page(run) if demo_recipe.is_demo(run) else write_run_page(run))
+    if compare.is_comparison(run):
+        print(write_compare_page(run))
+    else:
+        print(write_demo_page(run) if demo_recipe.is_demo(run) else write_run_page(run))
     return 0
 
 

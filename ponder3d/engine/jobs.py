@@ -6,6 +6,7 @@ be interrupted and started again.
 """
 
 import concurrent.futures
+import concurrent.futures.process
 import multiprocessing
 import os
 import queue
@@ -21,7 +22,7 @@ from ponder3d.config import fingerprint
 from ponder3d.engine.evaluate import read_json, write_json
 from ponder3d.engine.experiment import Experiment
 from ponder3d.engine.log import Progress
-from ponder3d.engine.loop import train
+from ponder3d.engine.loop import PreemptedError, train
 from ponder3d.engine.memory import keep_freed_memory
 from ponder3d.processes import end_with_parent
 
@@ -48,34 +49,88 @@ class Job:
         return self.identity if self.experiment is None else fingerprint(self.experiment)
 
 
-def run_jobs(jobs: Sequence[Job], processes: int, title: str, quiet: bool = False) -> dict[str, dict[str, float]]:
+def run_jobs(
+    jobs: Sequence[Job], processes: int, title: str, quiet: bool = False, failed: dict[str, str] | None = None
+) -> dict[str, dict[str, float]]:
     """Run jobs, at most ``processes`` at a time, and return each one's figures by name.
 
     Interrupted jobs continue from their checkpoints when the same jobs are run again.
 
+    Args:
+        jobs: with names of their own.
+        processes: at a time.
+        title: of the progress.
+        quiet: no progress.
+        failed: gets, by name, in a line what went wrong with a job; the others go on. Jobs whose process was killed are
+            run once more, alone, before they count as failed. None: the first failure is raised.
+
     Raises:
-        Whatever a job raises; the others that have started finish first.
+        PreemptedError: a job was asked to stop.
+        Whatever a job raises, without ``failed``; the others that have started finish first.
     """
     done = {job.name: figures for job in jobs if (figures := _finished(job)) is not None}
     waiting = [job for job in jobs if job.name not in done]
     if not waiting:
         return done
+    progress = Progress(len(jobs), len(done), title, quiet)
+    try:
+        while waiting:
+            killed, running = _run_round(waiting, processes, done, progress, failed)
+            # Which of the jobs that ran made the system kill one is not known: each is tried by itself.
+            suspects = [job for job in killed if job.name in running] or killed
+            for job in suspects:
+                assert failed is not None
+                if _run_round([job], 1, done, progress, failed)[0]:
+                    failed[job.name] = "its process was killed, also when it ran alone: there may be too little memory"
+            waiting = [job for job in killed if job not in suspects]
+    finally:
+        progress.close()
+    return done
+
+
+def _run_round(
+    jobs: Sequence[Job],
+    processes: int,
+    done: dict[str, dict[str, float]],
+    progress: Progress,
+    failed: dict[str, str] | None,
+) -> tuple[list[Job], set[str]]:
+    """Run jobs in one pool.
+
+    Returns:
+        The jobs that were lost with a process that was killed, and the names of those that were running then.
+    """
     context = multiprocessing.get_context("spawn")
     messages: Queue[tuple[str, int, int, dict[str, float]]] = context.Queue()
-    threads = max(1, torch.get_num_threads() // min(processes, len(waiting)))  # of OMP_NUM_THREADS, if it is set
-    progress = Progress(len(jobs), len(done), title, quiet)
+    processes = min(processes, len(jobs))
+    threads = max(1, torch.get_num_threads() // processes)  # of OMP_NUM_THREADS, if it is set
+    killed: list[Job] = []
+    running: set[str] = set()
     with concurrent.futures.ProcessPoolExecutor(
-        min(processes, len(waiting)), context, initializer=_start_worker, initargs=(os.getpid(), threads, messages)
+        processes, context, initializer=_start_worker, initargs=(os.getpid(), threads, messages)
     ) as pool:
-        futures = {pool.submit(_run, job): job for job in waiting}
+        futures = {pool.submit(_run, job): job for job in jobs}
         states: dict[str, tuple[int, int, dict[str, float]]] = {}
         try:
             while futures:
                 finished, _ = concurrent.futures.wait(futures, timeout=0.5, return_when="FIRST_COMPLETED")
                 for future in finished:
                     job = futures.pop(future)
-                    done[job.name] = future.result()
                     states.pop(job.name, None)
+                    try:
+                        done[job.name] = future.result()
+                    except concurrent.futures.process.BrokenProcessPool:
+                        if failed is None:
+                            raise
+                        killed.append(job)
+                    except PreemptedError:
+                        raise
+                    except Exception as error:
+                        if failed is None:
+                            raise
+                        failed[job.name] = _one_line(error)
+                if not killed:
+                    running = {job.name for future, job in futures.items() if future.running()}
                 while True:
                     try:
                         name, step, steps, shown = messages.get_nowait()
@@ -86,8 +141,15 @@ def run_jobs(jobs: Sequence[Job], processes: int, title: str, quiet: bool = Fals
                 progress.show_jobs(len(done), states, force=bool(finished))
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-            progress.close()
-    return done
+    return killed, running
+
+
+def _one_line(error: Exception) -> str:
+    """What went wrong, for a cell of a table."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    # The package's own errors say what to do; of others the kind of the error says more than its text.
+    own = isinstance(error, (ValueError, OSError))
+    return text if own else f"{type(error).__name__}: {text}"
 
 
 def _finished(job: Job) -> dict[str, float] | None:

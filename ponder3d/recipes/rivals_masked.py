@@ -49,7 +49,7 @@ def _streets(
 
 
 def rooms_masked_occupancy() -> Experiment:
-    """Generated rooms of which 70 % of the blocks are taken away: which cells of 20 cm are full?
+    """Generated rooms of which 70 % of the blocks are taken away; which cells of 20 cm are full is learnt.
 
     Occupancy-MAE (Min et al. 2022, abstract) reports some 2 points of mIoU over training from scratch, outdoors; there
     is no published number for rooms.
@@ -123,7 +123,7 @@ def _with_distillation(task: PonderConfig) -> CombinedConfig:
 
 
 def streets_masked_occupancy() -> Experiment:
-    """Generated streets of which 70 % of the blocks are taken away: which cells of 1 x 1 x 0.8 m are full?
+    """Generated streets of which 70 % of the blocks are taken away; which cells of 1 x 1 x 0.8 m are full is learnt.
 
     Occupancy-MAE (Min et al. 2022, arXiv 2206.09900, abstract) reports some 2 points of mIoU over training from scratch
     and half the labels for cars on KITTI; not run here.
@@ -156,8 +156,8 @@ def streets_masked_occupancy() -> Experiment:
 def streets_also() -> Experiment:
     """Generated streets: what is full behind what the laser hits, and empty on the way there.
 
-    ALSO (Boulch et al. 2022) reports, with 1 % of nuScenes' labels, 37.7 mIoU after pre-training and 35.0 from scratch
-    (MinkUNet); not run here. The rays are those of the laser that fall into an image.
+    ALSO (Boulch et al. 2022) is made for this. TREND (Chen et al. 2024) measures it for detection on ONCE with all
+    labels: 64.2 mAP, from scratch 65.0. Not run here. The rays are those of the laser that fall into an image.
     """
     task = ALSOConfig(
         encoder=pretrain_streets.small_encoder(),

@@ -3,9 +3,12 @@
 They show that a recipe runs on this machine, and teach nothing.
 """
 
+from dataclasses import replace
+
 from ponder3d.engine.experiment import Experiment
 from ponder3d.recipes import (
     joint_rooms,
+    methods,
     pretrain_datasets,
     pretrain_driving,
     pretrain_indoor,
@@ -14,10 +17,10 @@ from ponder3d.recipes import (
     rivals,
     rivals_masked,
     rooms_and_streets,
-    semseg,
     semseg_datasets,
     semseg_driving,
 )
+from ponder3d.recipes import semseg as segmentation
 from ponder3d.recipes.small import small as _small
 
 
@@ -58,27 +61,27 @@ def pretrain_rgbd_prepared_features() -> Experiment:
 
 def semseg_prepared() -> Experiment:
     """``semseg.prepared`` in seconds; ``--data.root DIR`` as there."""
-    return _small(semseg.prepared())
+    return _small(segmentation.prepared())
 
 
 def semseg_rooms() -> Experiment:
     """``semseg.rooms`` in seconds."""
-    return _small(semseg.rooms())
+    return _small(segmentation.rooms())
 
 
 def semseg_rooms_finetune() -> Experiment:
     """``semseg.rooms_finetune`` in seconds."""
-    return _small(semseg.rooms_finetune())
+    return _small(segmentation.rooms_finetune())
 
 
 def semseg_rooms_full() -> Experiment:
     """``semseg.rooms_full`` in seconds."""
-    return _small(semseg.rooms_full())
+    return _small(segmentation.rooms_full())
 
 
 def semseg_rooms_paper() -> Experiment:
     """``semseg.rooms_paper`` in seconds."""
-    return _small(semseg.rooms_paper())
+    return _small(segmentation.rooms_paper())
 
 
 def pretrain_datasets_joint() -> Experiment:
@@ -389,3 +392,29 @@ def rivals_masked_streets_also() -> Experiment:
 def rivals_masked_streets_ponder_distil() -> Experiment:
     """``rivals_masked.streets_ponder_distil`` in seconds."""
     return _small(rivals_masked.streets_ponder_distil())
+
+
+def semseg() -> Experiment:
+    """``semseg.rooms_full`` in seconds, for ``ponder3d compare``."""
+    return _small(segmentation.rooms_full())
+
+
+def semseg_finetune() -> Experiment:
+    """The same with what serves a pre-trained encoder."""
+    full, tuned = segmentation.rooms_full(), segmentation.rooms_finetune()
+    return _small(replace(full, task=tuned.task, optim=tuned.optim))
+
+
+def methods_rooms_ponder() -> Experiment:
+    """``methods.rooms_ponder`` in seconds."""
+    return _small(methods.rooms_ponder())
+
+
+def methods_streets_ponder() -> Experiment:
+    """``methods.streets_ponder`` in seconds."""
+    return _small(methods.streets_ponder())
+
+
+def methods_pandaset_ponder() -> Experiment:
+    """``methods.pandaset_ponder`` in seconds; ``--data.root DIR`` as there."""
+    return _small(methods.pandaset_ponder())

@@ -3,7 +3,7 @@
 import html
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 _COLOURS = ("#1f77b4", "#d95f02", "#1b9e77", "#7570b3", "#e7298a", "#66a61e", "#a6761d", "#666666")
 _WIDTH, _HEIGHT = 460, 250
@@ -19,6 +19,8 @@ class Series:
     """(x, y) in the order of x; values that are not finite are left out."""
     markers: bool = False
     """Whether to mark every point, for lines of few points."""
+    spreads: tuple[float, ...] = ()
+    """By how much each point may lie higher or lower; drawn as whiskers. Empty: nothing is said."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +53,25 @@ def bar_chart(title: str, bars: Sequence[Bar]) -> str:
     return "\n".join([*parts, "</svg>"])
 
 
-def line_chart(title: str, series: Sequence[Series], x_label: str, y_label: str) -> str:
-    """A chart with ticks at round numbers and a legend; an empty string if there is nothing to draw."""
-    finite = [Series(s.name, tuple(p for p in s.points if all(map(math.isfinite, p))), s.markers) for s in series]
+def line_chart(title: str, series: Sequence[Series], x_label: str, y_label: str, log_x: bool = False) -> str:
+    """A chart with ticks at round numbers and a legend; an empty string if there is nothing to draw.
+
+    With ``log_x``, equal factors of x are equally far apart, and the ticks are the x that occur, which must be above 0;
+    points at 0 are drawn half as far out as the smallest of the others.
+    """
+    finite = [_finite(s) for s in series]
     finite = [s for s in finite if s.points]
     if not finite:
         return ""
-    xs, ys = ([p[axis] for s in finite for p in s.points] for axis in (0, 1))
-    x_ticks, y_ticks = round_ticks(min(xs), max(xs)), round_ticks(min(ys), max(ys))
+    names: dict[float, str] = {}
+    if log_x:
+        least = min((x for s in finite for x, _ in s.points if x > 0), default=1.0)
+        names = {_log(x, least): f"{x:g}" for s in finite for x, _ in s.points}
+        finite = [replace(s, points=tuple((_log(x, least), y) for x, y in s.points)) for s in finite]
+    xs = [x for s in finite for x, _ in s.points]
+    ends = [(y, spread) for s in finite for (_, y), spread in zip(s.points, _spreads(s), strict=True)]
+    ys = [y + sign * spread for y, spread in ends for sign in (-1, 1)]
+    x_ticks, y_ticks = sorted(names) or round_ticks(min(xs), max(xs)), round_ticks(min(ys), max(ys))
     x_lo, x_hi = min(min(xs), x_ticks[0]), max(max(xs), x_ticks[-1])
     y_lo, y_hi = min(min(ys), y_ticks[0]), max(max(ys), y_ticks[-1])
 
@@ -77,13 +90,18 @@ def line_chart(title: str, series: Sequence[Series], x_label: str, y_label: str)
         parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>')
     for tick in x_ticks:
         x, _ = place(tick, y_lo)
-        parts.append(f'<text x="{x:.1f}" y="{_HEIGHT - _BOTTOM + 15}" text-anchor="middle">{tick:g}</text>')
+        named = names.get(tick, f"{tick:g}")
+        parts.append(f'<text x="{x:.1f}" y="{_HEIGHT - _BOTTOM + 15}" text-anchor="middle">{named}</text>')
     parts.append(f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 4}" text-anchor="end">{html.escape(x_label)}</text>')
     parts.append(f'<text x="4" y="{_HEIGHT - 4}">{html.escape(y_label)}</text>')
     for number, line in enumerate(finite):
         colour = _COLOURS[number % len(_COLOURS)]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*p) for p in line.points))
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.8"/>')
+        for (x, y), spread in zip(line.points, _spreads(line), strict=True):
+            if spread:
+                (across, low), (_, high) = place(x, y - spread), place(x, y + spread)
+                parts.append(f'<path d="M{across:.1f} {low:.1f}V{high:.1f}" stroke="{colour}" opacity="0.5"/>')
         if line.markers or len(line.points) == 1:
             parts += [
                 f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>'
@@ -94,6 +112,20 @@ def line_chart(title: str, series: Sequence[Series], x_label: str, y_label: str)
             parts.append(f'<rect x="{_WIDTH - 128}" y="{y - 8}" width="10" height="10" fill="{colour}"/>')
             parts.append(f'<text x="{_WIDTH - 114}" y="{y + 1}">{html.escape(line.name)}</text>')
     return "\n".join([*parts, "</svg>"])
+
+
+def _finite(line: Series) -> Series:
+    """Without the points that cannot be drawn."""
+    kept = [(p, s) for p, s in zip(line.points, _spreads(line), strict=True) if all(map(math.isfinite, (*p, s)))]
+    return replace(line, points=tuple(p for p, _ in kept), spreads=tuple(s for _, s in kept))
+
+
+def _spreads(line: Series) -> tuple[float, ...]:
+    return line.spreads or (0.0,) * len(line.points)
+
+
+def _log(x: float, least: float) -> float:
+    return math.log10(x if x > 0 else least / 2)
 
 
 def round_ticks(lo: float, hi: float, most: int = 6) -> list[float]:

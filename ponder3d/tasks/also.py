@@ -144,7 +144,7 @@ class ALSO(Task):
         xyz = (rays.origins + at[..., None] * rays.directions).flatten(0, 1)
         scene = rays.scene.repeat(len(at))
         full = torch.zeros_like(at, dtype=torch.bool)
-        full[1] = True
+        full[1].fill_(True)
         return _Places(xyz, scene, full.flatten(), (t > rays.near).repeat(len(at)) & _inside(volume, xyz, scene))
 
     @torch.no_grad()

@@ -88,7 +88,8 @@ class _Once(Encoder):
 
     def __init__(self, encoder: Encoder):
         super().__init__()
-        self.__dict__["behind"] = encoder
+        self.behind: Encoder
+        object.__setattr__(self, "behind", encoder)
         self.config, self.out_channels = encoder.config, encoder.out_channels
         self.reads_images, self.conditions = encoder.reads_images, encoder.conditions
         self.batch: Batch | None = None
@@ -96,9 +97,11 @@ class _Once(Encoder):
 
     def forward(self, batch: Batch) -> Features:
         """What the encoder has made, or makes now, of this very batch."""
-        if self.features is None or batch is not self.batch:
-            self.batch, self.features = batch, self.__dict__["behind"](batch)
-        return self.features
+        features = self.features if batch is self.batch else None
+        if features is None:
+            features = self.behind(batch)
+            self.batch, self.features = batch, features
+        return features
 
     def forget(self) -> None:
         """Let go of what was encoded."""
@@ -106,11 +109,11 @@ class _Once(Encoder):
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """The encoder's."""
-        return self.__dict__["behind"].state_dict(*args, **kwargs)
+        return self.behind.state_dict(*args, **kwargs)
 
     def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Parameter]]:
         """The encoder's."""
-        return self.__dict__["behind"].named_parameters(*args, **kwargs)
+        return self.behind.named_parameters(*args, **kwargs)
 
 
 class Combined(Task):
@@ -121,10 +124,10 @@ class Combined(Task):
         self.config = config
         self.encoder = next(iter(tasks.values())).encoder
         self.parts = nn.ModuleDict(tasks)
-        once = _Once(self.encoder)
-        self.__dict__["once"] = once  # past nn.Module: it would list the encoder's weights twice
+        self.once: _Once
+        object.__setattr__(self, "once", _Once(self.encoder))  # past nn.Module: it has no weights
         for task in tasks.values():
-            task.borrow(once)
+            task.borrow(self.once)
 
     def _tasks(self) -> dict[str, Task]:
         return cast(dict[str, Task], dict(self.parts.items()))
@@ -145,20 +148,20 @@ class Combined(Task):
         """
         terms: dict[str, Tensor] = {}
         monitors: dict[str, Tensor] = {}
-        self.__dict__["once"].forget()
+        self.once.forget()
         for part in self.config.parts:
             out = self._tasks()[part.name].losses(batch, step)
             terms |= {f"{part.name}_{name}": part.weight * value for name, value in out.terms.items()}
             monitors |= {f"{part.name}_{name}": value for name, value in out.monitors.items()}
-        self.__dict__["once"].forget()
+        self.once.forget()
         return StepLosses(terms, monitors)
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> dict[str, Any]:
         """The prediction of each part, by name."""
-        self.__dict__["once"].forget()
+        self.once.forget()
         predicted = {name: task.predict(batch) for name, task in self._tasks().items()}
-        self.__dict__["once"].forget()
+        self.once.forget()
         return predicted
 
     def metric(self) -> "CombinedMetric":

@@ -75,8 +75,7 @@ class Task(nn.Module, ABC):
     def borrow(self, encoder: Encoder) -> None:
         """Work with the encoder of another task, which owns it: its weights are no longer among this task's own."""
         del self.encoder
-        # Past nn.Module, which would register it.
-        self.__dict__["encoder"] = encoder
+        object.__setattr__(self, "encoder", encoder)  # past nn.Module, which would register it
 
     def facts(self) -> dict[str, str]:
         """What a result should name beside its configuration: the encoder's card and the evaluation carry it."""

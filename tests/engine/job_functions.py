@@ -1,5 +1,7 @@
 """Jobs for ``run_jobs``: importable, as they are called in other processes."""
 
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -24,3 +26,10 @@ def meet(folder: Path, mine: str, other: str) -> dict[str, float]:
             raise TimeoutError(f"{other} never came")
         time.sleep(0.01)
     return {"met": 1.0}
+
+
+def die(path: Path) -> dict[str, float]:
+    """Be killed, as a system without memory does it."""
+    note(path, 0.0)
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("still alive")

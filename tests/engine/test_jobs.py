@@ -55,3 +55,16 @@ def test_an_experiment_is_trained_and_its_key_is_its_fingerprint(tmp_path):
     assert set(figures) == {"height_error"}
     assert tiny_runs.final_state(tmp_path / "run")["step"] == 4
     assert one.key() != Job("run", tmp_path / "run", tiny_runs.plain_run(steps=5)).key()
+
+
+def test_failures_are_told_and_the_others_go_on(tmp_path):
+    good = [job(name, tmp_path, job_functions.note, tmp_path / f"{name}.txt", 1.0) for name in ("a", "b")]
+    bad = job("bad", tmp_path, job_functions.fail)
+    killed = job("killed", tmp_path, job_functions.die, tmp_path / "killed.txt")
+    failed: dict[str, str] = {}
+    figures = run_jobs([good[0], bad, killed, good[1]], 2, "some fail", quiet=True, failed=failed)
+    assert figures == {"a": {"value": 1.0}, "b": {"value": 1.0}}
+    assert failed["bad"] == "ZeroDivisionError: on purpose"
+    assert "was killed, also when it ran alone" in failed["killed"]
+    assert runs_of(tmp_path, "killed") >= 2  # beside others, and by itself
+    assert sorted(failed) == ["bad", "killed"]

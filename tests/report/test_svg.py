@@ -1,3 +1,4 @@
+import re
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -41,3 +42,21 @@ def test_what_is_not_finite_is_left_out():
 
 def test_names_are_escaped():
     ET.fromstring(line_chart("a < b & c", [Series("<x>", ((0.0, 1.0),)), Series("y", ((0.0, 1.0),))], "<", "&"))
+
+
+def test_equal_factors_are_equally_far_apart_on_a_logarithmic_axis():
+    drawn = line_chart(
+        "x", [Series("a", ((1.0, 1.0), (10.0, 2.0), (100.0, 3.0)), markers=True)], "labels", "%", log_x=True
+    )
+    across = [float(x) for x in re.findall(r'<circle cx="([\d.]+)"', drawn)]
+    assert across[1] - across[0] == pytest.approx(across[2] - across[1], abs=0.11)
+    assert all(f">{tick}</text>" in drawn for tick in ("1", "10", "100"))
+    from_nothing = line_chart("x", [Series("a", ((0.0, 1.0), (8.0, 2.0)), markers=True)], "steps", "%", log_x=True)
+    assert ">0</text>" in from_nothing and ">8</text>" in from_nothing
+
+
+def test_whiskers_reach_as_far_as_the_spread():
+    drawn = line_chart("x", [Series("a", ((0.0, 0.0), (1.0, 10.0)), markers=True, spreads=(0.0, 5.0))], "x", "y")
+    low, high = map(float, re.search(r'd="M[\d.]+ ([\d.]+)V([\d.]+)"', drawn).groups())
+    bottom, middle = (float(y) for y in re.findall(r'cy="([\d.]+)"', drawn))
+    assert (low - middle, middle - high) == pytest.approx(((bottom - middle) / 2,) * 2, abs=0.11)

@@ -16,12 +16,16 @@ from ponder3d.geometry.kernels import kernels
 from ponder3d.render.fields import FieldConfig
 from ponder3d.render.losses import RenderLossConfig
 from ponder3d.render.renderer import RenderConfig
+from ponder3d.tasks.also import ALSOConfig
 from ponder3d.tasks.class_vectors import FixedCodes
+from ponder3d.tasks.combined import CombinedConfig, PartConfig
+from ponder3d.tasks.masked_occupancy import MaskedOccupancyConfig
 from ponder3d.tasks.masked_scene_contrast import MaskedSceneContrastConfig
 from ponder3d.tasks.masking import BlockMasking
 from ponder3d.tasks.pixel_contrast import PixelContrastConfig
 from ponder3d.tasks.point_contrast import PointContrastConfig
 from ponder3d.tasks.ponder import PonderConfig
+from ponder3d.tasks.self_distil import SelfDistilConfig
 from ponder3d.types import Batch, LabelSet, Points, Rays, RayTargets
 from ponder3d.volume import convert
 from ponder3d.volume.projection import ProjectionConfig
@@ -170,3 +174,36 @@ def test_a_contrastive_step_waits_for_its_sizes_alone(config, expected, monkeypa
     found = [each for each in waits.found if not each.endswith("_blocked_pairs")]
     assert set(found) == {"tolist in unique_keys", "_local_scalar_dense in match_places"}
     assert len(found) == expected
+
+
+@pytest.mark.parametrize(
+    ("parts", "waits"),
+    [
+        # Voxels of the input, and of each of two coarser levels.
+        ((PartConfig("occupancy", MaskedOccupancyConfig(volume_shape=(8, 8, 8), feats=1.0)),), 3),
+        ((PartConfig("also", ALSOConfig(volume_shape=(8, 8, 8), colour=1.0)),), 3),
+        # Those of student and teacher, the blocks that are hidden, and the cells of both.
+        ((PartConfig("distil", SelfDistilConfig()),), 9),
+        # One pass for two parts.
+        (
+            (
+                PartConfig("also", ALSOConfig(volume_shape=(8, 8, 8))),
+                PartConfig("distil", SelfDistilConfig(hide=(0.0, 0.0))),
+            ),
+            8,
+        ),
+    ],
+    ids=("masked_occupancy", "also", "self_distil", "combined"),
+)
+def test_rivals_wait_for_sizes_alone(parts, waits, monkeypatch):
+    monkeypatch.setattr(convert, "_may_wait_for", lambda x: False)
+    task = CombinedConfig(SPARSE_UNET, parts).build(None).train()
+    batch = a_batch()
+    batch = replace(batch, place=batch.points.xyz, pair=replace(batch, place=batch.points.xyz + 0.1))
+    seen, tolist = Waits(), torch.Tensor.tolist
+    with kernels("torch"):
+        torch.stack(list(task.losses(batch, 0).terms.values())).sum().backward()
+        with monkeypatch.context() as patch, seen:
+            patch.setattr(torch.Tensor, "tolist", lambda self: seen.note("tolist") or tolist(self))
+            torch.stack(list(task.losses(batch, 1).terms.values())).sum().backward()
+    assert [each for each in seen.found if not each.endswith("_blocked_pairs")] == ["tolist in unique_keys"] * waits

@@ -1,0 +1,172 @@
+"""The table of a comparison: what was asked for, and what came out."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ponder3d.engine.evaluate import read_json
+from ponder3d.engine.log import read_table
+
+SCRATCH = "scratch"
+"""The method of those who do not pre-train."""
+FINETUNE, PROBE = "finetune", "probe"
+RESULTS = "compare.json"
+"""In the directory of a comparison that has finished."""
+WAYS = (FINETUNE, PROBE)
+"""Ways to use an encoder."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """How much is labelled."""
+
+    text: str
+    """As it was asked for."""
+    share: float = 1.0
+    """Of the scenes."""
+    points: int = 0
+    """In each scene; 0: all."""
+
+    @classmethod
+    def parse(cls, text: str) -> "Labels":
+        """Read ``10%`` or ``20``.
+
+        Raises:
+            ValueError: it is neither a share above 0 and up to 100 percent nor a positive number of points.
+        """
+        number, percent = text.removesuffix("%"), text.endswith("%")
+        try:
+            value = float(number) if percent else int(number)
+        except ValueError:
+            value = 0
+        if not 0 < value < math.inf or (percent and value > 100):
+            raise ValueError(f"labels: {text!r} is neither a share of the scenes, as 10%, nor points a scene, as 20")
+        return cls(text, share=value / 100) if percent else cls(text, points=int(value))
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one way of use gives from one method; mIoU in percent, over the seeds."""
+
+    way: str
+    method: str
+    labels: str
+    pretrain_steps: int
+    """0 without pre-training."""
+    steps: int
+    """Of fine-tuning; 0 for probes."""
+    mean: float | None
+    """None if no seed came to an end."""
+    spread: float | None
+    """Standard deviation."""
+    gain: float | None
+    """Mean difference from scratch or, of probes, random weights, seed by seed; None for these themselves."""
+    gain_spread: float | None
+    seconds: float
+    """Of pre-training and fine-tuning together, on the mean of the seeds, without evaluations."""
+    samples: int
+    """Scenes seen in pre-training and fine-tuning, each as often as it was seen."""
+    seeds: int
+    """That came to an end."""
+    failed: str = ""
+    """Why the first of the others did not."""
+
+
+def table_cells(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and cells of the table."""
+    header = ("", "labels", "pre-training", "start", "steps", "mIoU %", "gain", "time", "scenes seen")
+    cells = []
+    for row in rows:
+        gain = "" if row.gain is None else f"{row.gain:+.1f} +- {row.gain_spread:.1f}"
+        result = "failed" if row.mean is None else f"{row.mean:.1f} +- {row.spread:.1f}"
+        start = "random" if row.way == PROBE and row.method == SCRATCH else row.method
+        result += f" ({row.seeds} seeds)" if row.seeds and row.failed else ""
+        cells.append(
+            (
+                row.way,
+                row.labels,
+                str(row.pretrain_steps or ""),
+                start,
+                str(row.steps or ""),
+                result,
+                gain,
+                f"{row.seconds:.0f} s",
+                f"{row.samples:,}",
+            )
+        )
+    return header, cells
+
+
+def table_text(rows: Sequence[Row]) -> str:
+    """The table for the terminal, and below it why cells failed."""
+    header, cells = table_cells(rows)
+    lines = [header, *cells]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    text += [f"failed: {row.way} of {row.method}, {row.labels}: {row.failed}" for row in rows if row.failed]
+    return "\n".join(text)
+
+
+def mean_and_spread(values: Sequence[float]) -> tuple[float, float] | tuple[None, None]:
+    """Mean and standard deviation; None without values."""
+    if not values:
+        return None, None
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def items_of(text: str, field: str) -> list[str]:
+    """What is listed between commas.
+
+    Raises:
+        ValueError: nothing is, or something twice.
+    """
+    items = [item.strip() for item in text.split(",") if item.strip()]
+    if not items:
+        raise ValueError(f"CompareConfig.{field} is empty; name at least one, separated by commas")
+    if len(set(items)) < len(items):
+        raise ValueError(f"CompareConfig.{field}: {text!r} names one twice")
+    return items
+
+
+def numbers_of(text: str, field: str) -> list[float]:
+    """The numbers between commas.
+
+    Raises:
+        ValueError: something is none.
+    """
+    numbers = []
+    for item in items_of(text, field):
+        try:
+            numbers.append(float(item))
+        except ValueError:
+            raise ValueError(f"CompareConfig.{field}: {item!r} is no number") from None
+    return numbers
+
+
+def training_seconds(run: Path, batch_size: int) -> float:
+    """Time of the steps of a run, from the rates in its log; 0 without one."""
+    path = run / "train.csv"
+    if not path.is_file():
+        return 0.0
+    seconds, before = 0.0, 0
+    for line in read_table(path):
+        steps, rate = int(line["step"]) - before, float(line["scenes_per_second"])
+        seconds, before = seconds + steps * batch_size / rate, int(line["step"])
+    return seconds
+
+
+def read_results(folder: Path | str) -> dict[str, Any]:
+    """What a finished comparison has written.
+
+    Raises:
+        ValueError: there is none.
+    """
+    record = read_json(Path(folder) / RESULTS)
+    if record is None:
+        raise ValueError(
+            f"{folder}: no finished comparison ({RESULTS} is missing); run ponder3d compare --out {folder}"
+        )
+    return record

@@ -1,0 +1,492 @@
+"""Does pre-training pay? Methods on one encoder, the same data and the same budgets, measured on scenes of their own.
+
+The protocol, in order; every part is a job with its own directory, so an interrupted comparison goes on where it was:
+
+1. Pre-train by each method and seed, all for the same number of steps of the same number of scenes.
+2. Choose, on labelled scenes that are set aside and never trained or tested on, by the same rule for every method
+   and scratch: the recipe as it is or its twin for pre-trained encoders (``RECIPE_finetune``), at some learning rates.
+3. Let scratch converge, on the same scenes: the steps are doubled until that gains less than ``converged``.
+4. Fine-tune for as many steps from every start, for every seed, and test. Frozen features are probed beside it.
+
+Gains are differences from scratch (of probes: from random weights), seed by seed.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+
+from ponder3d.config import Config, fingerprint, incidental, to_json
+from ponder3d.data.few import FewScenes
+from ponder3d.data.transforms import GridSample, LimitLabels, PointsOnly, Transform, apply
+from ponder3d.encoders.files import FILE_NAME, load_encoder
+from ponder3d.engine.comparison_table import (
+    FINETUNE,
+    PROBE,
+    RESULTS,
+    SCRATCH,
+    WAYS,
+    Labels,
+    Row,
+    items_of,
+    mean_and_spread,
+    numbers_of,
+    training_seconds,
+)
+from ponder3d.engine.estimate import Estimate, estimate
+from ponder3d.engine.evaluate import read_json, write_json
+from ponder3d.engine.experiment import Experiment
+from ponder3d.engine.jobs import Job, run_jobs
+from ponder3d.geometry import keyed
+from ponder3d.recipes.catalogue import find_recipe
+from ponder3d.recipes.methods import find_method, pretraining, with_fields
+from ponder3d.tasks.linear_probe import LinearProbeConfig, linear_probe
+from ponder3d.tasks.semseg import SemSegConfig
+from ponder3d.types import Scene
+
+_ESTIMATE = "estimate.json"
+_MANY_STEPS = 2000
+"""Of fine-tuning, at most, from which on a comparison is estimated beforehand."""
+_SECONDS = 15.0
+"""For the estimate of one job."""
+
+
+@dataclass(frozen=True)
+class CompareConfig(Config):
+    """Pre-train by several methods and measure what it is worth in segmentation, at equal budgets."""
+
+    methods: str = "scratch,ponder"
+    """Methods, separated by commas: names of ``recipes.methods``, ``NAME=RECIPE``, ``NAME=FILE.safetensors``."""
+    labels: str = "1%,5%,10%,100%"
+    """How much is labelled, separated by commas: a share of the scenes (``10%``), or points in each scene (``20``)."""
+    ways: str = "finetune,probe"
+    """Ways to use an encoder: ``finetune`` (all weights), ``probe`` (a linear classifier on frozen features)."""
+    seeds: int = 3
+    """Repetitions, each with its own scenes to pre-train on, labelled scenes or points, order and weights."""
+    pretrain_steps: str = "0"
+    """Budgets of pre-training in steps, separated by commas; 0 is the recipe's own, of the first method that has one.
+    With several, there is a curve of quality against compute."""
+    pretrain_batch: int = 0
+    """Scenes per step of pre-training; 0: as many as the first method's recipe has."""
+    rates: str = "0.5,1,2"
+    """Learning rates to choose from, as factors on the recipe's."""
+    converged: float = 0.5
+    """Training from scratch has converged when twice as many steps gain less than this, in points of mIoU."""
+    longest: int = 8
+    """Most steps of fine-tuning, in multiples of the recipe's, whether or not scratch has converged."""
+    withheld: int = 4
+    """Labelled scenes set aside to choose by."""
+    out: str = incidental("runs/compare")
+    """Directory of the comparison; the page is ``report/index.html`` in it."""
+    processes: int = incidental(2)
+    """Jobs at a time, if ``memory`` allows; each gets an equal share of the threads."""
+    memory: float = incidental(8.0)
+    """GiB that all jobs together may take, by the estimate."""
+    quiet: bool = incidental(False)
+    """No progress on the terminal."""
+
+    def __post_init__(self):
+        for name, least in (("seeds", 1), ("longest", 1), ("withheld", 1), ("processes", 1), ("pretrain_batch", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"CompareConfig.{name} must be at least {least}, it is {getattr(self, name)}")
+        unknown = [way for way in items_of(self.ways, "ways") if way not in WAYS]
+        if unknown:
+            raise ValueError(f"CompareConfig.ways: no way {unknown[0]!r}; known are {', '.join(WAYS)}")
+        for rate in numbers_of(self.rates, "rates"):
+            if not 0 < rate < math.inf:
+                raise ValueError(f"CompareConfig.rates must be positive, one is {rate:g}")
+        items_of(self.methods, "methods")
+        for text in items_of(self.labels, "labels"):
+            Labels.parse(text)
+        numbers_of(self.pretrain_steps, "pretrain_steps")
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A way to fine-tune that all starts choose from."""
+
+    twin: bool
+    """Whether it is the recipe's twin for pre-trained encoders."""
+    rate: float
+
+    def __str__(self) -> str:
+        return f"{'finetune' if self.twin else 'own'} x{self.rate:g}"
+
+
+class Comparison:
+    """The jobs of a comparison.
+
+    Args:
+        config: the choices.
+        target: recipe of the segmentation, for messages and to find its twin.
+        experiment: that recipe's experiment, as changed by its user.
+
+    Raises:
+        ValueError: the recipe is no segmentation, or there is no such method.
+    """
+
+    def __init__(self, config: CompareConfig, target: str, experiment: Experiment):
+        if not isinstance(experiment.task, SemSegConfig):
+            raise ValueError(f"compare: {target} is no segmentation; encoders are compared by one")
+        self.config, self.target, self.experiment = config, target, experiment
+        self.out = Path(config.out)
+        self.labels = [Labels.parse(text) for text in items_of(config.labels, "labels")]
+        self.ways = items_of(config.ways, "ways")
+        named = items_of(config.methods, "methods")
+        self.methods = {name.partition("=")[0]: find_method(name, target, experiment.data) for name in named}
+        if len(self.methods) < len(named):
+            raise ValueError(f"compare: methods must have names of their own: {config.methods}")
+        self.recipes = {name: made for name, made in self.methods.items() if callable(made)}
+        first = next(iter(self.recipes.values()))() if self.recipes else None
+        budgets = [int(steps) for steps in numbers_of(config.pretrain_steps, "pretrain_steps")]
+        self.budgets = sorted({steps or (first.steps if first else 0) for steps in budgets})
+        self.batch = config.pretrain_batch or (first.batch_size if first else 0)
+        self.twin = _twin(target)
+        self.failed: dict[str, str] = {}
+        self.convergence: dict[str, list[tuple[int, float]]] = {}
+        """By amount of labels: steps and mIoU of scratch on the scenes set aside, in percent."""
+
+    # What is run ------------------------------------------------------------------------------------------------
+
+    def pretraining(self, method: str, steps: int, seed: int) -> Experiment:
+        """A pre-training, at the budget of all."""
+        made = pretraining(self.recipes[method], self.experiment, seed, steps, str(self.out / "scenes"))
+        return replace(made, batch_size=self.batch)
+
+    def finetuning(
+        self, init: str, labels: Labels, seed: int, candidate: _Candidate, factor: int, choosing: bool = False
+    ) -> Experiment:
+        """Training on the labelled scenes, for ``factor`` times the recipe's steps."""
+        e = self.experiment
+        if candidate.twin and self.twin is not None:
+            e = replace(e, optim=self.twin.optim, task=replace(self.twin.task, encoder=e.task.encoder))
+        own = keyed.derive(seed, 0xC0A) % 10_000
+        limited = self.experiment.transforms
+        if labels.points:
+            rest = tuple(step for step in limited if not isinstance(step, LimitLabels))
+            limited = (LimitLabels(labels.points), *rest)
+        steps = e.steps * factor
+        return replace(
+            e,
+            data=self.data(labels, seed, choosing),
+            transforms=tuple(replace(t, seed=own) if isinstance(t, LimitLabels) else t for t in limited),
+            validation_transforms=_one_point_per_voxel(e.validation_transforms),
+            optim=replace(e.optim, lr=e.optim.lr * candidate.rate),
+            steps=steps,
+            seed=own,
+            init=init,
+            validate_every=0,
+            save_every=steps,
+        )
+
+    def data(self, labels: Labels, seed: int, choosing: bool = False) -> FewScenes:
+        """The labelled scenes. Generated ones are the same for every seed: seeds draw their shares of them."""
+        whole = with_fields(self.experiment.data, cache=str(self.out / "scenes"))
+        return FewScenes(
+            whole, labels.share, self.config.withheld, keyed.derive(seed, 0xFE) % 10_000, choosing=choosing
+        )
+
+    def encoder(self, method: str, steps: int, seed: int) -> str:
+        """The file that a method starts from; empty for scratch."""
+        made = self.methods[method]
+        if made is None:
+            return ""
+        return str(made) if isinstance(made, Path) else str(self._pretraining_job(method, steps, seed).out / FILE_NAME)
+
+    def _pretraining_job(self, method: str, steps: int, seed: int) -> Job:
+        return self._job(f"{method}-{steps}-{seed}", "pretrain", self.pretraining(method, steps, seed))
+
+    def _job(self, name: str, folder: str, experiment: Experiment) -> Job:
+        """Its directory is that of the very same experiment only: nothing that is out of date is taken up again."""
+        return Job(f"{folder}-{name}", self.out / folder / f"{name}-{fingerprint(experiment)}", experiment)
+
+    # The stages -------------------------------------------------------------------------------------------------
+
+    def run(self) -> list[Row]:
+        """All stages, or what is left of them.
+
+        Returns:
+            The table. ``compare.json`` holds it with all that was chosen.
+        """
+        processes = self._processes()
+        pretrained = [
+            self._pretraining_job(method, steps, seed)
+            for method in self.recipes
+            for steps in self.budgets
+            for seed in range(self.config.seeds)
+        ]
+        self._run(pretrained, processes, "pre-training")
+        chosen = self._choose(processes) if FINETUNE in self.ways else {}
+        factors = self._converge(chosen, processes) if FINETUNE in self.ways else {}
+        cells = self._cells(chosen, factors)
+        figures = self._run([job for job, *_ in cells], processes, "comparison")
+        rows = self._rows(cells, figures)
+        record = {
+            "config": to_json(self.config),
+            "target": self.target,
+            "experiment": to_json(self.experiment),
+            "chosen": {f"{method}, {labels}": str(one) for (method, labels), one in chosen.items()},
+            "steps": {labels: self.experiment.steps * factors[labels] for labels in factors},
+            "convergence": self.convergence,
+            "rows": [asdict(row) for row in rows],
+        }
+        write_json(self.out / RESULTS, record)
+        return rows
+
+    def _run(self, jobs: Sequence[Job], processes: int, title: str) -> dict[str, dict[str, float]]:
+        """Jobs whose start is there; the others have failed with it."""
+        ready = []
+        for job in jobs:
+            init = job.experiment.init if job.experiment is not None else str(job.arguments[1])
+            if init and not Path(init).is_file():
+                self.failed[job.name] = self._why_not(init)
+            else:
+                ready.append(job)
+        return run_jobs(ready, processes, title, self.config.quiet, self.failed)
+
+    def _why_not(self, init: str) -> str:
+        for name, why in self.failed.items():
+            if Path(init).parent.name.startswith(f"{name.removeprefix('pretrain-')}-"):
+                return f"its pre-training failed: {why}"
+        return f"there is no encoder {init}"
+
+    def _choose(self, processes: int) -> dict[tuple[str, str], _Candidate]:
+        """The candidate of each method and amount of labels that is best on the scenes set aside."""
+        candidates = [
+            _Candidate(twin, rate)
+            for twin in ((False, True) if self.twin is not None else (False,))
+            for rate in numbers_of(self.config.rates, "rates")
+        ]
+        jobs: dict[tuple[str, str, _Candidate], Job] = {}
+        for method in self.methods:
+            init = self.encoder(method, self.budgets[-1] if self.budgets else 0, 0)
+            for labels in self.labels:
+                for one in candidates:
+                    e = self.finetuning(init, labels, 0, one, 1, choosing=True)
+                    jobs[method, labels.text, one] = self._job(
+                        f"{method}-{labels.text}-{one}".replace(" ", "-"), "choose", e
+                    )
+        figures = self._run(list(jobs.values()), processes, "choosing")
+        chosen = {}
+        for method in self.methods:
+            for labels in self.labels:
+                reached = {
+                    one: figures[job.name]["miou"]
+                    for one in candidates
+                    if (job := jobs[method, labels.text, one]).name in figures
+                }
+                # Where none came to an end, the cells say why.
+                chosen[method, labels.text] = max(reached, key=reached.__getitem__) if reached else candidates[0]
+        return chosen
+
+    def _converge(self, chosen: dict[tuple[str, str], _Candidate], processes: int) -> dict[str, int]:
+        """By how much the recipe's steps have to be multiplied for scratch to converge, by amount of labels."""
+        self.convergence = {labels.text: [] for labels in self.labels}
+        factors: dict[str, int] = {}
+        factor = 1
+        one = _Candidate(False, 1.0)
+        while len(factors) < len(self.labels):
+            jobs = {}
+            for labels in self.labels:
+                if labels.text not in factors:
+                    e = self.finetuning("", labels, 0, chosen.get((SCRATCH, labels.text), one), factor, choosing=True)
+                    jobs[labels.text] = self._job(f"{labels.text}-x{factor}", "converge", e)
+            figures = self._run(list(jobs.values()), processes, f"scratch for {self.experiment.steps * factor} steps")
+            for text, job in jobs.items():
+                steps = self.convergence[text]
+                if job.name not in figures:
+                    factors[text] = max(1, factor // 2)
+                    continue
+                steps.append((self.experiment.steps * factor, 100 * figures[job.name]["miou"]))
+                gained = steps[-1][1] - steps[-2][1] if len(steps) > 1 else math.inf
+                if gained < self.config.converged or 2 * factor > self.config.longest:
+                    factors[text] = factor
+            factor *= 2
+        return factors
+
+    def _cells(
+        self, chosen: dict[tuple[str, str], _Candidate], factors: dict[str, int]
+    ) -> list[tuple[Job, str, str, Labels, int, int, int]]:
+        """(job, way, method, labels, steps of pre-training, steps, seed) of all cells."""
+        cells = []
+        for method, made in self.methods.items():
+            for budget in self.budgets if callable(made) else [0]:
+                for labels in self.labels:
+                    for seed in range(self.config.seeds):
+                        init = self.encoder(method, budget, seed)
+                        name = f"{method}-{budget}-{labels.text}-{seed}"
+                        if FINETUNE in self.ways:
+                            one = chosen[method, labels.text]
+                            for factor in sorted({1, factors[labels.text]}):
+                                e = self.finetuning(init, labels, seed, one, factor)
+                                job = self._job(f"{name}-x{factor}", FINETUNE, e)
+                                cells.append((job, FINETUNE, method, labels, budget, e.steps, seed))
+                        if PROBE in self.ways:
+                            plain = self.finetuning("", labels, seed, _Candidate(False, 1.0), 1)
+                            key = f"{fingerprint(plain)}-{init}"
+                            job = Job(f"probe-{name}", self.out / PROBE / name, None, probe, (plain, init), key)
+                            cells.append((job, PROBE, method, labels, budget, 0, seed))
+        return cells
+
+    # What came out ----------------------------------------------------------------------------------------------
+
+    def _rows(
+        self, cells: Sequence[tuple[Job, str, str, Labels, int, int, int]], figures: dict[str, dict[str, float]]
+    ) -> list[Row]:
+        groups: dict[tuple[str, str, str, int, int], dict[int, Job]] = {}
+        for job, way, method, labels, budget, steps, seed in cells:
+            groups.setdefault((way, labels.text, method, budget, steps), {})[seed] = job
+        values = {
+            group: {seed: 100 * figures[job.name]["miou"] for seed, job in jobs.items() if job.name in figures}
+            for group, jobs in groups.items()
+        }
+        rows = []
+        for group, jobs in groups.items():
+            way, labels_text, method, budget, steps = group
+            own, base = values[group], values.get((way, labels_text, SCRATCH, 0, steps), {})
+            gains = [own[seed] - base[seed] for seed in own if seed in base] if method != SCRATCH else []
+            lost = [self.failed[job.name] for job in jobs.values() if job.name in self.failed]
+            batch = self.experiment.batch_size
+            trained = [training_seconds(jobs[seed].out, batch) if steps else 0.0 for seed in own]
+            before = [self._pretraining_seconds(method, budget, seed) for seed in own]
+            rows.append(
+                Row(
+                    way,
+                    method,
+                    labels_text,
+                    budget,
+                    steps,
+                    *mean_and_spread(list(own.values())),
+                    *mean_and_spread(gains),
+                    seconds=sum(trained + before) / max(1, len(own)),
+                    samples=budget * self.batch + steps * batch,
+                    seeds=len(own),
+                    failed=lost[0] if lost else "",
+                )
+            )
+        return sorted(rows, key=self._place)
+
+    def _place(self, row: Row) -> tuple[int, int, int, int, int]:
+        texts = [labels.text for labels in self.labels]
+        methods = list(self.methods)
+        return (
+            self.ways.index(row.way),
+            texts.index(row.labels),
+            row.steps,
+            methods.index(row.method),
+            row.pretrain_steps,
+        )
+
+    def _pretraining_seconds(self, method: str, steps: int, seed: int) -> float:
+        if method not in self.recipes:
+            return 0.0
+        return training_seconds(self._pretraining_job(method, steps, seed).out, self.batch)
+
+    # What it takes ----------------------------------------------------------------------------------------------
+
+    def num_jobs(self) -> tuple[int, int, int]:
+        """Pre-trainings, fine-tunings at most, probes."""
+        starts = sum(len(self.budgets) if callable(made) else 1 for made in self.methods.values())
+        doublings = int(math.log2(self.config.longest)) + 1
+        rates = len(numbers_of(self.config.rates, "rates")) * (2 if self.twin is not None else 1)
+        cells = starts * len(self.labels) * self.config.seeds
+        tuned = len(self.labels) * (len(self.methods) * rates + doublings) + 2 * cells if FINETUNE in self.ways else 0
+        return len(self.recipes) * len(self.budgets) * self.config.seeds, tuned, cells if PROBE in self.ways else 0
+
+    def estimates(self, seconds: float) -> list[tuple[str, Estimate]]:
+        """What one of the pre-trainings of each method takes, and one fine-tuning of the recipe's steps."""
+        known = [
+            (f"pre-training by {method}", estimate(self.pretraining(method, self.budgets[-1], 0), seconds))
+            for method in self.recipes
+        ]
+        if FINETUNE in self.ways:
+            plain = self.finetuning("", self.labels[-1], 0, _Candidate(False, 1.0), 1, choosing=True)
+            known.append(("fine-tuning", estimate(plain, seconds)))
+        return known
+
+    def _processes(self) -> int:
+        """As many as the memory allows, by what was estimated before."""
+        peaks = read_json(self.out / _ESTIMATE) or {}
+        most = max(peaks.get("memory", {}).values(), default=0)
+        return max(1, min(self.config.processes, int(self.config.memory * 2**30 // most) if most else 10**6))
+
+    def keep_estimates(self, known: Sequence[tuple[str, Estimate]]) -> list[str]:
+        """Note what a job takes, for the number of processes; returns lines to be read before all starts."""
+        write_json(self.out / _ESTIMATE, {"memory": {name: one.memory_bytes for name, one in known}})
+        pretrainings, finetunings, probes = self.num_jobs()
+        total = 0.0
+        for name, one in known:
+            seconds = one.steps * one.step_seconds + one.first_seconds
+            if name == "fine-tuning":
+                total += finetunings * seconds
+            else:
+                total += seconds * len(self.budgets) * self.config.seeds
+        processes = self._processes()
+        lines = [f"{pretrainings} pre-trainings, at most {finetunings} fine-tunings and {probes} probes"]
+        peak = max((one.memory_bytes for _, one in known), default=0) / 2**30
+        lines.append(
+            f"about {total / processes / 60:.0f} min if scratch converges at once, without evaluations and probes, "
+            f"{processes} at a time; {peak:.1f} GiB each of {self.config.memory:g} GiB"
+        )
+        return lines
+
+
+def probe(experiment: Experiment, encoder_file: str) -> dict[str, float]:
+    """Linear probe of an encoder, or of one with random weights if there is no file.
+
+    Args:
+        experiment: a segmentation; its labelled scenes, those it is tested on, the encoder if it is random, the seed.
+        encoder_file: of the encoder; may be empty.
+
+    Returns:
+        The figures of ``SegmentationMetric``, of one point per voxel.
+    """
+    torch.manual_seed(experiment.seed)
+    encoder = load_encoder(encoder_file) if encoder_file else experiment.task.encoder.build()
+    limits = tuple(step for step in experiment.transforms if isinstance(step, LimitLabels))
+    steps = experiment.on_grid((PointsOnly(), *experiment.validation_transforms))
+    data, test = experiment.data.build(), experiment.validation_data().build()
+    labels = data.labels
+    if labels is None:
+        raise ValueError("compare: the data have no labels")
+    train = [apply((*limits, *steps), data[i], experiment.seed, i) for i in range(len(data))]
+    held_out: Sequence[Scene] = [apply(steps, test[i], experiment.seed, i) for i in range(len(test))]
+    return linear_probe(encoder, train, held_out, labels, LinearProbeConfig(), experiment.seed)
+
+
+def run_compare(config: CompareConfig, target: str, experiment: Experiment, tell: Callable[[str], None]) -> list[Row]:
+    """Run a comparison, or what is left of it.
+
+    Args:
+        config: the choices.
+        target: name of the recipe.
+        experiment: its experiment.
+        tell: gets what it takes, line by line, before a long comparison starts.
+
+    Raises:
+        ValueError: the recipe is no segmentation, there is no such method, or nothing came to an end.
+    """
+    comparison = Comparison(config, target, experiment)
+    out = Path(config.out)
+    if experiment.steps * comparison.num_jobs()[1] >= _MANY_STEPS and not (out / _ESTIMATE).is_file():
+        for line in comparison.keep_estimates(comparison.estimates(_SECONDS)):
+            tell(line)
+    rows = comparison.run()
+    if not any(row.seeds for row in rows):
+        why = next((row.failed for row in rows if row.failed), "no cell")
+        raise ValueError(f"compare: nothing came to an end: {why}")
+    return rows
+
+
+def _twin(target: str) -> Experiment | None:
+    try:
+        return find_recipe(f"{target}_finetune")()
+    except ValueError:
+        return None
+
+
+def _one_point_per_voxel(steps: tuple[Transform, ...]) -> tuple[Transform, ...]:
+    """Every point takes ten times as long, and says the same about an encoder."""
+    return steps if any(isinstance(step, GridSample) for step in steps) else (*steps, GridSample())

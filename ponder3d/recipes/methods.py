@@ -1,0 +1,112 @@
+"""Ways to pre-train by the names that ``ponder3d compare`` knows them by.
+
+Method M for data of family F (``rooms``, ``streets``, ``pandaset``: the name of the data's configuration) is the recipe
+``F_M`` of any module here, so that a new rival is one new recipe. The recipes of this module give the project's own
+pre-trainings such names. For a target of ``smoke``, methods are the smoke sizes of these recipes.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from ponder3d.data.dataset import DatasetConfig
+from ponder3d.engine.comparison_table import SCRATCH
+from ponder3d.engine.experiment import Experiment
+from ponder3d.recipes import pretrain_driving, pretrain_indoor, pretrain_streets
+from ponder3d.recipes.catalogue import Recipe, find_recipe, list_recipes
+from ponder3d.tasks.semseg import SemSegConfig
+
+
+def rooms_ponder() -> Experiment:
+    """Label-free rendering of generated rooms: ``pretrain_indoor.rooms``."""
+    return pretrain_indoor.rooms()
+
+
+def streets_ponder() -> Experiment:
+    """Label-free rendering of generated streets: ``pretrain_streets.lidar``."""
+    return pretrain_streets.lidar()
+
+
+def pandaset_ponder() -> Experiment:
+    """Label-free rendering of PandaSet: ``pretrain_driving.pandaset``, without the images that segmentation leaves."""
+    return pretrain_driving.pandaset()
+
+
+def find_method(method: str, target: str, data: DatasetConfig) -> Recipe | Path | None:
+    """What a method is.
+
+    Args:
+        method: ``scratch``, the name of a method, or ``NAME=RECIPE`` or ``NAME=FILE`` for anybody's own: a recipe as
+            ``find_recipe`` finds it, or an encoder file, ``.safetensors``.
+        target: the recipe that encoders are compared by.
+        data: its data, of which methods are a family.
+
+    Returns:
+        The recipe of the pre-training, the file of an encoder that is pre-trained, or None for ``scratch``.
+
+    Raises:
+        ValueError: there is no such method; the message lists what there is.
+    """
+    name, _, source = method.partition("=")
+    if name == SCRATCH:
+        return None
+    if source.endswith(".safetensors"):
+        return Path(source)
+    if source:
+        return find_recipe(source)
+    known = known_methods(target, data)
+    if name not in known:
+        listed = ", ".join([SCRATCH, *known])
+        raise ValueError(
+            f"no method {name!r} for data of {family(data)}; known are {listed}; or name your own: {name}=RECIPE or "
+            f"{name}=FILE.safetensors"
+        )
+    return known[name]
+
+
+def known_methods(target: str, data: DatasetConfig) -> dict[str, Recipe]:
+    """The pre-trainings for data of a family, by the names of the methods."""
+    smoke = target.split(".")[0] == "smoke"
+    mark = f"{family(data)}_"
+    found = {}
+    for name, recipe in list_recipes().items():
+        module, function = name.rsplit(".", 1)
+        if (module == "smoke") != smoke:
+            continue
+        # Smoke sizes have the module's name before the function's: methods_rooms_ponder.
+        at = function.find(f"_{mark}") + 1 if smoke else 0
+        if (smoke and not at) or not function[at:].startswith(mark) or function.endswith("_paper"):
+            continue
+        if not isinstance(recipe().task, SemSegConfig):
+            found[function[at + len(mark) :]] = recipe
+    return found
+
+
+def family(data: DatasetConfig) -> str:
+    """``rooms`` for ``RoomsConfig``, and so on."""
+    return type(data).__name__.removesuffix("Config").lower()
+
+
+def pretraining(recipe: Recipe, target: Experiment, seed: int, steps: int, cache: str) -> Experiment:
+    """A pre-training of the target's encoder by a method, at the budget that all methods have.
+
+    Args:
+        recipe: of the method.
+        target: whose encoder it is; a dataset that the recipe leaves open (``root``) is the target's.
+        seed: of scenes, order and weights.
+        steps: of the optimiser; 0 for the recipe's.
+        cache: directory in which generated scenes are kept.
+    """
+    own = recipe()
+    data = own.data
+    if getattr(data, "root", None) == "":
+        data = with_fields(data, root=getattr(target.data, "root", ""))
+    # Its own evaluation is no part of the comparison; it shows whether something was learnt at all.
+    data = with_fields(data, seed=seed, cache=cache, num_test_rooms=1, num_test_towns=1)
+    steps = steps or own.steps
+    task = replace(own.task, encoder=target.task.encoder)
+    return replace(own, task=task, data=data, seed=seed, steps=steps, validate_every=0, save_every=steps)
+
+
+def with_fields(data: DatasetConfig, **values: object) -> DatasetConfig:
+    """The configuration with those of the fields that it has."""
+    return replace(data, **{name: value for name, value in values.items() if hasattr(data, name)})

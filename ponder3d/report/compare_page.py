@@ -1,0 +1,137 @@
+"""The page of a comparison."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from ponder3d.engine.comparison_table import FINETUNE, PROBE, SCRATCH, Labels, Row, items_of, read_results, table_cells
+from ponder3d.report.html import Page, chart
+from ponder3d.report.svg import Series, line_chart
+
+_TITLES = {
+    FINETUNE: "Fine-tuning of all weights",
+    PROBE: "Linear probe of frozen features",
+}
+
+
+def write_compare_page(folder: Path | str) -> Path:
+    """Write ``report/index.html`` into a comparison: the table, and quality against labels, steps and compute.
+
+    Returns:
+        The page.
+
+    Raises:
+        ValueError: the comparison has not finished.
+    """
+    folder = Path(folder)
+    record = read_results(folder)
+    rows = [Row(**row) for row in record["rows"]]
+    page = Page("ponder3d: does pre-training pay?", f"{record['target']}, {folder.name}")
+    page.heading("The table")
+    page.text(_protocol(record))
+    page.table(*table_cells(rows), style="dense")
+    for row in rows:
+        if row.failed:
+            page.text(f"Failed: {row.way} of {row.method}, {row.labels}: {row.failed}")
+    shares = _shares_of_supervised(rows)
+    if shares:
+        page.text(shares)
+    for way, title in _TITLES.items():
+        of_way = [row for row in rows if row.way == way and row.mean is not None]
+        charts = [part for part in _charts(of_way) if part] if of_way else []
+        if charts:
+            page.heading(title)
+            page.row(charts)
+    if record["convergence"]:
+        _convergence(page, record)
+    page.heading("Configuration")
+    page.code(record["config"])
+    page.code(record["experiment"])
+    path = folder / "report" / "index.html"
+    page.write(path)
+    return path
+
+
+def _protocol(record: dict[str, Any]) -> str:
+    config = record["config"]
+    return (
+        f"mIoU in percent on scenes never seen, one point per voxel; mean and standard deviation of {config['seeds']} "
+        "seeds, which differ in the scenes to pre-train on, in what is labelled, in order and weights. Gains are taken "
+        "seed by seed: from scratch or, of probes, from random weights. All methods pre-train the same encoder for as "
+        "many steps of as many scenes, and all starts are fine-tuned for as many steps. Learning rates were chosen by "
+        f"one rule on {config['withheld']} labelled scenes that are never trained or tested on. Time is that of the "
+        "steps of pre-training and fine-tuning, without evaluations."
+    )
+
+
+def _shares_of_supervised(rows: list[Row]) -> str:
+    """How near probes come to the same encoder trained with all labels."""
+    supervised = [row for row in rows if (row.way, row.method, row.labels) == (FINETUNE, SCRATCH, "100%") and row.mean]
+    probes = [row for row in rows if row.way == PROBE and row.labels == "100%" and row.mean is not None]
+    if not supervised or not probes:
+        return ""
+    best = max(row.mean for row in supervised if row.mean)
+    shares = {"random" if row.method == SCRATCH else row.method: 100 * (row.mean or 0) / best for row in probes}
+    told = ", ".join(f"{name} {share:.0f} %" for name, share in shares.items())
+    return f"Linear probes as a share of the same encoder trained with all labels ({best:.1f}): {told}."
+
+
+def _charts(rows: list[Row]) -> list[str]:
+    longest = {row.labels: max(r.steps for r in rows if r.labels == row.labels) for row in rows}
+    most = max(row.pretrain_steps for row in rows)
+    full = [row for row in rows if row.pretrain_steps in (0, most)]
+    parts = []
+    for kind, name in (("share", "labelled scenes, percent"), ("points", "labelled points in each scene")):
+        of_kind = [row for row in full if _is(kind, row) and row.steps == longest[row.labels]]
+        parts.append(_chart(f"mIoU against {name}", of_kind, _amount, name))
+    for labels in dict.fromkeys(row.labels for row in rows):
+        of_labels = [row for row in full if row.labels == labels]
+        if len({row.steps for row in of_labels}) > 1:
+            parts.append(_chart(f"{labels} labelled: against fine-tuning", of_labels, lambda row: row.steps, "steps"))
+        of_labels = [r for r in rows if r.labels == labels and r.steps == longest[labels]]
+        if len({row.pretrain_steps for row in of_labels}) > 2:
+            title = f"{labels} labelled: against pre-training"
+            parts.append(_chart(title, of_labels, lambda row: row.pretrain_steps, "steps of pre-training"))
+    return parts
+
+
+def _is(kind: str, row: Row) -> bool:
+    return (Labels.parse(row.labels).points > 0) == (kind == "points")
+
+
+def _amount(row: Row) -> float:
+    labels = Labels.parse(row.labels)
+    return float(labels.points or 100 * labels.share)
+
+
+def _chart(title: str, rows: list[Row], x_of: Any, x_label: str) -> str:
+    if len({x_of(row) for row in rows}) < 2:
+        return ""
+    series = []
+    for method in dict.fromkeys(row.method for row in rows):
+        own = sorted((x_of(row), row.mean or math.nan, row.spread or 0.0) for row in rows if row.method == method)
+        points = tuple((float(x), mean) for x, mean, _ in own)
+        series.append(Series(method, points, markers=True, spreads=tuple(spread for *_, spread in own)))
+    return chart(line_chart(title, series, x_label, "%", log_x=True))
+
+
+def _convergence(page: Page, record: dict[str, Any]) -> None:
+    config = record["config"]
+    page.heading("When scratch has converged")
+    page.text(
+        f"On the scenes set aside, the steps of training from scratch were doubled until that gained less than "
+        f"{config['converged']:g} points of mIoU, at most {config['longest']} times the recipe's. Every start was then "
+        "fine-tuned for as many steps."
+    )
+    most = max((len(steps) for steps in record["convergence"].values()), default=0)
+    header = ("labels", *(f"x{2**i}" for i in range(most)), "steps taken")
+    rows = []
+    for labels, steps in record["convergence"].items():
+        reached = [f"{miou:.1f}" for _, miou in steps]
+        rows.append((labels, *reached, *[""] * (most - len(reached)), str(record["steps"].get(labels, ""))))
+    page.table(header, rows)
+    page.text("Chosen by one rule: the recipe as it is or its twin for pre-trained encoders, and the learning rate.")
+    methods = [name.partition("=")[0] for name in items_of(config["methods"], "methods")]
+    labels = list(record["convergence"])
+    chosen = record["chosen"]
+    page.table(("", *labels), [(m, *(chosen.get(f"{m}, {amount}", "") for amount in labels)) for m in methods])

@@ -1,0 +1,278 @@
+"""The comparison: what is run, at which budgets, what becomes of failures, and the page and table about it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ponder3d.cli import main
+from ponder3d.config import fingerprint
+from ponder3d.data.few import FewScenes
+from ponder3d.data.transforms import GridSample, LimitLabels
+from ponder3d.engine import comparison_table as table
+from ponder3d.engine.comparison_table import Labels, Row
+from ponder3d.engine.evaluate import read_json, write_json
+from ponder3d.engine.jobs import Job
+from ponder3d.engine.loop import train
+from ponder3d.recipes import compare as recipe
+from ponder3d.recipes import smoke
+from ponder3d.recipes.compare import CompareConfig, Comparison, run_compare
+from ponder3d.report.compare_page import write_compare_page
+
+TARGET = "smoke.semseg"
+CHOICES = CompareConfig(
+    labels="50%,20", seeds=2, withheld=1, rates="1", longest=2, pretrain_steps="2", quiet=True, processes=1
+)
+
+
+def comparison(folder: Path, **changes: object) -> Comparison:
+    return Comparison(replace(CHOICES, out=str(folder), **changes), TARGET, smoke.semseg())  # type: ignore[arg-type]
+
+
+def one(twin: bool = False, rate: float = 1.0) -> recipe._Candidate:
+    return recipe._Candidate(twin, rate)
+
+
+class Inline:
+    """Stands for ``run_jobs``: notes which jobs there are, and makes figures up in the place of training.
+
+    A fine-tuning gives 10 percent of mIoU, 5 more if it is pre-trained, 1 more for every step and for seed 1.
+    """
+
+    def __init__(self) -> None:
+        self.ran: list[str] = []
+        self.break_pretraining = False
+
+    def __call__(
+        self, jobs: Sequence[Job], processes: int, title: str, quiet: bool, failed: dict[str, str]
+    ) -> dict[str, dict[str, float]]:
+        done = {}
+        for job in jobs:
+            record = read_json(job.out / "result.json")
+            if record is None or record["key"] != job.key():
+                if self.break_pretraining and job.name.startswith("pretrain-ponder"):
+                    failed[job.name] = "it is broken"
+                    continue
+                self.ran.append(job.name)
+                record = {"key": job.key(), "figures": self.figures(job)}
+                write_json(job.out / "result.json", record)
+            done[job.name] = record["figures"]
+        return done
+
+    def figures(self, job: Job) -> dict[str, float]:
+        job.out.mkdir(parents=True, exist_ok=True)
+        if job.name.startswith("pretrain"):
+            (job.out / "encoder.safetensors").touch()
+            return {"psnr": 10.0}
+        steps, init = (job.experiment.steps, job.experiment.init) if job.experiment else (0, job.arguments[1])
+        return {"miou": 0.1 + 0.05 * bool(init) + 0.01 * steps + 0.01 * (job.name.split("-x")[0][-1] == "1")}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory):
+    folder = tmp_path_factory.mktemp("comparison")
+    inline = Inline()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recipe, "run_jobs", inline)
+        config = replace(CHOICES, out=str(folder))
+        rows = run_compare(config, TARGET, smoke.semseg(), print)
+        first = list(inline.ran)
+        again = run_compare(config, TARGET, smoke.semseg(), print)
+        assert inline.ran == first, "what is finished is not run again"
+        assert again == rows
+    return folder, first, rows
+
+
+@pytest.mark.slow
+def test_a_comparison_at_a_size_of_seconds(tmp_path) -> None:
+    """The command that shows it, in processes of their own."""
+    arguments = f"compare {TARGET} --methods scratch,ponder --labels 10% --seeds 2 --withheld 1 --quiet".split()
+    assert main([*arguments, "--out", str(tmp_path)]) == 0
+    rows = [Row(**row) for row in table.read_results(tmp_path)["rows"]]
+    assert all(row.seeds == 2 and row.mean is not None and 0 < row.mean < 100 for row in rows)
+    assert (tmp_path / "report" / "index.html").is_file()
+
+
+def test_one_run_of_each_kind_with_nothing_made_up(tmp_path, monkeypatch) -> None:
+    def run(jobs: Sequence[Job], *_: object) -> dict[str, dict[str, float]]:
+        done = {}
+        for job in jobs:
+            job.out.mkdir(parents=True, exist_ok=True)
+            if job.experiment is not None:
+                done[job.name] = train(job.experiment, job.out, quiet=True).figures
+            else:
+                assert job.function is not None
+                done[job.name] = job.function(*job.arguments)
+        return done
+
+    monkeypatch.setattr(recipe, "run_jobs", run)
+    monkeypatch.setattr(recipe, "_twin", lambda target: None)
+    config = replace(CHOICES, out=str(tmp_path), methods="ponder", labels="20", seeds=1, longest=1, pretrain_steps="1")
+    rows = run_compare(config, TARGET, replace(smoke.semseg(), steps=1), print)
+    assert [(row.way, row.method, row.steps, row.samples) for row in rows] == [
+        ("finetune", "ponder", 1, 2 + 2),
+        ("probe", "ponder", 0, 2),
+    ]
+    assert all(row.mean is not None and 0 <= row.mean < 100 and row.seconds > 0 for row in rows)
+
+
+def test_every_cell_is_run_at_equal_budgets(finished) -> None:
+    folder, ran, rows = finished
+    assert [name for name in ran if name.startswith("pretrain")] == ["pretrain-ponder-2-0", "pretrain-ponder-2-1"]
+    # Two methods, two amounts of labels, the recipe and its twin.
+    assert len([name for name in ran if name.startswith("choose")]) == 8
+    of_finetuning = [row for row in rows if row.way == "finetune"]
+    for labels in ("50%", "20"):
+        steps = {
+            method: sorted(row.steps for row in of_finetuning if (row.method, row.labels) == (method, labels))
+            for method in ("scratch", "ponder")
+        }
+        assert steps["scratch"] == steps["ponder"] and steps["scratch"][0] == 4
+    assert {row.samples for row in of_finetuning if row.method == "ponder" and row.steps == 4} == {2 * 2 + 4 * 2}
+    assert all(row.seeds == 2 and not row.failed and row.mean is not None for row in rows)
+    assert {(row.way, row.method) for row in rows} == {
+        (way, method) for way in ("finetune", "probe") for method in ("scratch", "ponder")
+    }
+
+
+def test_gains_are_taken_seed_by_seed(finished) -> None:
+    _, _, rows = finished
+    row = next(r for r in rows if (r.way, r.method, r.labels, r.steps) == ("finetune", "ponder", "20", 4))
+    assert (row.mean, row.gain) == pytest.approx((19.5, 5.0))  # 10 + 5 + 4, and 1 more for one of two seeds
+    assert row.spread == pytest.approx(0.5**0.5)
+    assert row.gain_spread == pytest.approx(0.0, abs=1e-9)
+    assert all(r.gain is None for r in rows if r.method == "scratch")
+
+
+def test_the_record_and_the_page_say_what_was_done(finished) -> None:
+    folder, _, rows = finished
+    record = table.read_results(folder)
+    assert [Row(**row) for row in record["rows"]] == rows
+    assert set(record["chosen"]) == {f"{m}, {labels}" for m in ("scratch", "ponder") for labels in ("50%", "20")}
+    assert record["steps"]["50%"] in (4, 8)
+    text = write_compare_page(folder).read_text()
+    assert "2 seeds" in text and "chosen by one rule" in text and "When scratch has converged" in text
+    assert "scenes seen" in text and "random" in text
+
+
+def test_a_failed_cell_is_a_row_that_says_why_and_the_others_go_on(tmp_path, monkeypatch) -> None:
+    inline = Inline()
+    inline.break_pretraining = True
+    monkeypatch.setattr(recipe, "run_jobs", inline)
+    rows = run_compare(replace(CHOICES, out=str(tmp_path), ways="probe", labels="50%"), TARGET, smoke.semseg(), print)
+    scratch, ponder = rows
+    assert scratch.mean is not None and scratch.seeds == 2
+    assert ponder.mean is None and ponder.seeds == 0
+    assert ponder.failed == "its pre-training failed: it is broken"
+    assert "failed" in table.table_text(rows).splitlines()[2]
+    assert "failed: probe of ponder, 50%: its pre-training failed: it is broken" in table.table_text(rows)
+    assert "it is broken" in write_compare_page(tmp_path).read_text()
+
+
+def test_labels_are_scenes_or_points(tmp_path) -> None:
+    made = comparison(tmp_path)
+    share = made.finetuning("", Labels.parse("50%"), 1, one(), 2)
+    assert isinstance(share.data, FewScenes) and (share.data.share, share.data.withheld) == (0.5, 1)
+    assert share.steps == 8 and not any(isinstance(step, LimitLabels) for step in share.transforms)
+    assert isinstance(share.validation_transforms[-1], GridSample)
+    points = made.finetuning("", Labels.parse("20"), 1, one(rate=2.0), 1)
+    assert isinstance(points.transforms[0], LimitLabels) and points.transforms[0].points == 20
+    assert isinstance(points.data, FewScenes) and points.data.share == 1.0
+    assert points.optim.lr == 2 * smoke.semseg().optim.lr
+
+
+def test_starts_of_a_seed_share_all_but_the_encoder(tmp_path) -> None:
+    made = comparison(tmp_path)
+    a, b = (made.finetuning(init, Labels.parse("20"), 1, one(), 1) for init in ("", "x.safetensors"))
+    assert replace(b, init="") == a
+    other = made.finetuning("", Labels.parse("20"), 2, one(), 1)
+    assert other.seed != a.seed and other.transforms[0] != a.transforms[0]
+
+
+def test_settings_are_chosen_on_scenes_that_nobody_trains_or_tests_on(tmp_path) -> None:
+    made = comparison(tmp_path)
+    labels = Labels.parse("100%")
+    aside = made.finetuning("", labels, 0, one(), 1, choosing=True).validation_data().build()
+    test = made.finetuning("", labels, 0, one(), 1).validation_data().build()
+    trained = made.finetuning("", labels, 0, one(), 1).data.build()
+    sources = [{data[i].source for i in range(len(data))} for data in (aside, test, trained)]
+    assert [len(each) for each in sources] == [1, 2, 3]
+    assert not sources[0] & sources[1] and not sources[0] & sources[2] and not sources[1] & sources[2]
+
+
+def test_the_twin_brings_its_schedule_and_not_its_data(tmp_path) -> None:
+    made = comparison(tmp_path)
+    tuned = made.finetuning("", Labels.parse("100%"), 0, one(twin=True), 1)
+    assert tuned.optim == smoke.semseg_finetune().optim
+    assert tuned.task == smoke.semseg_finetune().task
+    assert tuned.data == made.finetuning("", Labels.parse("100%"), 0, one(), 1).data
+
+
+def test_pretraining_has_the_targets_encoder_and_one_budget(tmp_path) -> None:
+    made = comparison(tmp_path, pretrain_steps="3,6", pretrain_batch=1, methods="scratch,ponder,point_contrast")
+    assert made.budgets == [3, 6]
+    for method in ("ponder", "point_contrast"):
+        experiment = made.pretraining(method, 6, 1)
+        assert experiment.task.encoder == smoke.semseg().task.encoder
+        assert (experiment.steps, experiment.batch_size, experiment.seed) == (6, 1, 1)
+    assert fingerprint(made.pretraining("ponder", 6, 1)) != fingerprint(made.pretraining("ponder", 6, 2))
+
+
+def test_processes_follow_the_memory(tmp_path) -> None:
+    made = comparison(tmp_path, processes=4, memory=2.0)
+    assert made._processes() == 4  # nothing is known yet
+    write_json(tmp_path / "estimate.json", {"memory": {"fine-tuning": 2**29, "pre-training": 9 * 2**26}})
+    assert made._processes() == 3
+    assert made.num_jobs() == (2, 2 * (2 * 2 + 2) + 2 * 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"methods": "scratch,magic"}, "no method 'magic' for data of rooms; known are scratch, ponder"),
+        ({"methods": "ponder,ponder"}, "names one twice"),
+        ({"methods": "ponder,ponder=mine.recipe"}, "no recipe 'mine.recipe'"),
+        ({"labels": "0%"}, "'0%' is neither a share"),
+        ({"labels": "120%"}, "'120%' is neither a share"),
+        ({"labels": "1.5"}, "'1.5' is neither a share"),
+        ({"labels": ""}, "labels is empty"),
+        ({"rates": "1,fast"}, "'fast' is no number"),
+        ({"rates": "0"}, "rates must be positive"),
+        ({"ways": "dance"}, "no way 'dance'; known are finetune, probe"),
+        ({"seeds": 0}, "seeds must be at least 1"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(tmp_path, changes: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        comparison(tmp_path, **changes)
+
+
+def test_a_pretext_task_is_no_target(tmp_path) -> None:
+    with pytest.raises(ValueError, match="is no segmentation"):
+        Comparison(replace(CHOICES, out=str(tmp_path)), "smoke.pretrain_indoor_rooms", smoke.pretrain_indoor_rooms())
+
+
+def test_a_file_is_a_method_of_its_own(tmp_path) -> None:
+    made = comparison(tmp_path, methods="scratch,old=runs/old/encoder.safetensors")
+    assert made.encoder("old", 0, 1) == "runs/old/encoder.safetensors"
+    assert made.num_jobs()[0] == 0 and made._why_not("runs/old/encoder.safetensors").startswith("there is no encoder")
+
+
+def test_an_unfinished_comparison_has_no_page(tmp_path) -> None:
+    with pytest.raises(ValueError, match="no finished comparison"):
+        write_compare_page(tmp_path)
+
+
+def test_convergence_stops_when_doubling_gains_too_little(tmp_path, monkeypatch) -> None:
+    reached = {4: 0.10, 8: 0.20, 16: 0.203, 32: 0.9}
+
+    def run(jobs: Sequence[Job], *_: object) -> dict[str, dict[str, float]]:
+        return {job.name: {"miou": reached[job.experiment.steps]} for job in jobs if job.experiment is not None}
+
+    monkeypatch.setattr(recipe, "run_jobs", run)
+    made = comparison(tmp_path, labels="50%", longest=8)
+    assert made._converge({}, 1) == {"50%": 4}
+    assert made.convergence["50%"] == [(4, 10.0), (8, 20.0), (16, pytest.approx(20.3))]
+    made = comparison(tmp_path, labels="50%", longest=2)
+    assert made._converge({}, 1) == {"50%": 2}

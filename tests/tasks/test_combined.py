@@ -1,0 +1,132 @@
+"""Several tasks on one encoder: terms add up, the encoder runs once where it can, weights are listed once."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ponder3d.data.transforms import PointsOnly, RemoveBlocks, TwoViews, apply
+from ponder3d.tasks.also import ALSOConfig
+from ponder3d.tasks.class_vectors import FixedCodes
+from ponder3d.tasks.combined import CombinedConfig, PartConfig
+from ponder3d.tasks.masked_occupancy import MaskedOccupancyConfig
+from ponder3d.tasks.projection_heads import MLPProjection
+from ponder3d.tasks.self_distil import SelfDistilConfig
+from ponder3d.types import Batch
+
+
+@pytest.fixture
+def batch(room) -> Batch:
+    steps = (TwoViews((RemoveBlocks(0.3, 0.3),), (PointsOnly(),)),)
+    return Batch.of([apply(steps, room(key), key) for key in (1, 2)])
+
+
+@pytest.fixture
+def config(small_encoder, small_ponder) -> CombinedConfig:
+    distil = SelfDistilConfig(hide=(0.0, 0.0), prototypes=6, cell=0.4, head=MLPProjection((8,), 4))
+    return CombinedConfig(
+        small_encoder,
+        (
+            PartConfig("ponder", small_ponder, 2.0),
+            PartConfig("occupancy", MaskedOccupancyConfig(volume_shape=(8, 8, 8))),
+            PartConfig("also", ALSOConfig(volume_shape=(8, 8, 8))),
+            PartConfig("distil", distil, 0.5),
+        ),
+    )
+
+
+def test_terms_are_those_of_the_parts_with_their_weights(config, batch):
+    task = config.build(None).eval()
+    out = task.losses(batch, 0)
+    for part in config.parts:
+        alone = task.parts[part.name].losses(batch, 0)
+        for name, value in alone.terms.items():
+            torch.testing.assert_close(out.terms[f"{part.name}_{name}"], part.weight * value)
+        assert {f"{part.name}_{name}" for name in alone.monitors} <= set(out.monitors)
+    assert len(out.terms) > len(config.parts)
+
+
+def test_parts_that_see_the_same_share_a_pass(config, batch):
+    task = config.build(None)
+    seen: list[object] = []
+    task.encoder.register_forward_hook(lambda module, args, out: seen.append(args[0]))
+    task.losses(batch, 0)
+    assert len(seen) == 1
+    hiding = replace(config.parts[3], task=replace(config.parts[3].task, hide=(0.5, 0.5)))
+    task = replace(config, parts=(*config.parts[:3], hiding)).build(None)
+    task.encoder.register_forward_hook(lambda module, args, out: seen.append(args[0]))
+    task.losses(batch, 0)
+    task.losses(batch, 1)
+    assert len(seen) == 1 + 2 * 2, "the student sees something else, and no pass outlives a step"
+
+
+def test_gradients_of_a_shared_pass_are_the_sum_of_those_of_the_parts(config, batch):
+    task = config.build(None).eval()
+    parameter = next(task.encoder.parameters())
+    sum(task.losses(batch, 0).terms.values()).backward()
+    together, parameter.grad = parameter.grad, None
+    for part in config.parts:
+        (part.weight * sum(task.parts[part.name].losses(batch, 0).terms.values())).backward()
+        task.once.forget()
+    torch.testing.assert_close(together, parameter.grad, rtol=1e-3, atol=1e-5)
+
+
+def test_the_encoder_is_listed_once(config):
+    task = config.build(None)
+    names = list(task.state_dict())
+    students = [name for name in names if "teacher" not in name and "stem" in name]
+    assert students and all(name.startswith("encoder.") for name in students)
+    assert {n for n, _ in task.named_parameters()} == {n for n, _ in task.named_parameters(remove_duplicate=False)}
+    teacher = task.parts["distil"].teacher_encoder
+    assert all(torch.equal(teacher.state_dict()[name], value) for name, value in task.encoder.state_dict().items())
+    assert all(part.encoder.config == task.encoder.config for part in task.parts.values())
+
+
+def test_it_is_rebuilt_from_what_is_kept(config, labels, batch):
+    ponder = replace(config.parts[0].task, semantics=FixedCodes(4))
+    config = replace(config, parts=(replace(config.parts[0], task=ponder), config.parts[3]))
+    task = config.build(labels)
+    facts = task.facts()
+    assert facts == {"ponder_class_vectors": task.parts["ponder"].source}
+    again = config.rebuild(labels, task.state_dict(), facts)
+    again.load_state_dict(task.state_dict())
+    assert again.facts() == facts
+    one, two = (t.eval().losses(batch, 0).terms for t in (task, again))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_figures_and_pictures_carry_the_names_of_the_parts(config, batch):
+    config = replace(config, parts=config.parts[1:])
+    task = config.build(None).eval()
+    prediction = task.predict(batch)
+    metric = task.metric()
+    metric.update(prediction, batch)
+    figures = metric.compute()
+    for name in ("occupancy", "also", "distil"):
+        own = task.parts[name].metric()
+        own.update(prediction[name], batch)
+        assert {f"{name}_{key}": value for key, value in own.compute().items()}.items() <= figures.items()
+    assert [picture.name for picture in task.pictures(prediction, batch)] == [
+        "occupancy-occupancy",
+        "also-occupancy",
+        "distil-prototypes",
+    ]
+
+
+def test_what_rays_must_have_follows_from_the_parts(config, small_ponder):
+    assert config.feature_width() == 0
+    wide, other = (PartConfig(f"p{n}", replace(small_ponder, feature_channels=n)) for n in (5, 7))
+    assert replace(config, parts=(*config.parts, wide)).feature_width() == 5
+    with pytest.raises(ValueError, match=r"CombinedConfig.parts: their rays have target features of \[5, 7\] channels"):
+        replace(config, parts=(wide, other))
+
+
+def test_wrong_choices(small_ponder):
+    with pytest.raises(ValueError, match="each with a name of its own"):
+        CombinedConfig(parts=(PartConfig("a", small_ponder), PartConfig("a", small_ponder)))
+    with pytest.raises(ValueError, match="at least one part"):
+        CombinedConfig(parts=())
+    with pytest.raises(ValueError, match="PartConfig.name must be a word"):
+        PartConfig("a.b", small_ponder)
+    with pytest.raises(ValueError, match="PartConfig.weight of a must be positive"):
+        PartConfig("a", small_ponder, 0.0)
