@@ -21,7 +21,10 @@ from ponder3d.tasks.also import ALSOConfig
 from ponder3d.tasks.class_vectors import FixedCodes
 from ponder3d.tasks.combined import CombinedConfig, PartConfig
 from ponder3d.tasks.masked_occupancy import MaskedOccupancyConfig
+from ponder3d.tasks.masked_scene_contrast import MaskedSceneContrastConfig
 from ponder3d.tasks.masking import BlockMasking
+from ponder3d.tasks.pixel_contrast import PixelContrastConfig
+from ponder3d.tasks.point_contrast import PointContrastConfig
 from ponder3d.tasks.ponder import PonderConfig
 from ponder3d.tasks.self_distil import SelfDistilConfig
 from ponder3d.types import Batch, LabelSet, Points, Rays, RayTargets
@@ -143,6 +146,37 @@ def test_a_step_waits_once_per_level(encoder, net, contrast, opacity, monkeypatc
     found = [each for each in waits.found if not each.endswith("_blocked_pairs")]
     # Blocks of the mask, voxels of the input, voxels of each of two coarser levels.
     assert found == ["tolist in unique_keys"] * 4
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        # Voxels of the input and of two coarser levels, of each view; voxels of places, and candidates within reach.
+        (PointContrastConfig(SPARSE_UNET), 8),
+        # Blocks too: those of one view, and those of both.
+        (MaskedSceneContrastConfig(SPARSE_UNET), 10),
+        # One view only.
+        (PixelContrastConfig(SPARSE_UNET, 5, superpixels=True), 5),
+    ],
+)
+def test_a_contrastive_step_waits_for_its_sizes_alone(config, expected, monkeypatch):
+    task = config.build(None)
+    batch = a_batch()
+    batch = replace(batch, place=batch.points.xyz, targets=replace(batch.targets, group=torch.arange(48) // 4))
+    batch = replace(batch, pair=batch)
+
+    def step() -> None:
+        torch.stack(list(task.losses(batch, 0).terms.values())).sum().backward()
+
+    waits, tolist = Waits(), torch.Tensor.tolist
+    with kernels("torch"):
+        step()
+        with monkeypatch.context() as patch, waits:
+            patch.setattr(torch.Tensor, "tolist", lambda self: waits.note("tolist") or tolist(self))
+            step()
+    found = [each for each in waits.found if not each.endswith("_blocked_pairs")]
+    assert set(found) == {"tolist in unique_keys", "_local_scalar_dense in match_places"}
+    assert len(found) == expected
 
 
 @pytest.mark.parametrize(
