@@ -55,8 +55,6 @@ _MANY_STEPS = 2000
 """Of fine-tuning, at most, from which on a comparison is estimated beforehand."""
 _SECONDS = 15.0
 """For the estimate of one job."""
-
-
 _TUNINGS: dict[str, TuningConfig] = {FINETUNE: Full(), "decoder": DecoderOnly(), "head": HeadOnly(), "lora": Lora()}
 
 
@@ -102,6 +100,8 @@ class Comparison:
         self.batch = config.pretrain_batch or (first.batch_size if first else 0)
         self.twin = _twin(target)
         self.failed: dict[str, str] = {}
+        self.lost: dict[str, str] = {}
+        """Encoder files that there should be, and why there are none."""
         self.convergence: dict[str, list[tuple[int, float]]] = {}
         """By amount of labels: steps and mIoU of scratch on the scenes set aside, in percent."""
 
@@ -187,6 +187,8 @@ class Comparison:
             for seed in range(self.config.seeds)
         ]
         self._run(pretrained, processes, "pre-training")
+        # What has failed may have left an encoder file, of its last checkpoint.
+        self.lost = {str(job.out / FILE_NAME): self.failed[job.name] for job in pretrained if job.name in self.failed}
         chosen = self._choose(processes)
         factors = self._converge(chosen, processes) if chosen else {}
         cells = self._cells(chosen, factors)
@@ -209,17 +211,11 @@ class Comparison:
         ready = []
         for job in jobs:
             init = job.experiment.init if job.experiment is not None else str(job.arguments[1])
-            if init and not Path(init).is_file():
-                self.failed[job.name] = self._why_not(init)
+            if init in self.lost:
+                self.failed[job.name] = f"its pre-training failed: {self.lost[init]}"
             else:
                 ready.append(job)
         return run_jobs(ready, processes, title, self.config.quiet, self.failed)
-
-    def _why_not(self, init: str) -> str:
-        for name, why in self.failed.items():
-            if Path(init).parent.name.startswith(f"{name.removeprefix('pretrain-')}-"):
-                return f"its pre-training failed: {why}"
-        return f"there is no encoder {init}"
 
     def _tuned(self) -> list[tuple[str, str]]:
         """(way, method) of what is trained; scratch has no frozen parts."""

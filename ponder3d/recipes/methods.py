@@ -45,12 +45,14 @@ def find_method(method: str, target: str, data: DatasetConfig) -> Recipe | Path 
         The recipe of the pre-training, the file of an encoder that is pre-trained, or None for ``scratch``.
 
     Raises:
-        ValueError: there is no such method; the message lists what there is.
+        ValueError: there is no such method, of which the message lists what there is, or no such file.
     """
     name, _, source = method.partition("=")
     if name == SCRATCH:
         return None
     if source.endswith(".safetensors"):
+        if not Path(source).is_file():
+            raise ValueError(f"methods: {method}: there is no file {source}")
         return Path(source)
     if source:
         return find_recipe(source)

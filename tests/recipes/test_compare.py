@@ -55,6 +55,8 @@ class Inline:
             if record is None or record["key"] != job.key():
                 if self.break_pretraining and job.name.startswith("pretrain-ponder"):
                     failed[job.name] = "it is broken"
+                    job.out.mkdir(parents=True)
+                    (job.out / "encoder.safetensors").touch()  # of its first checkpoint
                     continue
                 self.ran.append(job.name)
                 record = {"key": job.key(), "figures": self.figures(job)}
@@ -258,9 +260,13 @@ def test_a_pretext_task_is_no_target(tmp_path) -> None:
 
 
 def test_a_file_is_a_method_of_its_own(tmp_path) -> None:
-    made = comparison(tmp_path, methods="scratch,old=runs/old/encoder.safetensors")
-    assert made.encoder("old", 0, 1) == "runs/old/encoder.safetensors"
-    assert made.num_jobs()[0] == 0 and made._why_not("runs/old/encoder.safetensors").startswith("there is no encoder")
+    with pytest.raises(ValueError, match=r"old=old.safetensors: there is no file old.safetensors"):
+        comparison(tmp_path, methods="scratch,old=old.safetensors")
+    file = tmp_path / "encoder.safetensors"
+    file.touch()
+    made = comparison(tmp_path, methods=f"scratch,old={file}")
+    assert made.encoder("old", 0, 1) == str(file)
+    assert made.num_jobs()[0] == 0
 
 
 def test_an_unfinished_comparison_has_no_page(tmp_path) -> None:
