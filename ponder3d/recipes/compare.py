@@ -124,10 +124,13 @@ class Comparison:
     ) -> Experiment:
         """Training on the labelled scenes, for ``factor`` times the recipe's steps."""
         e = self.experiment
-        if candidate.twin and self.twin is not None:
-            e = replace(e, optim=self.twin.optim, task=replace(self.twin.task, encoder=e.task.encoder))
         task = e.task
         assert isinstance(task, SemSegConfig)
+        if candidate.twin and self.twin is not None:
+            own_task = self.twin.task
+            assert isinstance(own_task, SemSegConfig)
+            task = replace(own_task, encoder=task.encoder)
+            e = replace(e, optim=self.twin.optim)
         own = keyed.derive(seed, 0xC0A) % 10_000
         limited = e.transforms
         if labels.points:

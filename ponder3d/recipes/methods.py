@@ -106,10 +106,11 @@ def pretraining(recipe: Recipe, target: Experiment, seed: int, steps: int, cache
     # Its own evaluation is no part of the comparison; it shows whether something was learnt at all.
     data = with_fields(data, seed=seed, cache=cache, num_test_rooms=1, num_test_towns=1)
     steps = steps or own.steps
-    task = replace(own.task, encoder=target.task.encoder)
+    task = replace(own.task, encoder=target.task.encoder)  # pyright: ignore[reportArgumentType, reportCallIssue]
     return replace(own, task=task, data=data, seed=seed, steps=steps, validate_every=0, save_every=steps, probe=Off())
 
 
 def with_fields(data: DatasetConfig, **values: object) -> DatasetConfig:
     """The configuration with those of the fields that it has."""
-    return replace(data, **{name: value for name, value in values.items() if hasattr(data, name)})
+    known = {name: value for name, value in values.items() if hasattr(data, name)}
+    return replace(data, **known)  # pyright: ignore[reportArgumentType, reportCallIssue]

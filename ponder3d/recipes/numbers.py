@@ -4,7 +4,6 @@ A band is what seeds or, where a seed is fixed, other machines and kernels were 
 significance.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,8 +56,8 @@ NUMBERS: dict[str, Number] = {
         "PSNR of the smallest pre-training there is, dB",
         ("train", "smoke.pretrain_indoor_rooms"),
         _last("psnr"),
-        value=math.nan,
-        band=math.nan,
+        value=11.35,
+        band=0.3,
     ),
     "demo-probe": Number(
         "gain of the linear probe by label-free pre-training, seed 0, points of mIoU",
@@ -93,8 +92,8 @@ NUMBERS: dict[str, Number] = {
         "depth error at the laser's points of held-out frames as a share of the median depth's",
         ("train", "pretrain_driving.pandaset", *_OF_DATA, "--steps", "700"),
         _last("depth_error", "depth_error_median"),
-        value=math.nan,
-        band=math.nan,
+        value=0.347,
+        band=0.04,
         where="PandaSet",
     ),
 }

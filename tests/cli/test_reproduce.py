@@ -1,0 +1,84 @@
+"""``ponder3d reproduce``: rows are the documented ones, and a figure is inside its band or outside."""
+
+from pathlib import Path
+
+import pytest
+
+from ponder3d.cli import main
+from ponder3d.cli.reproduce import reproduce
+from ponder3d.engine.evaluate import write_json
+from ponder3d.recipes.numbers import NUMBERS
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "numbers.md"
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_row_is_documented(name: str) -> None:
+    number = NUMBERS[name]
+    line = next(line for line in DOCUMENT.read_text().splitlines() if line.startswith(f"| `{name}` |"))
+    assert line.endswith(f"| {number.value:g} +- {number.band:g} |")
+    assert number.command[0] in ("train", "demo") and ("DATA" in number.command) == bool(number.where)
+
+
+def test_all_rows_are_listed(capsys) -> None:
+    assert main(["reproduce", "list"]) == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in NUMBERS) and "--data: PandaSet" in said
+
+
+def run(psnr: float):
+    """Stands for the command line: a training that ends with a figure."""
+
+    def command(arguments: list[str]) -> int:
+        assert arguments[:2] == ["train", "smoke.pretrain_indoor_rooms"]
+        out = Path(arguments[arguments.index("--out") + 1])
+        out.mkdir()
+        (out / "validation.csv").write_text(f"step,psnr\n2,1.0\n4,{psnr}\n")
+        return 0
+
+    return command
+
+
+@pytest.mark.parametrize(("off", "code", "said"), [(0.1, 0, "INSIDE"), (-0.5, 1, "OUTSIDE")])
+def test_a_figure_is_inside_or_outside(tmp_path, capsys, off: float, code: int, said: str) -> None:
+    value = NUMBERS["smoke"].value + off
+    assert reproduce(["smoke", "--out", str(tmp_path / "run")], run(value)) == code
+    assert f"{value:.4g}, published 11.35 +- 0.3: {said} the band" in capsys.readouterr().out
+
+
+def test_a_run_that_is_there_goes_on(tmp_path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "validation.csv").write_text("step,psnr\n4,11.35\n")
+    said = []
+    assert reproduce(["smoke", "--out", str(tmp_path)], lambda words: said.append(words) or 0) == 0
+    assert said == [["train", "--resume", str(tmp_path)]]
+
+
+def test_a_command_that_fails_is_no_figure(tmp_path) -> None:
+    assert reproduce(["smoke", "--out", str(tmp_path)], lambda words: 143) == 143
+
+
+def test_the_demos_gain_is_read_by_way_and_start(tmp_path) -> None:
+    rows = [
+        {"way": way, "start": start, "gain": gain}
+        for way, start, gain in (
+            ("probe", "random", 0.0),
+            ("probe", "label-free", 9.1),
+            ("finetune", "label-free", 2.9),
+        )
+    ]
+    write_json(tmp_path / "results.json", {"rows": rows})
+    assert NUMBERS["demo-probe"].figure(tmp_path) == 9.1
+    assert NUMBERS["demo-finetune"].figure(tmp_path) == 2.9
+
+
+def test_a_ratio_is_of_the_last_evaluation(tmp_path) -> None:
+    (tmp_path / "validation.csv").write_text("step,depth_error,depth_error_median\n1,9,1\n2,1.5,4.5\n")
+    assert NUMBERS["pandaset-depth"].figure(tmp_path) == pytest.approx(1 / 3)
+
+
+def test_recordings_are_asked_for_and_unknown_rows_refused(capsys) -> None:
+    assert main(["reproduce", "pandaset-depth"]) == 2
+    assert "needs a recording of PandaSet" in capsys.readouterr().err
+    assert main(["reproduce", "nothing"]) == 2
+    assert "no row 'nothing'; there are smoke, demo-probe" in capsys.readouterr().err
