@@ -59,14 +59,8 @@ def test_a_command_that_fails_is_no_figure(tmp_path) -> None:
 
 
 def test_the_demos_gain_is_read_by_way_and_start(tmp_path) -> None:
-    rows = [
-        {"way": way, "start": start, "gain": gain}
-        for way, start, gain in (
-            ("probe", "random", 0.0),
-            ("probe", "label-free", 9.1),
-            ("finetune", "label-free", 2.9),
-        )
-    ]
+    gains = (("probe", "random", 0.0), ("probe", "label-free", 9.1), ("finetune", "label-free", 2.9))
+    rows = [{"way": way, "start": start, "gain": gain} for way, start, gain in gains]
     write_json(tmp_path / "results.json", {"rows": rows})
     assert NUMBERS["demo-probe"].figure(tmp_path) == 9.1
     assert NUMBERS["demo-finetune"].figure(tmp_path) == 2.9
