@@ -71,6 +71,16 @@ def top_view(
     return image.view(size, size, 3)
 
 
+def block_view(
+    xyz: Float[Tensor, "N 3"], rgb: UInt8[Tensor, "N 3"], cell: float, size: int = 400
+) -> UInt8[Tensor, "H W 3"]:
+    """``top_view`` with a block of pixels for each cell of ``cell`` metres; about ``size`` pixels along each side."""
+    extent = float((xyz.amax(0) - xyz.amin(0))[:2].max()) if len(xyz) else 0.0
+    num = min(max(round(extent / cell) + 1, 2), size)
+    times = max(round(size / num), 1)
+    return top_view(xyz, rgb, num).repeat_interleave(times, 0).repeat_interleave(times, 1)
+
+
 def birds_eye(
     xyz: Float[Tensor, "N 3"],
     labels: Int[Tensor, " N"] | None,

@@ -116,9 +116,11 @@ def rooms_ponder_distil() -> Experiment:
 
 
 def _with_distillation(task: PonderConfig) -> CombinedConfig:
+    # Rendering has gradients ten times as large. Of 200 steps on 32 rooms the linear probe is 0.258 with weight 1 and
+    # 0.284 with 5 and 0.278 with 15; 0.239 by rendering alone (one seed).
     distil = SelfDistilConfig(encoder=task.encoder, hide=(0.0, 0.0))
     return CombinedConfig(
-        encoder=task.encoder, parts=(PartConfig("ponder", task), PartConfig("distil", distil, weight=1.0))
+        encoder=task.encoder, parts=(PartConfig("ponder", task), PartConfig("distil", distil, weight=5.0))
     )
 
 

@@ -167,7 +167,7 @@ class ALSO(Task):
     def pictures(self, prediction: Occupancy, batch: Batch) -> list[Picture]:
         """``occupancy``: the first scene from above, its points in grey; places that are full and were called so in
         green, called full by mistake in red, missed in blue."""
-        return [Picture("occupancy", outcome_view(prediction, batch))]
+        return [Picture("occupancy", outcome_view(prediction, batch, self.config.reach / 4))]
 
 
 def _measured(batch: Batch) -> tuple[Rays, Float[Tensor, " R"], Float[Tensor, "R 3"]]:

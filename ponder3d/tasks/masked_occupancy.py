@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
 from ponder3d.encoders.encoder import EncoderConfig
 from ponder3d.encoders.sparse_unet import SparseUNetConfig
-from ponder3d.geometry.drawing import top_view
+from ponder3d.geometry.drawing import block_view
 from ponder3d.metrics.occupancy import Occupancy, OccupancyMetric
 from ponder3d.tasks.pairs import second_view
 from ponder3d.tasks.task import Picture, StepLosses, Task, TaskConfig
@@ -140,17 +140,19 @@ class MaskedOccupancy(Task):
     def pictures(self, prediction: Occupancy, batch: Batch) -> list[Picture]:
         """``occupancy``: the first scene from above, what the encoder saw in grey; cells that are full and were called
         so in green, called full by mistake in red, missed in blue."""
-        return [Picture("occupancy", outcome_view(prediction, batch))]
+        lo, hi = self.grid(batch).box[0, :, :2]
+        cell = float(((hi - lo) / torch.tensor(self.config.volume_shape[:2], device=lo.device)).max())
+        return [Picture("occupancy", outcome_view(prediction, batch, cell))]
 
 
-def outcome_view(prediction: Occupancy, batch: Batch) -> Tensor:
-    """[400 400 3], uint8: the first scene of a batch from above, in the colours of ``MaskedOccupancy.pictures``."""
+def outcome_view(prediction: Occupancy, batch: Batch, cell: float) -> UInt8[Tensor, "H W 3"]:
+    """The first scene of a batch from above, in the colours of ``MaskedOccupancy.pictures``, cell by cell."""
     shown = (prediction.scene == 0) & (prediction.full | prediction.truth)
     case = torch.where(prediction.full & prediction.truth, 0, torch.where(prediction.full, 1, 2))[shown]
     num = int(batch.points.counts[0])
     xyz = torch.cat([batch.points.xyz[:num].cpu(), prediction.xyz[shown].cpu()])
     grey = torch.tensor([_SEEN], dtype=torch.uint8).expand(num, 3)
-    return top_view(xyz, torch.cat([grey, torch.tensor(_OUTCOMES, dtype=torch.uint8)[case.cpu()]]))
+    return block_view(xyz, torch.cat([grey, torch.tensor(_OUTCOMES, dtype=torch.uint8)[case.cpu()]]), cell)
 
 
 def _pooled(points: Points, grid: Grid) -> Float[Tensor, "Q C"]:

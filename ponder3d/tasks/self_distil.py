@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ponder3d.encoders.encoder import Encoder, EncoderConfig
 from ponder3d.encoders.sparse_unet import SparseUNetConfig
-from ponder3d.geometry.drawing import top_view
+from ponder3d.geometry.drawing import block_view
 from ponder3d.geometry.grid import find_keys, voxelize
 from ponder3d.geometry.keyed import hashed, normals_from
 from ponder3d.geometry.rows import sum_rows
@@ -246,8 +246,8 @@ class SelfDistil(Task):
         student sees it on the left and as the teacher does on the right."""
         first = prediction.scene == 0
         colours = hashed(torch.arange(self.config.prototypes)[:, None], torch.arange(3)).remainder(256).to(torch.uint8)
-        xyz = prediction.xyz[first]
-        columns = [top_view(xyz, colours[who[first].cpu()]) for who in (prediction.student, prediction.teacher)]
+        xyz, cell = prediction.xyz[first], self.config.cell
+        columns = [block_view(xyz, colours[who[first].cpu()], cell) for who in (prediction.student, prediction.teacher)]
         return [Picture("prototypes", torch.cat(columns, dim=1))]
 
 

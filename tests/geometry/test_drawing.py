@@ -2,7 +2,7 @@ import math
 
 import torch
 
-from ponder3d.geometry.drawing import UNLABELLED, birds_eye, colour_scale, top_view
+from ponder3d.geometry.drawing import UNLABELLED, birds_eye, block_view, colour_scale, top_view
 from ponder3d.types import Boxes
 
 
@@ -69,3 +69,12 @@ def test_birds_eye_draws_boxes_and_where_they_head():
 def test_birds_eye_of_nothing_is_white():
     picture = birds_eye(torch.zeros(0, 3), None, size=4)
     assert bool((picture == 255).all())
+
+
+def test_a_block_of_pixels_for_each_cell():
+    xyz = torch.tensor([[0.0, 0, 0], [1.0, 1, 0], [0.0, 1, 9]])
+    rgb = torch.tensor([[9, 9, 9], [7, 7, 7], [5, 5, 5]], dtype=torch.uint8)
+    image = block_view(xyz, rgb, 1.0, 6)
+    assert image.shape == (6, 6, 3) and bool((image[3:, :3] == 9).all()) and bool((image[:3, 3:] == 7).all())
+    assert bool((image[:3, :3] == 255).all()), "the top is left out"
+    assert block_view(xyz[:0], rgb[:0], 1.0, 6).shape == (6, 6, 3)
