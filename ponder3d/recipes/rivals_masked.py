@@ -89,8 +89,8 @@ _STUDENT_OF_ROOMS = (Centre(), Rotate(probability=1.0), Scale(), Flip(), GridSam
 def rooms_self_distil() -> Experiment:
     """Generated rooms: a student that sees parts of them says what its teacher says of the whole.
 
-    Sonata (Wu et al. 2025) reports 72.5 mIoU by linear probing on ScanNet with 108 million parameters and 140,000
-    scenes; not run here.
+    Sonata (Wu et al. 2025) reports 72.5 mIoU by linear probing on ScanNet, pre-trained on 140,000 point clouds; not run
+    here.
     """
     return _rooms(
         SelfDistilConfig(encoder=pretrain_indoor.small_encoder()),
@@ -116,8 +116,7 @@ def rooms_ponder_distil() -> Experiment:
 
 
 def _with_distillation(task: PonderConfig) -> CombinedConfig:
-    # Rendering has gradients ten times as large. Of 200 steps on 32 rooms the linear probe is 0.258 with weight 1 and
-    # 0.284 with 5 and 0.278 with 15; 0.239 by rendering alone (one seed).
+    # Rendering has gradients ten times as large (docs/log.md, where the weight was chosen).
     distil = SelfDistilConfig(encoder=task.encoder, hide=(0.0, 0.0))
     return CombinedConfig(
         encoder=task.encoder, parts=(PartConfig("ponder", task), PartConfig("distil", distil, weight=5.0))
