@@ -33,7 +33,9 @@ _FORMAT = 1
 _HEADER = "ponder3d"
 
 
-def save_encoder(encoder: Encoder, path: Path | str, card: dict[str, Any] | None = None) -> None:
+def save_encoder(
+    encoder: Encoder, path: Path | str, card: dict[str, Any] | None = None, half_precision: bool = False
+) -> None:
     """Write an encoder to a file.
 
     Args:
@@ -41,12 +43,16 @@ def save_encoder(encoder: Encoder, path: Path | str, card: dict[str, Any] | None
         path: the file; its directory must exist.
         card: JSON values to travel along, e.g. the experiment's fingerprint; None: the encoder's own. ``encode`` reads
             ``modality_dropout``, the list of inputs without which the encoder has learnt to do.
+        half_precision: whether to keep kernels and matrices as float16, in half the bytes; vectors, such as running
+            variances, stay as they are. Loaded again, all are float32.
 
     Raises:
         OSError: it could not be written; at ``path`` there is what was there before, or the whole new file.
     """
     path = Path(path)
     weights = {name: value.detach().cpu().contiguous() for name, value in merged_state(encoder).items()}
+    if half_precision:
+        weights = {name: value.half() if value.ndim > 1 else value for name, value in weights.items()}
     header = {
         "format": _FORMAT,
         "config": to_json(encoder.config),

@@ -375,7 +375,16 @@ class Comparison:
         return len(self.recipes) * len(self.budgets) * self.config.seeds, tuned, cells * frozen
 
     def estimates(self, seconds: float) -> list[tuple[str, Estimate]]:
-        """What one of the pre-trainings of each method takes, and one fine-tuning of the recipe's steps."""
+        """What one of the pre-trainings of each method takes, and one fine-tuning of the recipe's steps, each with the
+        threads that a job has."""
+        threads = torch.get_num_threads()
+        torch.set_num_threads(max(1, threads // self.config.processes))
+        try:
+            return self._estimates(seconds)
+        finally:
+            torch.set_num_threads(threads)
+
+    def _estimates(self, seconds: float) -> list[tuple[str, Estimate]]:
         known = [
             (f"pre-training by {method}", estimate(self.pretraining(method, self.budgets[-1], 0), seconds))
             for method in self.recipes

@@ -220,6 +220,21 @@ def test_the_digest_of_weights():
     assert len({weights_digest(weights) for weights in (one, *others)}) == 4
 
 
+def test_half_precision_takes_half_the_bytes_and_nearly_nothing_from_the_features(tmp_path):
+    torch.manual_seed(0)
+    encoder = SparseUNetConfig(
+        inputs=("rgb", "one"), grid_size=0.1, stem_channels=16, channels=(16,) * 8, blocks=(1,) * 8
+    ).build()
+    for half, name in ((False, "full"), (True, "half")):
+        save_encoder(encoder, tmp_path / f"{name}.safetensors", half_precision=half)
+    sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in ("full", "half")]
+    assert sizes[1] < 0.6 * sizes[0]
+    xyz, rgb = torch.rand(500, 3), torch.rand(500, 3)
+    full, half = (load_encoder(tmp_path / f"{name}.safetensors").encode(xyz, rgb=rgb) for name in ("full", "half"))
+    assert half.dtype == torch.float32
+    assert 0 < float((full - half).norm() / full.norm()) < 5e-3  # float16 has 11 bits: 5e-4 a weight
+
+
 def test_an_encoder_comes_with_the_package(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert shipped_names() == ["outdoor-small"]
