@@ -7,7 +7,12 @@ from typing import Annotated
 
 import tyro
 
+from ponder3d.config import fingerprint
+from ponder3d.engine.evaluate import read_json, write_json
+from ponder3d.recipes.catalogue import find_recipe
 from ponder3d.recipes.numbers import NUMBERS
+
+_ABOUT = "reproduce.json"
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ def reproduce(arguments: list[str], run: Callable[[list[str]], int]) -> int:
         0 inside the band, 1 outside; the command's own code if it fails.
 
     Raises:
-        ValueError: there is no such row, or it needs a recording and none is given.
+        ValueError: there is no such row, it needs a recording and none is given, or the directory holds another run.
     """
     options = tyro.cli(_ReproduceOptions, args=arguments, prog="ponder3d reproduce")
     if options.number == "list":
@@ -49,9 +54,17 @@ def reproduce(arguments: list[str], run: Callable[[list[str]], int]) -> int:
         raise ValueError(
             f"reproduce: {options.number} needs a recording of {number.where}: give its directory as --data"
         )
-    # A demo goes on where it was; of a run that is complete only its figures are wanted.
     out = Path(options.out or f"runs/reproduce/{options.number}")
     command = [options.data if word == "DATA" else word for word in number.command]
+    about = {"command": command}
+    if command[0] == "train":
+        about["recipe"] = [fingerprint(find_recipe(command[1])())]
+    kept = read_json(out / _ABOUT)
+    if out.exists() and kept != about:
+        raise ValueError(f"reproduce: {out} holds something else, or was run by other code: choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / _ABOUT, about)
+    # A demo goes on where it was; of a run that is complete only its figures are wanted.
     if command[0] == "train" and (out / "checkpoints").is_dir():
         command = ["train", "--resume", str(out)]
     else:

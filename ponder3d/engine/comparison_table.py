@@ -78,6 +78,8 @@ class Row:
     """That came to an end."""
     failed: str = ""
     """Why the first of the others did not."""
+    labelled: bool = False
+    """Whether its pre-training is told classes."""
 
 
 def table_cells(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -88,6 +90,7 @@ def table_cells(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, .
         gain = "" if row.gain is None else f"{row.gain:+.1f} +- {row.gain_spread:.1f}"
         result = "failed" if row.mean is None else f"{row.mean:.1f} +- {row.spread:.1f}"
         start = "random" if row.way in FROZEN and row.method == SCRATCH else row.method
+        start += " (classes)" if row.labelled else ""
         result += f" ({row.seeds} seeds)" if row.seeds and row.failed else ""
         cells.append(
             (

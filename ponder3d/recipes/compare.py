@@ -11,6 +11,7 @@ The protocol, in order; every part is a job with its own directory, so an interr
 Gains are differences from scratch (of probes: from random weights), seed by seed.
 """
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,14 +19,14 @@ from pathlib import Path
 
 import torch
 
-from ponder3d.config import fingerprint, to_json
+from ponder3d.config import essence, fingerprint, to_json
+from ponder3d.data.dataset import HeldOut
 from ponder3d.data.few import FewScenes
-from ponder3d.data.transforms import GridSample, LimitLabels, PointsOnly, Transform, apply
-from ponder3d.encoders.files import FILE_NAME, load_encoder
+from ponder3d.data.transforms import LimitLabels
+from ponder3d.encoders.files import FILE_NAME, read_card
 from ponder3d.engine.comparison_table import (
     FINETUNE,
     FROZEN,
-    PROBE,
     RESULTS,
     SCRATCH,
     TUNED,
@@ -41,14 +42,11 @@ from ponder3d.engine.evaluate import read_json, write_json
 from ponder3d.engine.experiment import Experiment
 from ponder3d.engine.jobs import Job, run_jobs
 from ponder3d.geometry import keyed
-from ponder3d.recipes.catalogue import find_recipe
 from ponder3d.recipes.compare_config import CompareConfig as CompareConfig
+from ponder3d.recipes.compare_jobs import find_twin, learns_from_labels, one_point_per_voxel, probe
 from ponder3d.recipes.methods import find_method, pretraining, with_fields
-from ponder3d.tasks.knn_probe import KNNProbeConfig, knn_probe
-from ponder3d.tasks.linear_probe import LinearProbeConfig, linear_probe
 from ponder3d.tasks.semseg import SemSegConfig
 from ponder3d.tasks.tuning import DecoderOnly, Full, HeadOnly, Lora, TuningConfig
-from ponder3d.types import Scene
 
 _ESTIMATE = "estimate.json"
 _MANY_STEPS = 2000
@@ -89,7 +87,10 @@ class Comparison:
         self.out = Path(config.out)
         self.labels = [Labels.parse(text) for text in items_of(config.labels, "labels")]
         self.ways = items_of(config.ways, "ways")
+        if any(way in TUNED for way in self.ways) and FINETUNE not in self.ways:
+            self.ways = [FINETUNE, *self.ways]
         named = items_of(config.methods, "methods")
+        named = named if SCRATCH in named else [SCRATCH, *named]
         self.methods = {name.partition("=")[0]: find_method(name, target, experiment.data) for name in named}
         if len(self.methods) < len(named):
             raise ValueError(f"compare: methods must have names of their own: {config.methods}")
@@ -98,12 +99,22 @@ class Comparison:
         budgets = [int(steps) for steps in numbers_of(config.pretrain_steps, "pretrain_steps")]
         self.budgets = sorted({steps or (first.steps if first else 0) for steps in budgets})
         self.batch = config.pretrain_batch or (first.batch_size if first else 0)
-        self.twin = _twin(target)
+        self.twin = find_twin(target)
+        told = {name: recipe().task for name, recipe in self.recipes.items()}
+        self.labelled = {name for name, task in told.items() if learns_from_labels(task)}
+        """Methods that are told classes in pre-training."""
+        self.other_data = self._other_data()
         self.failed: dict[str, str] = {}
         self.lost: dict[str, str] = {}
         """Encoder files that there should be, and why there are none."""
         self.convergence: dict[str, list[tuple[int, float]]] = {}
         """By amount of labels: steps and mIoU of scratch on the scenes set aside, in percent."""
+
+    def _other_data(self) -> list[str]:
+        """Methods whose recipes pre-train on other data than the first one's."""
+        data = {name: essence(self.pretraining(name, 1, 0).data) for name in self.recipes}
+        first = next(iter(data.values()), None)
+        return [name for name, one in data.items() if one != first]
 
     # What is run ------------------------------------------------------------------------------------------------
 
@@ -123,34 +134,23 @@ class Comparison:
         way: str = FINETUNE,
     ) -> Experiment:
         """Training on the labelled scenes, for ``factor`` times the recipe's steps."""
-        e = self.experiment
+        e = self.experiment if not candidate.twin or self.twin is None else self.twin.applied(self.experiment)
         task = e.task
         assert isinstance(task, SemSegConfig)
-        if candidate.twin and self.twin is not None:
-            own_task = self.twin.task
-            assert isinstance(own_task, SemSegConfig)
-            task = replace(own_task, encoder=task.encoder)
-            e = replace(e, optim=self.twin.optim)
         own = keyed.derive(seed, 0xC0A) % 10_000
-        limited = e.transforms
-        if labels.points:
-            limited = (
-                LimitLabels(labels.points),
-                *(step for step in limited if not isinstance(step, LimitLabels)),
-            )
-        steps = e.steps * factor
+        limit = (LimitLabels(labels.points, own),) if labels.points else ()
         return replace(
             e,
-            task=task if way == FINETUNE else replace(task, tuning=_TUNINGS[way]),
+            task=replace(task, tuning=_TUNINGS[way]),
             data=self.data(labels, seed, choosing),
-            transforms=tuple(replace(t, seed=own) if isinstance(t, LimitLabels) else t for t in limited),
-            validation_transforms=_one_point_per_voxel(e.validation_transforms),
+            validation=HeldOut() if choosing else e.validation,
+            transforms=(*limit, *(step for step in e.transforms if not isinstance(step, LimitLabels))),
+            validation_transforms=one_point_per_voxel(e.validation_transforms),
             optim=replace(e.optim, lr=e.optim.lr * candidate.rate),
-            steps=steps,
+            steps=e.steps * factor,
             seed=own,
             init=init,
             validate_every=0,
-            save_every=steps,
         )
 
     def data(self, labels: Labels, seed: int, choosing: bool = False) -> FewScenes:
@@ -159,6 +159,11 @@ class Comparison:
         return FewScenes(
             whole, labels.share, self.config.withheld, keyed.derive(seed, 0xFE) % 10_000, choosing=choosing
         )
+
+    def _mark(self, method: str) -> str:
+        """The name of a method in names of directories: that of a file says which weights it has."""
+        made = self.methods[method]
+        return f"{method}-{read_card(made)['sha256'][:8]}" if isinstance(made, Path) else method
 
     def encoder(self, method: str, steps: int, seed: int) -> str:
         """The file that a method starts from; empty for scratch."""
@@ -204,6 +209,8 @@ class Comparison:
             "chosen": {", ".join(cell): str(one) for cell, one in chosen.items()},
             "steps": {labels: self.experiment.steps * factors[labels] for labels in factors},
             "convergence": self.convergence,
+            "twin": self.twin is not None,
+            "other_data": self.other_data,
             "rows": [asdict(row) for row in rows],
         }
         write_json(self.out / RESULTS, record)
@@ -238,12 +245,14 @@ class Comparison:
         ]
         jobs: dict[tuple[str, str, str], dict[_Candidate, Job]] = {}
         for way, method in self._tuned():
-            init = self.encoder(method, self.budgets[-1] if self.budgets else 0, 0)
+            init = self._first_encoder(method)
             for labels in self.labels:
                 of_cell = jobs.setdefault((way, method, labels.text), {})
                 for one in candidates:
                     e = self.finetuning(init, labels, 0, one, 1, choosing=True, way=way)
-                    of_cell[one] = self._job(f"{way}-{method}-{labels.text}-{one}".replace(" ", "-"), "choose", e)
+                    of_cell[one] = self._job(
+                        f"{way}-{self._mark(method)}-{labels.text}-{one}".replace(" ", "-"), "choose", e
+                    )
         flat = [job for of_cell in jobs.values() for job in of_cell.values()]
         figures = self._run(flat, processes, "choosing")
         chosen = {}
@@ -252,6 +261,15 @@ class Comparison:
             # Where none came to an end, the cells say why.
             chosen[cell] = max(reached, key=reached.__getitem__) if reached else candidates[0]
         return chosen
+
+    def _first_encoder(self, method: str) -> str:
+        """Of the longest pre-training that came to an end, of the first seed that did."""
+        files = [
+            self.encoder(method, steps, seed)
+            for steps in reversed(self.budgets or [0])
+            for seed in range(self.config.seeds)
+        ]
+        return next((file for file in files if file not in self.lost), files[0])
 
     def _converge(self, chosen: dict[tuple[str, str, str], _Candidate], processes: int) -> dict[str, int]:
         """By how much the recipe's steps have to be multiplied for scratch to converge, by amount of labels."""
@@ -290,7 +308,7 @@ class Comparison:
                 for labels in self.labels:
                     for seed in range(self.config.seeds):
                         init = self.encoder(method, budget, seed)
-                        name = f"{method}-{budget}-{labels.text}-{seed}"
+                        name = f"{self._mark(method)}-{budget}-{labels.text}-{seed}"
                         for way in self.ways:
                             if (way, method, labels.text) in chosen:
                                 one = chosen[way, method, labels.text]
@@ -300,7 +318,7 @@ class Comparison:
                                     cells.append((job, way, method, labels, budget, e.steps, seed))
                             elif way in FROZEN:
                                 plain = self.finetuning("", labels, seed, _Candidate(False, 1.0), 1)
-                                key = f"{fingerprint(plain)}-{init}"
+                                key = f"{fingerprint(plain)}-{self._mark(method)}-{init}"
                                 job = Job(f"{way}-{name}", self.out / way / name, None, probe, (plain, init, way), key)
                                 cells.append((job, way, method, labels, budget, 0, seed))
         return cells
@@ -340,6 +358,7 @@ class Comparison:
                     samples=budget * self.batch + steps * batch,
                     seeds=len(own),
                     failed=lost[0] if lost else "",
+                    labelled=method in self.labelled,
                 )
             )
         return sorted(rows, key=self._place)
@@ -385,24 +404,34 @@ class Comparison:
             torch.set_num_threads(threads)
 
     def _estimates(self, seconds: float) -> list[tuple[str, Estimate]]:
-        known = [
-            (f"pre-training by {method}", estimate(self.pretraining(method, self.budgets[-1], 0), seconds))
-            for method in self.recipes
-        ]
+        jobs = {f"pre-training by {method}": self.pretraining(method, self.budgets[-1], 0) for method in self.recipes}
         if self._tuned():
-            plain = self.finetuning("", self.labels[-1], 0, _Candidate(False, 1.0), 1, choosing=True)
-            known.append(("fine-tuning", estimate(plain, seconds)))
+            plain = _Candidate(False, 1.0)
+            jobs["fine-tuning"] = self.finetuning("", self.labels[-1], 0, plain, 1, choosing=True)
+        known = []
+        for name, experiment in jobs.items():
+            with contextlib.suppress(ValueError):  # its row will say why
+                known.append((name, estimate(experiment, seconds)))
         return known
 
     def _processes(self) -> int:
         """As many as the memory allows, by what was estimated before."""
-        peaks = read_json(self.out / _ESTIMATE) or {}
-        most = max(peaks.get("memory", {}).values(), default=0)
+        most = max(self._estimated().values(), default=0)
         return max(1, min(self.config.processes, int(self.config.memory * 2**30 // most) if most else 10**6))
+
+    def _estimated(self) -> dict[str, int]:
+        """Bytes that jobs take, as far as it has been estimated for this comparison."""
+        kept = read_json(self.out / _ESTIMATE) or {}
+        return kept["memory"] if kept.get("key") == self._key() else {}
+
+    def _key(self) -> str:
+        return f"{fingerprint(self.config)}-{fingerprint(self.experiment)}"
 
     def keep_estimates(self, known: Sequence[tuple[str, Estimate]]) -> list[str]:
         """Note what a job takes, for the number of processes; returns lines to be read before all starts."""
-        write_json(self.out / _ESTIMATE, {"memory": {name: one.memory_bytes for name, one in known}})
+        write_json(
+            self.out / _ESTIMATE, {"key": self._key(), "memory": {name: one.memory_bytes for name, one in known}}
+        )
         pretrainings, finetunings, probes = self.num_jobs()
         total = 0.0
         for name, one in known:
@@ -421,32 +450,6 @@ class Comparison:
         return lines
 
 
-def probe(experiment: Experiment, encoder_file: str, way: str = PROBE) -> dict[str, float]:
-    """What frozen features of an encoder give, or those of random weights if there is no file.
-
-    Args:
-        experiment: a segmentation; its labelled scenes, those it is tested on, the encoder if it is random, the seed.
-        encoder_file: of the encoder; may be empty.
-        way: ``probe``, a linear classifier, or ``knn``, nearest neighbours.
-
-    Returns:
-        The figures of ``SegmentationMetric``, of one point per voxel.
-    """
-    torch.manual_seed(experiment.seed)
-    encoder = load_encoder(encoder_file) if encoder_file else experiment.task.encoder.build()
-    limits = tuple(step for step in experiment.transforms if isinstance(step, LimitLabels))
-    steps = experiment.on_grid((PointsOnly(), *experiment.validation_transforms))
-    data, test = experiment.data.build(), experiment.validation_data().build()
-    labels = data.labels
-    if labels is None:
-        raise ValueError("compare: the data have no labels")
-    train = [apply((*limits, *steps), data[i], experiment.seed, i) for i in range(len(data))]
-    held_out: Sequence[Scene] = [apply(steps, test[i], experiment.seed, i) for i in range(len(test))]
-    if way == "knn":
-        return knn_probe(encoder, train, held_out, labels, KNNProbeConfig(), experiment.seed)
-    return linear_probe(encoder, train, held_out, labels, LinearProbeConfig(), experiment.seed)
-
-
 def run_compare(config: CompareConfig, target: str, experiment: Experiment, tell: Callable[[str], None]) -> list[Row]:
     """Run a comparison, or what is left of it.
 
@@ -460,8 +463,7 @@ def run_compare(config: CompareConfig, target: str, experiment: Experiment, tell
         ValueError: the recipe is no segmentation, there is no such method, or nothing came to an end.
     """
     comparison = Comparison(config, target, experiment)
-    out = Path(config.out)
-    if experiment.steps * comparison.num_jobs()[1] >= _MANY_STEPS and not (out / _ESTIMATE).is_file():
+    if experiment.steps * comparison.num_jobs()[1] >= _MANY_STEPS and not comparison._estimated():
         for line in comparison.keep_estimates(comparison.estimates(_SECONDS)):
             tell(line)
     rows = comparison.run()
@@ -469,15 +471,3 @@ def run_compare(config: CompareConfig, target: str, experiment: Experiment, tell
         why = next((row.failed for row in rows if row.failed), "no cell")
         raise ValueError(f"compare: nothing came to an end: {why}")
     return rows
-
-
-def _twin(target: str) -> Experiment | None:
-    try:
-        return find_recipe(f"{target}_finetune")()
-    except ValueError:
-        return None
-
-
-def _one_point_per_voxel(steps: tuple[Transform, ...]) -> tuple[Transform, ...]:
-    """Every point takes ten times as long, and says the same about an encoder."""
-    return steps if any(isinstance(step, GridSample) for step in steps) else (*steps, GridSample())

@@ -14,6 +14,8 @@ from ponder3d.engine.experiment import Experiment
 from ponder3d.engine.probe import Off
 from ponder3d.recipes import pretrain_driving, pretrain_indoor, pretrain_streets
 from ponder3d.recipes.catalogue import Recipe, find_recipe, list_recipes
+from ponder3d.render.opacity import UniSurf
+from ponder3d.tasks.ponder import PonderConfig
 from ponder3d.tasks.semseg import SemSegConfig
 
 
@@ -79,7 +81,10 @@ def known_methods(target: str, data: DatasetConfig) -> dict[str, Recipe]:
         at = function.find(f"_{mark}") + 1 if smoke else 0
         if (smoke and not at) or not function[at:].startswith(mark) or function.endswith("_paper"):
             continue
-        if not isinstance(recipe().task, SemSegConfig):
+        made = recipe()
+        pretext = not isinstance(made.task, SemSegConfig) and isinstance(made.probe, Off)
+        # An image encoder is not what the target's encoder is.
+        if pretext and not any(step.gives_images for step in made.transforms):
             found[function[at + len(mark) :]] = recipe
     return found
 
@@ -107,7 +112,9 @@ def pretraining(recipe: Recipe, target: Experiment, seed: int, steps: int, cache
     data = with_fields(data, seed=seed, cache=cache, num_test_rooms=1, num_test_towns=1)
     steps = steps or own.steps
     task = replace(own.task, encoder=target.task.encoder)  # pyright: ignore[reportArgumentType, reportCallIssue]
-    return replace(own, task=task, data=data, seed=seed, steps=steps, validate_every=0, save_every=steps, probe=Off())
+    if isinstance(task, PonderConfig) and isinstance(task.render.opacity, UniSurf):  # it shrinks over the whole run
+        task = replace(task, render=replace(task.render, opacity=replace(task.render.opacity, shrinking=steps)))
+    return replace(own, task=task, data=data, seed=seed, steps=steps, validate_every=0, probe=Off())
 
 
 def with_fields(data: DatasetConfig, **values: object) -> DatasetConfig:

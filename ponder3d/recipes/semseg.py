@@ -91,6 +91,12 @@ def rooms_full() -> Experiment:
     return replace(few, data=replace(few.data, num_rooms=64), transforms=few.transforms[1:], steps=3000)
 
 
+def rooms_full_finetune() -> Experiment:
+    """``rooms_full`` from a pre-trained encoder, ``--init FILE``, as in ``rooms_finetune``."""
+    full, tuned = rooms_full(), rooms_finetune()
+    return replace(full, task=tuned.task, optim=tuned.optim)
+
+
 def rooms_paper() -> Experiment:
     """The paper's segmentation from scratch (spec 5.2 and 8.1) on generated rooms, for a GPU.
 

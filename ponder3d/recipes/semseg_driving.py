@@ -44,6 +44,12 @@ def streets_full() -> Experiment:
     return replace(few, data=data, transforms=few.transforms[1:], steps=3000)
 
 
+def streets_full_finetune() -> Experiment:
+    """``streets_full`` from a pre-trained encoder, ``--init FILE``, as in ``streets_finetune``."""
+    full, tuned = streets_full(), streets_finetune()
+    return replace(full, task=tuned.task, optim=tuned.optim)
+
+
 def pandaset() -> Experiment:
     """Segment PandaSet from 20 labelled points in each frame of ``--data.root DIR``, in nuScenes' 16 classes.
 

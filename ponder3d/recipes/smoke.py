@@ -3,8 +3,6 @@
 They show that a recipe runs on this machine, and teach nothing.
 """
 
-from dataclasses import replace
-
 from ponder3d.engine.experiment import Experiment
 from ponder3d.recipes import (
     joint_rooms,
@@ -420,9 +418,18 @@ def semseg() -> Experiment:
 
 
 def semseg_finetune() -> Experiment:
-    """The same with what serves a pre-trained encoder."""
-    full, tuned = segmentation.rooms_full(), segmentation.rooms_finetune()
-    return _small(replace(full, task=tuned.task, optim=tuned.optim))
+    """``semseg.rooms_full_finetune`` in seconds, for ``ponder3d compare``."""
+    return _small(segmentation.rooms_full_finetune())
+
+
+def semseg_rooms_full_finetune() -> Experiment:
+    """``semseg.rooms_full_finetune`` in seconds."""
+    return _small(segmentation.rooms_full_finetune())
+
+
+def semseg_driving_streets_full_finetune() -> Experiment:
+    """``semseg_driving.streets_full_finetune`` in seconds."""
+    return _small(semseg_driving.streets_full_finetune())
 
 
 def methods_rooms_ponder() -> Experiment:

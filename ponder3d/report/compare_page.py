@@ -64,7 +64,9 @@ def _protocol(record: dict[str, Any]) -> str:
         "seed by seed: from scratch or, of probes, from random weights. All methods pre-train the same encoder for as "
         "many steps of as many scenes, and all starts are fine-tuned for as many steps. Learning rates were chosen by "
         f"one rule on {config['withheld']} labelled scenes that are never trained or tested on. Time is that of the "
-        "steps of pre-training and fine-tuning, without evaluations."
+        "steps of pre-training and fine-tuning, without evaluations. Methods marked (classes) are told classes in "
+        "pre-training; the others see no label."
+        + (f" NOT on the same data as the first: {', '.join(record['other_data'])}." if record["other_data"] else "")
     )
 
 
@@ -134,7 +136,8 @@ def _convergence(page: Page, record: dict[str, Any]) -> None:
         reached = [f"{miou:.1f}" for _, miou in steps]
         rows.append((labels, *reached, *[""] * (most - len(reached)), str(record["steps"].get(labels, ""))))
     page.table(header, rows)
-    page.text("Chosen by one rule: the recipe as it is or its twin for pre-trained encoders, and the learning rate.")
+    twin = "as it is or with what its twin for pre-trained encoders does otherwise, and" if record["twin"] else "and"
+    page.text(f"Chosen by one rule: the recipe {twin} the learning rate.")
     methods = [name.partition("=")[0] for name in items_of(config["methods"], "methods")]
     labels = list(record["convergence"])
     chosen = record["chosen"]

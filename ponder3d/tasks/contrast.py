@@ -40,7 +40,10 @@ def info_nce(
     num = valid.sum().clamp(min=1)
     loss = ((scores.logsumexp(1) - own) * valid).sum() / num
     with torch.no_grad():
-        right = scores.argmax(1) == torch.arange(len(scores), device=scores.device)
+        likeliest = (
+            scores.argmax(1) if len(scores) else torch.zeros_like(valid, dtype=torch.int64)
+        )  # views may be empty
+        right = likeliest == torch.arange(len(scores), device=scores.device)
         return loss, (right & valid).sum() / num
 
 
@@ -51,6 +54,8 @@ def most_alike(
     """Row of the target of the same scene with the highest cosine, for each query. Rows of scene -1 find each other."""
     queries, targets = F.normalize(queries.float(), dim=1), F.normalize(targets.float(), dim=1)
     found = [scene.new_zeros(0)]
+    if not len(queries):
+        return found[0]
     for part, own in zip(queries.split(4096), scene.split(4096), strict=True):
         found.append((part @ targets.T).masked_fill(own[:, None] != scene, _NOWHERE).argmax(1))
     return torch.cat(found)

@@ -32,7 +32,6 @@ def run(psnr: float):
     def command(arguments: list[str]) -> int:
         assert arguments[:2] == ["train", "smoke.pretrain_indoor_rooms"]
         out = Path(arguments[arguments.index("--out") + 1])
-        out.mkdir()
         (out / "validation.csv").write_text(f"step,psnr\n2,1.0\n4,{psnr}\n")
         return 0
 
@@ -46,16 +45,26 @@ def test_a_figure_is_inside_or_outside(tmp_path, capsys, off: float, code: int, 
     assert f"{value:.4g}, published 11.35 +- 0.3: {said} the band" in capsys.readouterr().out
 
 
-def test_a_run_that_is_there_goes_on(tmp_path) -> None:
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "validation.csv").write_text("step,psnr\n4,11.35\n")
-    said = []
-    assert reproduce(["smoke", "--out", str(tmp_path)], lambda words: said.append(words) or 0) == 0
-    assert said == [["train", "--resume", str(tmp_path)]]
+def test_a_run_that_is_there_goes_on_and_another_is_left_alone(tmp_path) -> None:
+    out = tmp_path / "run"
+
+    def first(arguments: list[str]) -> int:
+        (out / "checkpoints").mkdir()
+        (out / "validation.csv").write_text("step,psnr\n4,11.35\n")
+        return 0
+
+    said: list[list[str]] = []
+    assert reproduce(["smoke", "--out", str(out)], first) == 0
+    assert reproduce(["smoke", "--out", str(out)], lambda words: said.append(words) or 0) == 0
+    assert said == [["train", "--resume", str(out)]]
+    with pytest.raises(ValueError, match="holds something else, or was run by other code"):
+        reproduce(["demo-probe", "--out", str(out)], first)
+    with pytest.raises(ValueError, match="holds something else"):
+        reproduce(["smoke", "--out", str(tmp_path)], first)
 
 
 def test_a_command_that_fails_is_no_figure(tmp_path) -> None:
-    assert reproduce(["smoke", "--out", str(tmp_path)], lambda words: 143) == 143
+    assert reproduce(["smoke", "--out", str(tmp_path / "run")], lambda words: 143) == 143
 
 
 def test_the_demos_gain_is_read_by_way_and_start(tmp_path) -> None:

@@ -78,7 +78,8 @@ def test_training_and_evaluation_share_no_scene(name):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.slow) if "ablations" in name else name
+        # Methods are other recipes under names of their own.
+        pytest.param(name, marks=pytest.mark.slow) if "ablations" in name or "methods" in name else name
         for name in SMOKE
         if "rgbd_folder" not in name and "features" not in name
     ],

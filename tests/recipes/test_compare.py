@@ -5,22 +5,30 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from ponder3d.cli import main
 from ponder3d.config import fingerprint
 from ponder3d.data.few import FewScenes
+from ponder3d.data.synthetic.rooms import RoomsConfig
 from ponder3d.data.transforms import GridSample, LimitLabels
+from ponder3d.encoders.files import EncoderFileError, save_encoder
+from ponder3d.encoders.sparse_unet import SparseUNetConfig
 from ponder3d.engine import comparison_table as table
 from ponder3d.engine.comparison_table import Labels, Row
 from ponder3d.engine.evaluate import read_json, write_json
 from ponder3d.engine.jobs import Job
 from ponder3d.engine.loop import train
 from ponder3d.recipes import compare as recipe
-from ponder3d.recipes import smoke
+from ponder3d.recipes import semseg_driving, smoke
 from ponder3d.recipes.compare import CompareConfig, Comparison, run_compare
+from ponder3d.recipes.compare_jobs import find_twin, probe
+from ponder3d.recipes.methods import known_methods
+from ponder3d.render.opacity import UniSurf
 from ponder3d.report.compare_page import write_compare_page
+from ponder3d.tasks.ponder import PonderConfig
 from ponder3d.tasks.semseg import SemSegConfig
-from ponder3d.tasks.tuning import Lora
+from ponder3d.tasks.tuning import Full, Lora
 
 TARGET = "smoke.semseg"
 CHOICES = CompareConfig(
@@ -111,14 +119,17 @@ def test_one_run_of_each_kind_with_nothing_made_up(tmp_path, monkeypatch) -> Non
         return done
 
     monkeypatch.setattr(recipe, "run_jobs", run)
-    monkeypatch.setattr(recipe, "_twin", lambda target: None)
+    monkeypatch.setattr(recipe, "find_twin", lambda target: None)
     config = replace(CHOICES, out=str(tmp_path), methods="ponder", labels="20", seeds=1, longest=1, pretrain_steps="1")
     rows = run_compare(config, TARGET, replace(smoke.semseg(), steps=1), print)
     assert [(row.way, row.method, row.steps, row.samples) for row in rows] == [
+        ("finetune", "scratch", 1, 2),
         ("finetune", "ponder", 1, 2 + 2),
+        ("probe", "scratch", 0, 0),
         ("probe", "ponder", 0, 2),
     ]
-    assert all(row.mean is not None and 0 <= row.mean < 100 and row.seconds > 0 for row in rows)
+    assert all(row.mean is not None and 0 <= row.mean < 100 for row in rows)
+    assert [row.seconds > 0 for row in rows] == [True, True, False, True]
 
 
 def test_every_cell_is_run_at_equal_budgets(finished) -> None:
@@ -228,9 +239,12 @@ def test_pretraining_has_the_targets_encoder_and_one_budget(tmp_path) -> None:
 def test_processes_follow_the_memory(tmp_path) -> None:
     made = comparison(tmp_path, processes=4, memory=2.0)
     assert made._processes() == 4  # nothing is known yet
-    write_json(tmp_path / "estimate.json", {"memory": {"fine-tuning": 2**29, "pre-training": 9 * 2**26}})
+    memory = {"fine-tuning": 2**29, "pre-training": 9 * 2**26}
+    write_json(tmp_path / "estimate.json", {"key": made._key(), "memory": memory})
     assert made._processes() == 3
     assert made.num_jobs() == (2, 2 * (2 * 2 + 2) + 2 * 8, 8)
+    write_json(tmp_path / "estimate.json", {"key": "of another comparison", "memory": memory})
+    assert made._processes() == 4
 
 
 @pytest.mark.parametrize(
@@ -259,14 +273,95 @@ def test_a_pretext_task_is_no_target(tmp_path) -> None:
         Comparison(replace(CHOICES, out=str(tmp_path)), "smoke.pretrain_indoor_rooms", smoke.pretrain_indoor_rooms())
 
 
-def test_a_file_is_a_method_of_its_own(tmp_path) -> None:
+def test_a_file_is_a_method_of_its_own_and_known_by_its_weights(tmp_path) -> None:
     with pytest.raises(ValueError, match=r"old=old.safetensors: there is no file old.safetensors"):
         comparison(tmp_path, methods="scratch,old=old.safetensors")
     file = tmp_path / "encoder.safetensors"
-    file.touch()
-    made = comparison(tmp_path, methods=f"scratch,old={file}")
+    names = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        save_encoder(smoke.semseg().task.encoder.build(), file)
+        made = comparison(tmp_path, methods=f"old={file}", labels="20")
+        names.append({str(job.out) for job, _, method, *_ in made._cells({}, {"20": 1}) if method == "old"})
     assert made.encoder("old", 0, 1) == str(file)
     assert made.num_jobs()[0] == 0
+    assert names[0] and not names[0] & names[1]
+
+
+def test_an_encoder_of_another_kind_is_refused_by_probes_too(tmp_path) -> None:
+    file = tmp_path / "encoder.safetensors"
+    encoder = smoke.semseg().task.encoder
+    assert isinstance(encoder, SparseUNetConfig)
+    save_encoder(replace(encoder, grid_size=0.32).build(), file)
+    with pytest.raises(EncoderFileError, match=r"trained with grid_size 0\.32"):
+        probe(comparison(tmp_path).finetuning("", Labels.parse("20"), 0, one(), 1), str(file))
+
+
+def test_a_share_of_scenes_has_all_labels_of_them(tmp_path) -> None:
+    few = Comparison(replace(CHOICES, out=str(tmp_path)), "smoke.semseg_rooms", smoke.semseg_rooms())
+    assert any(isinstance(step, LimitLabels) for step in smoke.semseg_rooms().transforms)
+    shared = few.finetuning("", Labels.parse("100%"), 0, one(), 1)
+    assert not any(isinstance(step, LimitLabels) for step in shared.transforms)
+
+
+def test_finetuning_trains_all_weights_whatever_the_recipe_does(tmp_path) -> None:
+    lora = Comparison(replace(CHOICES, out=str(tmp_path)), "smoke.semseg_rooms_lora", smoke.semseg_rooms_lora())
+    task = lora.finetuning("", Labels.parse("20"), 0, one(), 1).task
+    assert isinstance(task, SemSegConfig) and isinstance(task.tuning, Full)
+
+
+def test_the_twin_leaves_what_its_user_wants(tmp_path) -> None:
+    plain = smoke.semseg()
+    assert isinstance(plain.task, SemSegConfig)
+    own = replace(plain, task=replace(plain.task, lovasz=0.25), optim=replace(plain.optim, weight_decay=0.125))
+    made = Comparison(replace(CHOICES, out=str(tmp_path)), TARGET, own)
+    tuned = made.finetuning("", Labels.parse("20"), 0, one(twin=True), 1)
+    assert isinstance(tuned.task, SemSegConfig)
+    assert (tuned.task.lovasz, tuned.task.head_passes, tuned.optim.weight_decay) == (0.25, 4, 0.125)
+    assert tuned.optim.lr == smoke.semseg_finetune().optim.lr != plain.optim.lr
+
+
+def test_scenes_to_test_on_choose_nothing(tmp_path) -> None:
+    own = replace(smoke.semseg(), validation=RoomsConfig(first=800_000, num_rooms=1))
+    made = Comparison(replace(CHOICES, out=str(tmp_path)), TARGET, own)
+    choosing = made.finetuning("", Labels.parse("20"), 0, one(), 1, choosing=True)
+    assert isinstance(choosing.validation_data(), FewScenes)
+    assert made.finetuning("", Labels.parse("20"), 0, one(), 1).validation_data() == own.validation
+
+
+def test_settings_are_chosen_with_the_first_pretraining_that_is_there(tmp_path) -> None:
+    made = comparison(tmp_path, pretrain_steps="2,4")
+    made.lost = {made.encoder("ponder", 4, seed): "broken" for seed in (0, 1)}
+    assert made._first_encoder("ponder") == made.encoder("ponder", 2, 0)
+    assert made._first_encoder("scratch") == ""
+
+
+def test_methods_that_are_told_classes_are_marked(tmp_path) -> None:
+    made = comparison(tmp_path, methods="ponder,semantic,ponder_distil")
+    assert made.labelled == {"semantic"}
+    row = Row("probe", "semantic", "20", 2, 0, 1.0, 0.0, 1.0, 0.0, 1.0, 4, 2, labelled=True)
+    assert "semantic (classes)" in table.table_text([row])
+
+
+def test_other_data_are_told(tmp_path) -> None:
+    assert comparison(tmp_path, methods="ponder,self_distil").other_data == []
+    made = comparison(tmp_path, methods="ponder,mine=pretrain_indoor.rooms_paper")
+    assert made.other_data == ["mine"]
+
+
+def test_image_encoders_are_no_methods_of_points() -> None:
+    known = known_methods("semseg_driving.pandaset", semseg_driving.pandaset().data)
+    assert "ponder" in known and "camera" not in known
+
+
+def test_the_readmes_target_has_a_twin() -> None:
+    assert find_twin("semseg.rooms_full") is not None and find_twin("semseg.rooms_paper") is None
+
+
+def test_unisurf_shrinks_over_the_run_that_it_gets(tmp_path) -> None:
+    task = comparison(tmp_path, methods="unisurf").pretraining("unisurf", 6, 0).task
+    assert isinstance(task, PonderConfig) and isinstance(task.render.opacity, UniSurf)
+    assert task.render.opacity.shrinking == 6
 
 
 def test_an_unfinished_comparison_has_no_page(tmp_path) -> None:

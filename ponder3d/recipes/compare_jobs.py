@@ -1,0 +1,93 @@
+"""Parts of the jobs of a comparison."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+
+from ponder3d.config import Config
+from ponder3d.data.transforms import GridSample, LimitLabels, PointsOnly, Transform, apply
+from ponder3d.encoders.files import copy_weights, load_encoder
+from ponder3d.engine.comparison_table import PROBE
+from ponder3d.engine.experiment import Experiment
+from ponder3d.recipes.catalogue import find_recipe
+from ponder3d.tasks.class_vectors import NoVectors
+from ponder3d.tasks.combined import CombinedConfig
+from ponder3d.tasks.knn_probe import KNNProbeConfig, knn_probe
+from ponder3d.tasks.linear_probe import LinearProbeConfig, linear_probe
+from ponder3d.tasks.ponder import PonderConfig
+from ponder3d.tasks.task import TaskConfig
+from ponder3d.types import Scene
+
+
+@dataclass(frozen=True)
+class Twin:
+    """What the twin of a recipe, for encoders that are pre-trained, does otherwise."""
+
+    task: dict[str, Any]
+    optim: dict[str, Any]
+
+    def applied(self, experiment: Experiment) -> Experiment:
+        """An experiment, as its user wants it, with what the twin does otherwise."""
+        task = replace(experiment.task, **self.task)  # pyright: ignore[reportArgumentType, reportCallIssue]
+        return replace(experiment, task=task, optim=replace(experiment.optim, **self.optim))
+
+
+def find_twin(target: str) -> Twin | None:
+    """What the recipe ``TARGET_finetune`` has otherwise than the recipe; None if there is none."""
+    try:
+        twin = find_recipe(f"{target}_finetune")()
+    except ValueError:
+        return None
+    base = find_recipe(target)()
+    return Twin(_changed(base.task, twin.task, "encoder"), _changed(base.optim, twin.optim))
+
+
+def _changed(base: Config, other: Config, *left: str) -> dict[str, Any]:
+    names = [field.name for field in fields(base) if field.name not in left]  # type: ignore[arg-type]
+    return {name: getattr(other, name) for name in names if getattr(other, name) != getattr(base, name)}
+
+
+def learns_from_labels(task: TaskConfig) -> bool:
+    """Whether a pretext task is told classes."""
+    if isinstance(task, CombinedConfig):
+        return any(learns_from_labels(part.task) for part in task.parts)
+    return isinstance(task, PonderConfig) and (not isinstance(task.semantics, NoVectors) or task.points > 0)
+
+
+def one_point_per_voxel(steps: tuple[Transform, ...]) -> tuple[Transform, ...]:
+    """Every point takes ten times as long, and says the same about an encoder."""
+    return steps if any(isinstance(step, GridSample) for step in steps) else (*steps, GridSample())
+
+
+def probe(experiment: Experiment, encoder_file: str, way: str = PROBE) -> dict[str, float]:
+    """What frozen features of an encoder give, or those of random weights if there is no file.
+
+    Args:
+        experiment: a segmentation; its labelled scenes, those it is tested on, the encoder if it is random, the seed.
+        encoder_file: of the encoder; may be empty.
+        way: ``probe``, a linear classifier, or ``knn``, nearest neighbours.
+
+    Returns:
+        The figures of ``SegmentationMetric``, of one point per voxel.
+
+    Raises:
+        EncoderFileError: the file does not hold such an encoder.
+        ValueError: the data have no labels.
+    """
+    torch.manual_seed(experiment.seed)
+    encoder = experiment.task.encoder.build()
+    if encoder_file:  # an encoder of another kind or voxel size is refused, as it is by fine-tuning
+        copy_weights(load_encoder(encoder_file), encoder, encoder_file)
+    limits = tuple(step for step in experiment.transforms if isinstance(step, LimitLabels))
+    steps = experiment.on_grid((PointsOnly(), *experiment.validation_transforms))
+    data, test = experiment.data.build(), experiment.validation_data().build()
+    labels = data.labels
+    if labels is None:
+        raise ValueError("compare: the data have no labels")
+    train = [apply((*limits, *steps), data[i], experiment.seed, i) for i in range(len(data))]
+    held_out: Sequence[Scene] = [apply(steps, test[i], experiment.seed, i) for i in range(len(test))]
+    if way == "knn":
+        return knn_probe(encoder, train, held_out, labels, KNNProbeConfig(), experiment.seed)
+    return linear_probe(encoder, train, held_out, labels, LinearProbeConfig(), experiment.seed)
