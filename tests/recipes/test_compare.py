@@ -106,7 +106,9 @@ def test_a_comparison_at_a_size_of_seconds(tmp_path) -> None:
     assert (tmp_path / "report" / "index.html").is_file()
 
 
-def test_one_run_of_each_kind_with_nothing_made_up(tmp_path, monkeypatch) -> None:
+def test_one_run_of_each_kind_with_nothing_made_up(tmp_path, monkeypatch, shared_cache) -> None:
+    (tmp_path / "scenes").symlink_to(shared_cache)
+
     def run(jobs: Sequence[Job], *_: object) -> dict[str, dict[str, float]]:
         done = {}
         for job in jobs:
@@ -207,7 +209,8 @@ def test_starts_of_a_seed_share_all_but_the_encoder(tmp_path) -> None:
     assert other.seed != a.seed and other.transforms[0] != a.transforms[0]
 
 
-def test_settings_are_chosen_on_scenes_that_nobody_trains_or_tests_on(tmp_path) -> None:
+def test_settings_are_chosen_on_scenes_that_nobody_trains_or_tests_on(tmp_path, shared_cache) -> None:
+    (tmp_path / "scenes").symlink_to(shared_cache)
     made = comparison(tmp_path)
     labels = Labels.parse("100%")
     aside = made.finetuning("", labels, 0, one(), 1, choosing=True).validation_data().build()
