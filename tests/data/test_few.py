@@ -8,8 +8,23 @@ import torch
 from ponder3d.config import from_json, to_json
 from ponder3d.data.dataset import DataError, DatasetConfig, SceneDataset
 from ponder3d.data.few import FewScenes
+from ponder3d.data.synthetic.rooms import RoomsConfig
 from ponder3d.geometry import keyed
 from ponder3d.types import LabelSet, Scene
+
+
+def example(tmp_path_factory) -> FewScenes:
+    """A part of a few small rooms, for the contract of datasets."""
+    rooms = RoomsConfig(
+        num_rooms=3,
+        num_test_rooms=1,
+        num_views=2,
+        num_fused_views=2,
+        image_size=(24, 32),
+        max_points=500,
+        cache=str(tmp_path_factory.mktemp("few")),
+    )
+    return FewScenes(rooms, 0.6)
 
 
 @dataclass(frozen=True)
