@@ -4,6 +4,7 @@ Every scene keeps the name of its part as ``Scene.condition``, by which norms an
 may hold scenes of all of them. The paper trains on ScanNet, S3DIS and Structured3D with shares of 2, 1 and 4.
 """
 
+import colorsys
 import math
 import re
 from collections.abc import Sequence
@@ -212,7 +213,7 @@ def _union(
             if same not in row_of:
                 row_of[same] = len(names)
                 names.append(shown)
-                palette.append(colour)
+                palette.append(colour if colour not in palette else _unused(palette))
             if row_of[same] in own:
                 raise DataError(
                     f"data.parts[{number}] ({part}): its classes {own[row_of[same]]!r} and {name!r} would be one; "
@@ -278,3 +279,14 @@ def _blocks(parts: Sequence[SceneDataset], draws: Sequence[int]) -> tuple[tuple[
 def _cut(num: int, length: int) -> tuple[int, ...]:
     whole, rest = divmod(num, length)
     return (length,) * whole + ((rest,) if rest else ())
+
+
+def _unused(palette: Sequence[tuple[int, int, int]]) -> tuple[int, int, int]:
+    """A colour that is none of these: of twelve hues a golden section apart, the one farthest from all."""
+
+    def clearance(colour: tuple[int, int, int]) -> int:
+        return min(sum(abs(a - b) for a, b in zip(colour, other, strict=True)) for other in palette)
+
+    start = 0.618 * len(palette)
+    shades = [colorsys.hsv_to_rgb((start + 0.618 * number) % 1, 0.55, 0.85) for number in range(12)]
+    return max(((round(255 * r), round(255 * g), round(255 * b)) for r, g, b in shades), key=clearance)

@@ -12,7 +12,7 @@ from torch import Tensor
 from ponder3d.config import later
 from ponder3d.encoders.encoder import EncoderConfig
 from ponder3d.encoders.sparse_unet import SparseUNetConfig
-from ponder3d.geometry.drawing import birds_eye, class_colours, top_view
+from ponder3d.geometry.drawing import birds_eye, block_view, class_colours
 from ponder3d.geometry.grid import fragments
 from ponder3d.metrics.segmentation import SegmentationMetric, confusion
 from ponder3d.tasks.heads import HeadConfig, LinearHeadConfig, point_cross_entropy
@@ -146,7 +146,7 @@ class SemSeg(Task):
             seen = [birds_eye(xyz, labels[:num], self.labels.palette, boxes) for labels in (prediction, batch.labels)]
             return [Picture("classes", torch.cat(seen, dim=1)), Picture("points", birds_eye(xyz, None, boxes=boxes))]
         colours = [class_colours(labels, self.labels.palette) for labels in (prediction, batch.labels)]
-        columns = [top_view(batch.points.xyz, rgb) for rgb in colours]
+        columns = [block_view(batch.points.xyz, rgb, self.config.encoder.grid_size) for rgb in colours]
         return [Picture("classes", torch.cat(columns, dim=1))]
 
 

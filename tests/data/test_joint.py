@@ -287,3 +287,11 @@ def test_views_by_name_and_the_images_of_some_parts():
     assert sources(some[i] for i in range(len(some))) == ["b:0", "b:1"]
     config = JointConfig((PartConfig("a", RGBDFolderConfig(window=7)), PartConfig("b", ROOMS)))
     assert [part.data for part in config.all_images().parts] == [config.parts[0].data.all_images(), ROOMS]
+
+
+def test_classes_of_several_datasets_have_colours_of_their_own(tmp_path):
+    fine = replace(ROOMS, num_rooms=1, num_test_rooms=1, cache=str(tmp_path))
+    other = replace(fine, classes="spaces")
+    labels = JointConfig((PartConfig("fine", fine), PartConfig("other", other)), "separate").build().labels
+    assert len(set(labels.palette)) == len(labels) > 40
+    assert labels.palette[: len(fine.build().labels)] == fine.build().labels.palette
