@@ -73,13 +73,32 @@ def test_training_and_evaluation_share_no_scene(name):
             assert data.held_out().first >= data.first + data.num_rooms
 
 
+# Of recipes that differ in data or numbers alone some train by default, and these on request.
+TRAINED_ON_REQUEST = (
+    "ablations",
+    "methods",
+    "rooms_homes",
+    "rooms_offices",
+    "rooms_renders",
+    "rooms_prompted_codes",
+    "datasets_s3dis",
+    "datasets_structured3d",
+    "datasets_scannet_label_free",
+    "streets_lidar_semantic",
+    "rivals_streets",
+    "rivals_masked_streets_also",
+    "rivals_masked_streets_masked",
+    "semseg_finetune",
+    "full_finetune",
+)
+
+
 # Ablations are ``pretrain_indoor.rooms`` with other numbers, and many; tests/tasks trains their renderers.
 # Those that read frames or maps of features from a directory run in tests/data/test_rgbd_run.py.
 @pytest.mark.parametrize(
     "name",
     [
-        # Methods are other recipes under names of their own.
-        pytest.param(name, marks=pytest.mark.slow) if "ablations" in name or "methods" in name else name
+        pytest.param(name, marks=pytest.mark.slow) if any(part in name for part in TRAINED_ON_REQUEST) else name
         for name in SMOKE
         if "rgbd_folder" not in name and "features" not in name
     ],
