@@ -6,7 +6,7 @@ from typing import Any
 
 from ponder3d.engine.comparison_table import FINETUNE, PROBE, SCRATCH, Labels, Row, items_of, read_results, table_cells
 from ponder3d.report.html import Page, chart
-from ponder3d.report.svg import Series, line_chart
+from ponder3d.report.svg import Series, line_chart, line_colours
 
 _TITLES = {
     FINETUNE: "Fine-tuning of all weights",
@@ -45,6 +45,7 @@ def write_compare_page(folder: Path | str) -> Path:
         charts = [part for part in _charts(of_way) if part] if of_way else []
         if charts:
             page.heading(title)
+            page.legend(line_colours(list(dict.fromkeys(row.method for row in of_way))))
             page.row(charts)
     if record["convergence"]:
         _convergence(page, record)
@@ -118,7 +119,7 @@ def _chart(title: str, rows: list[Row], x_of: Any, x_label: str) -> str:
         own = sorted((x_of(row), row.mean or math.nan, row.spread or 0.0) for row in rows if row.method == method)
         points = tuple((float(x), mean) for x, mean, _ in own)
         series.append(Series(method, points, markers=True, spreads=tuple(spread for *_, spread in own)))
-    return chart(line_chart(title, series, x_label, "%", log_x=True))
+    return chart(line_chart(title, series, x_label, "%", log_x=True, legend=False))
 
 
 def _convergence(page: Page, record: dict[str, Any]) -> None:

@@ -53,11 +53,14 @@ def bar_chart(title: str, bars: Sequence[Bar]) -> str:
     return "\n".join([*parts, "</svg>"])
 
 
-def line_chart(title: str, series: Sequence[Series], x_label: str, y_label: str, log_x: bool = False) -> str:
+def line_chart(
+    title: str, series: Sequence[Series], x_label: str, y_label: str, log_x: bool = False, legend: bool = True
+) -> str:
     """A chart with ticks at round numbers and a legend; an empty string if there is nothing to draw.
 
     With ``log_x``, equal factors of x are equally far apart, and the ticks are the x that occur, which must be above 0;
-    points at 0 are drawn half as far out as the smallest of the others.
+    points at 0 are drawn half as far out as the smallest of the others. Without ``legend`` the page says which line is
+    whose (``line_colours``).
     """
     finite = [_finite(s) for s in series]
     finite = [s for s in finite if s.points]
@@ -107,11 +110,18 @@ def line_chart(title: str, series: Sequence[Series], x_label: str, y_label: str,
                 f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>'
                 for x, y in (place(*p) for p in line.points)
             ]
-        if len(finite) > 1:
+        if legend and len(finite) > 1:
             y = _TOP + 8 + 14 * number
             parts.append(f'<rect x="{_WIDTH - 128}" y="{y - 8}" width="10" height="10" fill="{colour}"/>')
             parts.append(f'<text x="{_WIDTH - 114}" y="{y + 1}">{html.escape(line.name)}</text>')
     return "\n".join([*parts, "</svg>"])
+
+
+def line_colours(names: Sequence[str]) -> list[tuple[str, tuple[int, int, int]]]:
+    """The colours of the lines of a chart, by name, for ``Page.legend``."""
+    shades = [_COLOURS[number % len(_COLOURS)] for number in range(len(names))]
+    rgb = [(int(shade[1:3], 16), int(shade[3:5], 16), int(shade[5:7], 16)) for shade in shades]
+    return list(zip(names, rgb, strict=True))
 
 
 def _finite(line: Series) -> Series:

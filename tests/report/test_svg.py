@@ -3,7 +3,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from ponder3d.report.svg import Series, line_chart, round_ticks
+from ponder3d.report.svg import Series, line_chart, line_colours, round_ticks
 
 
 @pytest.mark.parametrize(
@@ -60,3 +60,13 @@ def test_whiskers_reach_as_far_as_the_spread():
     low, high = map(float, re.search(r'd="M[\d.]+ ([\d.]+)V([\d.]+)"', drawn).groups())
     bottom, middle = (float(y) for y in re.findall(r'cy="([\d.]+)"', drawn))
     assert (low - middle, middle - high) == pytest.approx(((bottom - middle) / 2,) * 2, abs=0.11)
+
+
+def test_a_legend_beside_the_chart_has_the_colours_of_its_lines():
+    lines = [Series(name, ((0.0, 0.0), (1.0, 1.0))) for name in ("first", "second")]
+    drawn = line_chart("x", lines, "x", "y", legend=False)
+    assert "first" not in drawn and "first" in line_chart("x", lines, "x", "y")
+    named = line_colours(["first", "second"])
+    assert [name for name, _ in named] == ["first", "second"]
+    for _, (red, green, blue) in named:
+        assert f'stroke="#{red:02x}{green:02x}{blue:02x}"' in drawn
