@@ -99,6 +99,7 @@ class Comparison:
         budgets = [int(steps) for steps in numbers_of(config.pretrain_steps, "pretrain_steps")]
         self.budgets = sorted({steps or (first.steps if first else 0) for steps in budgets})
         self.batch = config.pretrain_batch or (first.batch_size if first else 0)
+        self.withheld = config.withheld or max(1, min(4, len(experiment.data.build()) // 5))
         self.twin = find_twin(target)
         told = {name: recipe().task for name, recipe in self.recipes.items()}
         self.labelled = {name for name, task in told.items() if learns_from_labels(task)}
@@ -156,9 +157,7 @@ class Comparison:
     def data(self, labels: Labels, seed: int, choosing: bool = False) -> FewScenes:
         """The labelled scenes. Generated ones are the same for every seed: seeds draw their shares of them."""
         whole = with_fields(self.experiment.data, cache=str(self.out / "scenes"))
-        return FewScenes(
-            whole, labels.share, self.config.withheld, keyed.derive(seed, 0xFE) % 10_000, choosing=choosing
-        )
+        return FewScenes(whole, labels.share, self.withheld, keyed.derive(seed, 0xFE) % 10_000, choosing=choosing)
 
     def _mark(self, method: str) -> str:
         """The name of a method in names of directories: that of a file says which weights it has."""
@@ -210,6 +209,7 @@ class Comparison:
             "steps": {labels: self.experiment.steps * factors[labels] for labels in factors},
             "convergence": self.convergence,
             "twin": self.twin is not None,
+            "withheld": self.withheld,
             "other_data": self.other_data,
             "rows": [asdict(row) for row in rows],
         }

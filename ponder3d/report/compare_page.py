@@ -64,7 +64,7 @@ def _protocol(record: dict[str, Any]) -> str:
         "seeds, which differ in the scenes to pre-train on, in what is labelled, in order and weights. Gains are taken "
         "seed by seed: from scratch or, of probes, from random weights. All methods pre-train the same encoder for as "
         "many steps of as many scenes, and all starts are fine-tuned for as many steps. Learning rates were chosen by "
-        f"one rule on {config['withheld']} labelled scenes that are never trained or tested on. Time is that of the "
+        f"one rule on {record['withheld']} labelled scenes that are never trained or tested on. Time is that of the "
         "steps of pre-training and fine-tuning, without evaluations. Methods marked (classes) are told classes in "
         "pre-training; the others see no label."
         + (f" NOT on the same data as the first: {', '.join(record['other_data'])}." if record["other_data"] else "")

@@ -20,7 +20,7 @@ from ponder3d.engine.evaluate import read_json, write_json
 from ponder3d.engine.jobs import Job
 from ponder3d.engine.loop import train
 from ponder3d.recipes import compare as recipe
-from ponder3d.recipes import semseg_driving, smoke
+from ponder3d.recipes import semseg, semseg_driving, smoke
 from ponder3d.recipes.compare import CompareConfig, Comparison, run_compare
 from ponder3d.recipes.compare_jobs import find_twin, probe
 from ponder3d.recipes.methods import known_methods
@@ -99,7 +99,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory):
 @pytest.mark.slow
 def test_a_comparison_at_a_size_of_seconds(tmp_path) -> None:
     """The command that shows it, in processes of their own."""
-    arguments = f"compare {TARGET} --methods scratch,ponder --labels 10% --seeds 2 --withheld 1 --quiet".split()
+    arguments = f"compare {TARGET} --methods scratch,ponder --labels 10% --seeds 2 --quiet".split()
     assert main([*arguments, "--out", str(tmp_path)]) == 0
     rows = [Row(**row) for row in table.read_results(tmp_path)["rows"]]
     assert all(row.seeds == 2 and row.mean is not None and 0 < row.mean < 100 for row in rows)
@@ -187,6 +187,13 @@ def test_a_failed_cell_is_a_row_that_says_why_and_the_others_go_on(tmp_path, mon
     assert "failed" in table.table_text(rows).splitlines()[2]
     assert "failed: probe of ponder, 50%: its pre-training failed: it is broken" in table.table_text(rows)
     assert "it is broken" in write_compare_page(tmp_path).read_text()
+
+
+def test_a_fifth_is_set_aside_unless_somebody_says_how_much(tmp_path) -> None:
+    assert comparison(tmp_path, withheld=0).withheld == 1  # of 4 rooms
+    assert comparison(tmp_path, withheld=2).withheld == 2
+    full = Comparison(replace(CHOICES, out=str(tmp_path), withheld=0), "semseg.rooms_full", semseg.rooms_full())
+    assert full.withheld == 4  # of 64
 
 
 def test_labels_are_scenes_or_points(tmp_path) -> None:
