@@ -10,7 +10,8 @@ import tyro
 from ponder3d.engine.comparison_table import RESULTS, table_text
 from ponder3d.engine.experiment import Experiment
 from ponder3d.recipes.catalogue import find_recipe
-from ponder3d.recipes.compare import CompareConfig, run_compare
+from ponder3d.recipes.compare import run_compare
+from ponder3d.recipes.compare_config import CompareConfig
 from ponder3d.recipes.methods import known_methods
 from ponder3d.report.compare_page import write_compare_page
 

@@ -61,6 +61,47 @@ def knn(
     return index, distance
 
 
+@torch.no_grad()
+def nearest_within(
+    query: Float[Tensor, "N 3"],
+    query_scene: Int[Tensor, " N"],
+    points: Float[Tensor, "M 3"],
+    point_scene: Int[Tensor, " M"],
+    distance: float,
+) -> tuple[Int[Tensor, " N"], Float[Tensor, " N"]]:
+    """For every query the nearest of the points that are of the same scene and at most ``distance`` metres away.
+
+    The points are sorted into voxels of that size; the 27 around a query hold all of its candidates. The host
+    waits for a GPU twice: for the number of voxels and for that of candidates.
+
+    Returns:
+        Its row, of equally near ones the first, -1 where there is none; its distance in metres, infinite there.
+
+    Raises:
+        ValueError: see ``geometry.grid.voxelize``.
+    """
+    voxels = voxelize(points, point_scene, distance)
+    until = F.pad(voxels.counts.cumsum(0), (1, 0))
+    cells = torch.floor(query / distance).to(torch.int64)
+    keys = pack_keys(torch.cat([query_scene[:, None], cells], dim=1))
+    # Keys of the voxels below and above are those before and after: a column of three is one range of sorted points.
+    columns = torch.stack([keys + key_offset(x, y, 0) for x in (-1, 0, 1) for y in (-1, 0, 1)], dim=1).flatten()
+    begin = until[torch.searchsorted(voxels.keys, columns - 1)]
+    num = until[torch.searchsorted(voxels.keys, columns + 1, right=True)] - begin
+    total = int(num.sum())
+    owner = torch.repeat_interleave(torch.arange(len(num), device=num.device), num, output_size=total)
+    within = torch.arange(total, device=num.device) - (num.cumsum(0) - num)[owner]
+    candidate = voxels.order[begin[owner] + within]
+    row = owner // 9
+    gap = (points[candidate] - query[row]).norm(dim=1)
+    gap = torch.where(gap <= distance, gap, torch.inf)
+    nearest = query.new_full((len(query),), torch.inf).scatter_reduce_(0, row, gap, "amin")
+    none = len(points)
+    candidate = torch.where((gap == nearest[row]) & gap.isfinite(), candidate, none)
+    found = torch.full_like(query_scene, none).scatter_reduce_(0, row, candidate, "amin")
+    return torch.where(found < none, found, -1), nearest
+
+
 def _around(
     rows: Tensor, query: Tensor, query_scene: Tensor, voxels: Voxels, size: float
 ) -> tuple[Int[Tensor, "Q 27"], Int[Tensor, "Q 27"]]:

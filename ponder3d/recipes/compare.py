@@ -42,7 +42,7 @@ from ponder3d.engine.evaluate import read_json, write_json
 from ponder3d.engine.experiment import Experiment
 from ponder3d.engine.jobs import Job, run_jobs
 from ponder3d.geometry import keyed
-from ponder3d.recipes.compare_config import CompareConfig as CompareConfig
+from ponder3d.recipes.compare_config import CompareConfig
 from ponder3d.recipes.compare_jobs import find_twin, learns_from_labels, one_point_per_voxel, probe
 from ponder3d.recipes.methods import find_method, pretraining, with_fields
 from ponder3d.tasks.semseg import SemSegConfig
@@ -66,6 +66,25 @@ class _Candidate:
 
     def __str__(self) -> str:
         return f"{'finetune' if self.twin else 'own'} x{self.rate:g}"
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """One figure of the table, of one seed."""
+
+    job: Job
+    way: str
+    method: str
+    labels: str
+    pretrain_steps: int
+    steps: int
+    """Of fine-tuning; 0 for probes."""
+    seed: int
+
+    @property
+    def row(self) -> tuple[str, str, str, int, int]:
+        """What cells of one row have in common."""
+        return self.way, self.labels, self.method, self.pretrain_steps, self.steps
 
 
 class Comparison:
@@ -199,7 +218,7 @@ class Comparison:
         chosen = self._choose(processes)
         factors = self._converge(chosen, processes) if chosen else {}
         cells = self._cells(chosen, factors)
-        figures = self._run([job for job, *_ in cells], processes, "comparison")
+        figures = self._run([cell.job for cell in cells], processes, "comparison")
         rows = self._rows(cells, figures)
         record = {
             "config": to_json(self.config),
@@ -298,10 +317,8 @@ class Comparison:
             factor *= 2
         return factors
 
-    def _cells(
-        self, chosen: dict[tuple[str, str, str], _Candidate], factors: dict[str, int]
-    ) -> list[tuple[Job, str, str, Labels, int, int, int]]:
-        """(job, way, method, labels, steps of pre-training, steps, seed) of all cells."""
+    def _cells(self, chosen: dict[tuple[str, str, str], _Candidate], factors: dict[str, int]) -> list[_Cell]:
+        """All cells; a row's follow each other by seed."""
         cells = []
         for method, made in self.methods.items():
             for budget in self.budgets if callable(made) else [0]:
@@ -315,22 +332,20 @@ class Comparison:
                                 for factor in sorted({1, factors[labels.text]}):
                                     e = self.finetuning(init, labels, seed, one, factor, way=way)
                                     job = self._job(f"{name}-x{factor}", way, e)
-                                    cells.append((job, way, method, labels, budget, e.steps, seed))
+                                    cells.append(_Cell(job, way, method, labels.text, budget, e.steps, seed))
                             elif way in FROZEN:
                                 plain = self.finetuning("", labels, seed, _Candidate(False, 1.0), 1)
                                 key = f"{fingerprint(plain)}-{self._mark(method)}-{init}"
                                 job = Job(f"{way}-{name}", self.out / way / name, None, probe, (plain, init, way), key)
-                                cells.append((job, way, method, labels, budget, 0, seed))
+                                cells.append(_Cell(job, way, method, labels.text, budget, 0, seed))
         return cells
 
     # What came out ----------------------------------------------------------------------------------------------
 
-    def _rows(
-        self, cells: Sequence[tuple[Job, str, str, Labels, int, int, int]], figures: dict[str, dict[str, float]]
-    ) -> list[Row]:
+    def _rows(self, cells: Sequence[_Cell], figures: dict[str, dict[str, float]]) -> list[Row]:
         groups: dict[tuple[str, str, str, int, int], dict[int, Job]] = {}
-        for job, way, method, labels, budget, steps, seed in cells:
-            groups.setdefault((way, labels.text, method, budget, steps), {})[seed] = job
+        for cell in cells:
+            groups.setdefault(cell.row, {})[cell.seed] = cell.job
         values = {
             group: {seed: 100 * figures[job.name]["miou"] for seed, job in jobs.items() if job.name in figures}
             for group, jobs in groups.items()

@@ -4,6 +4,7 @@ All three read one sharpness, ``FieldConfig.inv_std`` = s: the logistic function
 of VolSDF with ``beta = 1 / s`` fall off alike, as exp(-s d) at d metres from the surface.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -28,9 +29,10 @@ Distance = Callable[[Float[Tensor, "R S"]], Float[Tensor, "R S"]]
 """Signed distance, metres, at distances along rays."""
 
 
-class OpacityConfig(Config):
+class OpacityConfig(Config, ABC):
     """From signed distances to weights, and where to put further samples."""
 
+    @abstractmethod
     def place(
         self,
         t: Float[Tensor, "R S"],
@@ -54,8 +56,8 @@ class OpacityConfig(Config):
             jitter: numbers in [0, 1) that move them; None puts them at fixed places.
             step: of training; None in evaluation.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def weights(
         self,
         t: Float[Tensor, "R S"],
@@ -65,7 +67,6 @@ class OpacityConfig(Config):
         inv_std: Float[Tensor, ""],
     ) -> tuple[Float[Tensor, "R S"], Float[Tensor, "R S"]]:
         """Weights of sorted samples, and the distance at which each of them sits; differentiable."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,12 @@
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from ponder3d.config import Config
-from ponder3d.geometry.grid import key_offset, pack_keys, voxelize
 from ponder3d.geometry.keyed import hashed
+from ponder3d.geometry.neighbors import nearest_within
 from ponder3d.types import Batch
 
 _SALT = 0x5061
@@ -62,47 +61,6 @@ def second_view(batch: Batch, name: str) -> Batch:
 
 
 @torch.no_grad()
-def match_places(
-    place: Float[Tensor, "N 3"],
-    scene: Int[Tensor, " N"],
-    other_place: Float[Tensor, "M 3"],
-    other_scene: Int[Tensor, " M"],
-    distance: float,
-) -> tuple[Int[Tensor, " N"], Float[Tensor, " N"]]:
-    """For every point the nearest of the other points that are of the same scene and at most ``distance`` metres away.
-
-    The other points are sorted into voxels of that size; the 27 around a point hold all of its candidates. The host
-    waits for a GPU twice: for the number of voxels and for that of candidates.
-
-    Returns:
-        Its row, of equally near ones the first, -1 where there is none; its distance in metres, infinite there.
-
-    Raises:
-        ValueError: see ``geometry.grid.voxelize``.
-    """
-    voxels = voxelize(other_place, other_scene, distance)
-    until = F.pad(voxels.counts.cumsum(0), (1, 0))
-    cells = torch.floor(place / distance).to(torch.int64)
-    keys = pack_keys(torch.cat([scene[:, None], cells], dim=1))
-    # Keys of the voxels below and above are those before and after: a column of three is one range of sorted points.
-    columns = torch.stack([keys + key_offset(x, y, 0) for x in (-1, 0, 1) for y in (-1, 0, 1)], dim=1).flatten()
-    begin = until[torch.searchsorted(voxels.keys, columns - 1)]
-    num = until[torch.searchsorted(voxels.keys, columns + 1, right=True)] - begin
-    total = int(num.sum())
-    owner = torch.repeat_interleave(torch.arange(len(num), device=num.device), num, output_size=total)
-    within = torch.arange(total, device=num.device) - (num.cumsum(0) - num)[owner]
-    candidate = voxels.order[begin[owner] + within]
-    row = owner // 9
-    gap = (other_place[candidate] - place[row]).norm(dim=1)
-    gap = torch.where(gap <= distance, gap, torch.inf)
-    nearest = place.new_full((len(place),), torch.inf).scatter_reduce_(0, row, gap, "amin")
-    none = len(other_place)
-    candidate = torch.where((gap == nearest[row]) & gap.isfinite(), candidate, none)
-    found = torch.full_like(scene, none).scatter_reduce_(0, row, candidate, "amin")
-    return torch.where(found < none, found, -1), nearest
-
-
-@torch.no_grad()
 def mine_pairs(batch: Batch, config: PairsConfig, usable: Bool[Tensor, " N"] | None = None) -> Pairs:
     """Pairs of the two views: of the points of the first that have a partner, a random choice in each scene.
 
@@ -120,7 +78,7 @@ def mine_pairs(batch: Batch, config: PairsConfig, usable: Bool[Tensor, " N"] | N
     other = second_view(batch, "mine_pairs")
     assert batch.place is not None and other.place is not None
     scene, counts = batch.points.scene, batch.points.counts
-    partner, _ = match_places(batch.place, scene, other.place, other.points.scene, config.distance)
+    partner, _ = nearest_within(batch.place, scene, other.place, other.points.scene, config.distance)
     matched = partner >= 0 if usable is None else (partner >= 0) & usable
     rows = choose_rows(matched, scene, counts, batch.keys, config.max_pairs)
     valid, first = rows >= 0, rows.clamp(min=0)

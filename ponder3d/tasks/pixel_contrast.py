@@ -17,10 +17,10 @@ from torch import Tensor
 from ponder3d.encoders.encoder import EncoderConfig
 from ponder3d.encoders.sparse_unet import SparseUNetConfig
 from ponder3d.geometry.drawing import principal_colours, top_view
+from ponder3d.geometry.neighbors import nearest_within
 from ponder3d.geometry.rows import sum_rows, take
 from ponder3d.metrics.retrieval import RetrievalMetric, Retrieved, check_radii
 from ponder3d.tasks.contrast import info_nce, most_alike
-from ponder3d.tasks.pairs import match_places
 from ponder3d.tasks.projection_heads import LinearProjection, ProjectionHeadConfig
 from ponder3d.tasks.task import Picture, StepLosses, Task, TaskConfig
 from ponder3d.types import Batch, LabelSet
@@ -143,7 +143,7 @@ class PixelContrast(Task):
                 f"{width}; set it, or PickRays.features"
             )
         ends = rays.origins + targets.t[:, None] * rays.directions
-        row, _ = match_places(ends, rays.scene, batch.points.xyz, batch.points.scene, config.reach)
+        row, _ = nearest_within(ends, rays.scene, batch.points.xyz, batch.points.scene, config.reach)
         known = targets.feature.isfinite().all(1)
         feature = torch.where(known[:, None], targets.feature, 0.0)
         pixel, point = self.pixel_projection(feature), take(points, row.clamp(min=0))

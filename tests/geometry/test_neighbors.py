@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from ponder3d.geometry.neighbors import knn
+from ponder3d.geometry.neighbors import knn, nearest_within
 
 
 def brute_force(query, query_scene, points, point_scene, k):
@@ -75,3 +75,45 @@ def test_needs_no_float64(monkeypatch):
     points, scene = torch.rand(100, 3), torch.zeros(100, dtype=torch.int64)
     _, distance = knn(points + 50, scene, points, scene, 2)
     torch.testing.assert_close(distance, torch.cdist(points + 50, points).sort().values[:, :2], atol=1e-3, rtol=0)
+
+
+def zeros(num: int) -> torch.Tensor:
+    return torch.zeros(num, dtype=torch.int64)
+
+
+def test_the_nearest_within_the_distance_by_hand():
+    place = torch.tensor([[0.0, 0, 0], [1.0, 0, 0], [0.0, 0, 0], [-0.01, -0.01, -0.01]])
+    scene = torch.tensor([0, 0, 1, 0])
+    other = torch.tensor([[0.03, 0, 0], [0.0, 0, -0.02], [1.06, 0, 0], [5.0, 5, 5]])
+    found, gap = nearest_within(place, scene, other, zeros(4), 0.05)
+    assert found.tolist() == [1, -1, -1, 1], "1.06 is too far from 1; scene 1 has no other points"
+    torch.testing.assert_close(gap, torch.tensor([0.02, torch.inf, torch.inf, 3**0.5 * 0.01]))
+
+
+def test_at_the_distance_it_still_counts_and_ties_go_to_the_first():
+    place, other = torch.zeros(1, 3), torch.tensor([[0.5, 0, 0], [-0.5, 0, 0], [0.0, 0.5, 0]])
+    assert nearest_within(place, zeros(1), other, zeros(3), 0.5)[0].tolist() == [0]
+    assert nearest_within(place, zeros(1), other.flip(0), zeros(3), 0.5)[0].tolist() == [0]
+    assert nearest_within(place, zeros(1), other, zeros(3), 0.49)[0].tolist() == [-1]
+
+
+def test_no_other_points():
+    found, gap = nearest_within(torch.rand(3, 3), zeros(3), torch.zeros(0, 3), zeros(0), 0.1)
+    assert found.tolist() == [-1] * 3 and bool(gap.isinf().all())
+
+
+@pytest.mark.parametrize("distance", [0.02, 0.1, 0.7, 5.0])
+def test_as_exhaustive_search_finds_it(distance):
+    generator = torch.Generator().manual_seed(1)
+    flat = torch.tensor([3.0, 2.0, 0.2])
+    query, points = (
+        torch.rand(700, 3, generator=generator) * flat - 1,
+        torch.rand(650, 3, generator=generator) * flat - 1,
+    )
+    given = (query, torch.arange(700) // 350, points, torch.arange(650) // 325)
+    found, gap = nearest_within(*given, distance)
+    nearest, far = (each[:, 0] for each in knn(*given, k=1))
+    near = far <= distance
+    assert 0 < int(near.sum()) and torch.equal(found >= 0, near)
+    torch.testing.assert_close(gap[near], far[near])
+    torch.testing.assert_close(points[found[near]], points[nearest[near]])

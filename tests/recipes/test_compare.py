@@ -21,7 +21,8 @@ from ponder3d.engine.jobs import Job
 from ponder3d.engine.loop import train
 from ponder3d.recipes import compare as recipe
 from ponder3d.recipes import semseg, semseg_driving, smoke
-from ponder3d.recipes.compare import CompareConfig, Comparison, run_compare
+from ponder3d.recipes.compare import Comparison, run_compare
+from ponder3d.recipes.compare_config import CompareConfig
 from ponder3d.recipes.compare_jobs import find_twin, probe
 from ponder3d.recipes.methods import known_methods
 from ponder3d.render.opacity import UniSurf
@@ -292,7 +293,7 @@ def test_a_file_is_a_method_of_its_own_and_known_by_its_weights(tmp_path) -> Non
         torch.manual_seed(seed)
         save_encoder(smoke.semseg().task.encoder.build(), file)
         made = comparison(tmp_path, methods=f"old={file}", labels="20")
-        names.append({str(job.out) for job, _, method, *_ in made._cells({}, {"20": 1}) if method == "old"})
+        names.append({str(cell.job.out) for cell in made._cells({}, {"20": 1}) if cell.method == "old"})
     assert made.encoder("old", 0, 1) == str(file)
     assert made.num_jobs()[0] == 0
     assert names[0] and not names[0] & names[1]

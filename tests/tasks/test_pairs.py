@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from ponder3d.data.transforms import DropPoints, GridSample, Rotate, TwoViews, apply
-from ponder3d.geometry.neighbors import knn
-from ponder3d.tasks.pairs import PairsConfig, choose_rows, match_places, mine_pairs
+from ponder3d.tasks.pairs import PairsConfig, choose_rows, mine_pairs
 from ponder3d.types import Batch, Scene
 
 
@@ -23,40 +22,6 @@ def cloud(num: int, key: int) -> Scene:
 def two_views(*keys: int, num: int = 400) -> Batch:
     steps = (Rotate(probability=1.0), DropPoints(0.3), GridSample(0.06))
     return Batch.of([apply((TwoViews(steps),), cloud(num + 50 * key, key), key) for key in keys], ("rgb",))
-
-
-def test_the_nearest_within_the_distance_by_hand():
-    place = torch.tensor([[0.0, 0, 0], [1.0, 0, 0], [0.0, 0, 0], [-0.01, -0.01, -0.01]])
-    scene = torch.tensor([0, 0, 1, 0])
-    other = torch.tensor([[0.03, 0, 0], [0.0, 0, -0.02], [1.06, 0, 0], [5.0, 5, 5]])
-    found, gap = match_places(place, scene, other, zeros(4), 0.05)
-    assert found.tolist() == [1, -1, -1, 1], "1.06 is too far from 1; scene 1 has no other points"
-    torch.testing.assert_close(gap, torch.tensor([0.02, torch.inf, torch.inf, 3**0.5 * 0.01]))
-
-
-def test_at_the_distance_it_still_counts_and_ties_go_to_the_first():
-    place, other = torch.zeros(1, 3), torch.tensor([[0.5, 0, 0], [-0.5, 0, 0], [0.0, 0.5, 0]])
-    assert match_places(place, zeros(1), other, zeros(3), 0.5)[0].tolist() == [0]
-    assert match_places(place, zeros(1), other.flip(0), zeros(3), 0.5)[0].tolist() == [0]
-    assert match_places(place, zeros(1), other, zeros(3), 0.49)[0].tolist() == [-1]
-
-
-def test_no_other_points():
-    found, gap = match_places(torch.rand(3, 3), zeros(3), torch.zeros(0, 3), zeros(0), 0.1)
-    assert found.tolist() == [-1] * 3 and bool(gap.isinf().all())
-
-
-@pytest.mark.parametrize("distance", [0.02, 0.1, 0.7, 5.0])
-def test_as_exhaustive_search_finds_it(distance):
-    batch = two_views(1, 2)
-    assert batch.pair is not None
-    given = (batch.place, batch.points.scene, batch.pair.place, batch.pair.points.scene)
-    found, gap = match_places(*given, distance)
-    nearest, far = (each[:, 0] for each in knn(*given, k=1))
-    near = far <= distance
-    assert 0 < int(near.sum()) and torch.equal(found >= 0, near)
-    torch.testing.assert_close(gap[near], far[near])
-    torch.testing.assert_close(batch.pair.place[found[near]], batch.pair.place[nearest[near]])
 
 
 def test_a_choice_has_as_many_slots_for_every_scene_and_no_row_twice():

@@ -175,7 +175,7 @@ def test_a_contrastive_step_waits_for_its_sizes_alone(config, expected, monkeypa
             patch.setattr(torch.Tensor, "tolist", lambda self: waits.note("tolist") or tolist(self))
             step()
     found = [each for each in waits.found if not each.endswith("_blocked_pairs")]
-    assert set(found) == {"tolist in unique_keys", "_local_scalar_dense in match_places"}
+    assert set(found) == {"tolist in unique_keys", "_local_scalar_dense in nearest_within"}
     assert len(found) == expected
 
 

@@ -147,6 +147,7 @@ class _Stage(nn.Module):
         self.blocks = nn.ModuleList([_Block(dim, rate, scale) for rate in rates])
 
     def forward(self, x: Tensor, mask: PatchMask | None, stride: int) -> Tensor:
+        """Maps of this stage, whose pixels are ``stride`` of the image's; what ``mask`` hides stays 0."""
         if self.downsample is not None:
             norm, conv = self.downsample
             x = conv(_seen(norm(x), mask, stride // 2))

@@ -96,6 +96,7 @@ class _BilinearLift(ViewTransform):
         self.content = nn.ModuleList([nn.Conv2d(c, config.channels, 1) for c in channels])
 
     def forward(self, maps: tuple[Float[Tensor, "N _ _ _"], ...], cameras: Cameras, grid: Grid) -> Lifted:
+        """Features where a cell's centre is seen, summed or averaged over the cameras that see it."""
         found = _look(cameras, grid)
         share = found.seen.to(torch.float32)
         if self.mean:
@@ -116,6 +117,7 @@ class _DepthWeightedLift(ViewTransform):
         self.heads = nn.ModuleList([config.depth.build(c, config.bins.num) for c in channels])
 
     def forward(self, maps: tuple[Float[Tensor, "N _ _ _"], ...], cameras: Cameras, grid: Grid) -> Lifted:
+        """The same, each weighted by how likely the depth of the cell is along its pixel's ray."""
         found = _look(cameras, grid)
         within = found.seen & (found.depth >= self.bins.near) & (found.depth < self.bins.far)
         total, depths = None, []
