@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from ponder3d.geometry import neighbors
 from ponder3d.geometry.neighbors import knn, nearest_within
 
 
@@ -31,6 +32,37 @@ def test_surfaces_and_lines():
     torch.testing.assert_close(
         distance.double(), brute_force(points, scene, points, scene, 3).values, atol=1e-6, rtol=0
     )
+
+
+@pytest.mark.parametrize("k", [1, 7])
+def test_far_from_a_surface(k, monkeypatch):
+    """Queries go down the tree, also where they have to be divided, as those in the middle of a sphere have."""
+    monkeypatch.setattr(neighbors, "_PAIRS", 3000)
+    monkeypatch.setattr(neighbors, "_QUERIES", 64)
+    points = torch.nn.functional.normalize(torch.randn(4000, 3), dim=1) + torch.tensor([100.0, -50, 2])
+    query = torch.cat([torch.randn(150, 3) * 3, torch.randn(150, 3) * 1e-3]) + torch.tensor([100.0, -50, 2])
+    point_scene, query_scene = torch.randint(0, 2, (4000,)), torch.randint(0, 2, (300,))
+    index, distance = knn(query, query_scene, points, point_scene, k)
+    expected, _ = brute_force(query, query_scene, points, point_scene, k)
+    torch.testing.assert_close(distance.double(), expected, atol=2e-5, rtol=0)
+    assert bool((point_scene[index] == query_scene[:, None]).all())
+    gap = (points[index] - query[:, None]).norm(dim=2)
+    torch.testing.assert_close(gap, distance, atol=2e-5, rtol=0)
+    assert all(len(set(row)) == k for row in index.tolist())
+
+
+def test_far_away_few_points_are_looked_at(monkeypatch):
+    """Comparing with each of the points would be 20 million pairs."""
+    looked = []
+    nearest = neighbors._nearest
+    monkeypatch.setattr(
+        neighbors, "_nearest", lambda query, owner, *rest: (looked.append(len(owner)), nearest(query, owner, *rest))[1]
+    )
+    points = torch.rand(20_000, 3) * torch.tensor([4.0, 4, 0])
+    query = torch.rand(1000, 3) * torch.tensor([4.0, 4, 0]) + torch.tensor([0, 0, 1.0])
+    zero = torch.zeros(20_000, dtype=torch.int64)
+    assert knn(query, zero[:1000], points, zero, 1)[1].amin() >= 1
+    assert sum(looked) < 2e6
 
 
 def test_fewer_than_k():

@@ -1,0 +1,38 @@
+"""How the encoders that come with the package were pre-trained: ``ponder3d.load("indoor-small")`` and the like."""
+
+from dataclasses import replace
+
+from ponder3d.data.synthetic.rooms import RoomsConfig
+from ponder3d.data.transforms import DropModality, Transform, TwoViews
+from ponder3d.engine.experiment import Experiment
+from ponder3d.recipes import pretrain_streets, rivals_masked
+
+
+def indoor_small() -> Experiment:
+    """``indoor-small``: rendering and self-distillation on generated rooms.
+
+    As ``rivals_masked.rooms_ponder_distil``, for longer and on more rooms. Colour and normals are missing as often as
+    not, so that coordinates alone are something the encoder knows.
+    """
+    base = rivals_masked.rooms_ponder_distil()
+    assert isinstance(base.data, RoomsConfig)
+    return replace(
+        base,
+        data=replace(base.data, num_rooms=128),
+        transforms=tuple(_often_without_colour(t) for t in base.transforms),
+        steps=2000,
+        validate_every=0,
+        save_every=500,
+    )
+
+
+def outdoor_small() -> Experiment:
+    """``outdoor-small``: colour, depth and sky of generated streets, rendered from one sweep of a laser."""
+    return replace(pretrain_streets.lidar(), steps=300, validate_every=0, save_every=300)
+
+
+def _often_without_colour(transform: Transform) -> Transform:
+    if isinstance(transform, TwoViews):
+        first, second = (tuple(map(_often_without_colour, steps)) for steps in (transform.first, transform.second))
+        return replace(transform, first=first, second=second)
+    return replace(transform, colour=0.4, normal=0.4) if isinstance(transform, DropModality) else transform
