@@ -17,6 +17,7 @@ from ponder3d.recipes import (
     rooms_and_streets,
     semseg_datasets,
     semseg_driving,
+    shipped,
 )
 from ponder3d.recipes import semseg as segmentation
 from ponder3d.recipes.small import small as _small
@@ -445,3 +446,13 @@ def methods_streets_ponder() -> Experiment:
 def methods_pandaset_ponder() -> Experiment:
     """``methods.pandaset_ponder`` in seconds; ``--data.root DIR`` as there."""
     return _small(methods.pandaset_ponder())
+
+
+def shipped_indoor_small() -> Experiment:
+    """``shipped.indoor_small`` in seconds."""
+    return _small(shipped.indoor_small())
+
+
+def shipped_outdoor_small() -> Experiment:
+    """``shipped.outdoor_small`` in seconds."""
+    return _small(shipped.outdoor_small())

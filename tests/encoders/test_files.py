@@ -1,14 +1,19 @@
 import errno
 import json
 import os
+import warnings
 from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.nn import functional
 
 import ponder3d
 from ponder3d.config import fingerprint, to_json
+from ponder3d.data.synthetic.rooms import RoomsConfig
+from ponder3d.data.transforms import Centre, GridSample, apply
+from ponder3d.encoders.encoder import Encoder
 from ponder3d.encoders.files import (
     SHIPPED,
     EncoderFileError,
@@ -20,6 +25,7 @@ from ponder3d.encoders.files import (
     weights_digest,
 )
 from ponder3d.encoders.sparse_unet import SparseUNetConfig
+from ponder3d.recipes.catalogue import find_recipe
 
 CONFIG = SparseUNetConfig(inputs=("rgb",), grid_size=0.1, stem_channels=3, channels=(4, 5), blocks=(1, 1))
 
@@ -235,17 +241,47 @@ def test_half_precision_takes_half_the_bytes_and_nearly_nothing_from_the_feature
     assert 0 < float((full - half).norm() / full.norm()) < 5e-3  # float16 has 11 bits: 5e-4 a weight
 
 
-def test_an_encoder_comes_with_the_package(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "inputs", "given"),
+    [("indoor-small", ("rgb", "normal", "one"), ()), ("outdoor-small", ("intensity", "one"), ("intensity",))],
+)
+def test_encoders_come_with_the_package(name, inputs, given, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert shipped_names() == ["outdoor-small"]
-    encoder = load_encoder("outdoor-small")
-    assert encoder.config.inputs == ("intensity", "one") and encoder.card["name"] == "outdoor-small"
-    assert sum(path.stat().st_size for path in SHIPPED.iterdir()) < 8e6
-    assert {"command", "trained_on", "licence"} <= set(read_card("outdoor-small")["card"])
-    rows = encoder.encode(torch.randn(200, 3) * 10, intensity=torch.rand(200))
+    encoder = load_encoder(name)
+    assert encoder.config == find_recipe("shipped." + name.replace("-", "_"))().task.encoder
+    assert encoder.config.inputs == inputs and encoder.card["name"] == name
+    assert {"command", "trained_on", "frame", "linear_probe", "licence"} <= set(read_card(name)["card"])
+    rows = encoder.encode(torch.randn(200, 3) * 10, **{each: torch.rand(200) for each in given})
     assert rows.shape == (200, 32) and bool(torch.isfinite(rows).all()) and float(rows.std()) > 0
-    with pytest.raises(FileNotFoundError, match="with the package come outdoor-small"):
+
+
+def test_no_other_encoder_comes_with_the_package(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert shipped_names() == ["indoor-small", "outdoor-small"]
+    assert sum(path.stat().st_size for path in SHIPPED.iterdir()) < 8e6
+    with pytest.raises(FileNotFoundError, match="with the package come indoor-small, outdoor-small"):
         load_encoder("outdoor-large")
     (tmp_path / "outdoor-small").mkdir()  # what is in the working directory comes first
     with pytest.raises(FileNotFoundError, match="no such file"):
         load_encoder("outdoor-small")
+
+
+def test_indoor_small_tells_classes_apart_by_coordinates_alone():
+    """Points of one room get the class whose mean feature in the other is most alike, as a first look at features."""
+    data = RoomsConfig(seed=3, num_rooms=2, num_views=8, num_fused_views=8, image_size=(60, 80), classes="grouped")
+    scenes = [apply((Centre(), GridSample(0.08)), replace(room, views=None), 0, 0) for room in data.build()]
+    shipped = load_encoder("indoor-small")
+
+    def accuracy(encoder: Encoder) -> float:
+        """Mean over the classes that are in both rooms."""
+        one, other = (functional.normalize(encoder.encode(scene.xyz)) for scene in scenes)
+        labels, truth = (scene.labels for scene in scenes)
+        both = sorted(set(labels.tolist()) & set(truth.tolist()) - {-1})
+        means = functional.normalize(torch.stack([one[labels == c].mean(0) for c in both]))
+        guess = torch.tensor(both)[(other @ means.T).argmax(1)]
+        return float(torch.stack([(guess[truth == c] == c).float().mean() for c in both]).mean())
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # one with random weights has not learnt to do without colour
+        untrained = accuracy(shipped.config.build())
+    assert accuracy(shipped) > untrained + 0.15

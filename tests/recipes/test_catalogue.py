@@ -90,6 +90,7 @@ TRAINED_ON_REQUEST = (
     "rivals_masked_streets_masked",
     "semseg_finetune",
     "full_finetune",
+    "shipped",
 )
 
 
