@@ -104,7 +104,7 @@ def _stages(page: Page, folder: Path) -> None:
     page.heading("Rendered while learning, from a camera that no training view and no point came from")
     page.text("Colour, depth and normals. The encoder sees the whole cloud here; in training it sees a part.")
     for view in (0, 1):
-        page.row(render_stages(folder / "label-free", view))
+        page.row(render_stages(folder / "label-free", f"view-{view}"))
 
 
 def _surface(page: Page, task: Ponder, seen: Scene, experiment: Experiment, folder: Path) -> None:

@@ -16,7 +16,9 @@ from ponder3d.geometry.drawing import UNLABELLED
 from ponder3d.report.html import Page, chart, picture
 from ponder3d.report.svg import Series, line_chart
 from ponder3d.tasks.class_vectors import NoVectors
+from ponder3d.tasks.combined import CombinedConfig
 from ponder3d.tasks.ponder import PonderConfig
+from ponder3d.tasks.task import TaskConfig
 
 _CURVES = (
     ("loss", "loss", ""),
@@ -28,7 +30,16 @@ _CURVES = (
     ("miou", "mIoU", ""),
     ("probe/miou", "mIoU of a linear probe", ""),
     ("knn/miou", "mIoU of nearest neighbours", ""),
+    ("retrieval", "places found again", ""),
+    ("agreement", "agreement of student and teacher", ""),
+    ("iou", "IoU of occupied cells", ""),
 )
+_DRAWN = {
+    "prototypes": "Likeliest prototypes from above: of the student, of the teacher",
+    "features": "Features of two views from above, in their principal colours: what is alike looks alike",
+    "occupancy": "Cells from above: grey seen, green found, red made up, blue missed",
+}
+"""Pictures of pretext tasks that do not render, and what they show."""
 _FACTS = ("class_vectors", "points_class_vectors")
 """Of ``Task.facts``, those that figures depend on."""
 
@@ -60,19 +71,11 @@ def write_run_page(run: Path | str) -> Path:
         page.heading("What classes are taken for")
         page.row(matrices)
     page.heading("Learning")
-    page.row(curves({"training": run / "train.csv", "held out": run / "validation.csv"}))
-    semantic = isinstance(experiment.task, PonderConfig) and not isinstance(experiment.task.semantics, NoVectors)
-    stages = render_stages(run, 0, semantic)
-    if stages:
-        page.heading(f"Rendered while learning: {_columns(semantic)}")
-        page.row(stages)
-        page.legend(class_legend(experiment, run.glob("renders/step-*/view-0-*.png"), 4) if semantic else ())
-    stages = class_stages(run)
-    if stages:
-        page.heading("Classes of a scene from above: predicted, true")
-        page.row(stages)
-        page.legend(class_legend(experiment, run.glob("renders/step-*/classes.png"), 1))
-        page.row(points_picture(run))
+    parts = _parts(experiment.task)
+    tables = {"training": run / "train.csv", "held out": run / "validation.csv"}
+    page.row([chart for name in parts for chart in curves(tables, name)])
+    for name, task in parts.items():
+        _pictures(page, run, experiment, name, task)
     page.heading("Configuration")
     page.code(to_json(experiment))
     path = run / "report" / "index.html"
@@ -80,25 +83,55 @@ def write_run_page(run: Path | str) -> Path:
     return path
 
 
-def curves(tables: dict[str, Path]) -> list[str]:
-    """Charts of the figures that tables have in common with ``_CURVES``, one line per table."""
+def _parts(task: TaskConfig) -> dict[str, TaskConfig]:
+    """The tasks of a run by what their columns begin with; of the whole, with nothing."""
+    below = task.parts if isinstance(task, CombinedConfig) else ()
+    return {"": task} | {part.name: part.task for part in below}
+
+
+def _pictures(page: Page, run: Path, experiment: Experiment, part: str, task: TaskConfig) -> None:
+    """What one task of a run drew at each evaluation."""
+    of_part, prefix = (f" ({part})", f"{part}-") if part else ("", "")
+    semantic = isinstance(task, PonderConfig) and not isinstance(task.semantics, NoVectors)
+    stages = render_stages(run, f"{prefix}view-0", semantic)
+    if stages:
+        page.heading(f"Rendered while learning{of_part}: {_columns(semantic)}")
+        page.row(stages)
+        page.legend(class_legend(experiment, run.glob(f"renders/step-*/{prefix}view-0-*.png"), 4) if semantic else ())
+    stages = drawn_stages(run, f"{prefix}classes")
+    if stages:
+        page.heading(f"Classes of a scene from above{of_part}: predicted, true")
+        page.row(stages)
+        page.legend(class_legend(experiment, run.glob(f"renders/step-*/{prefix}classes.png"), 1))
+        page.row(points_picture(run, f"{prefix}points"))
+    for name, title in _DRAWN.items():
+        stages = drawn_stages(run, prefix + name)
+        if stages:
+            page.heading(title + of_part)
+            page.row(stages)
+
+
+def curves(tables: dict[str, Path], part: str = "") -> list[str]:
+    """Charts of the figures that tables have in common with ``_CURVES``, one line per table; of a task's part."""
     rows = {name: read_table(path) for name, path in tables.items() if path.is_file()}
+    prefix, of_part = (f"{part}_", f" ({part})") if part else ("", "")
     charts = []
-    for column, title, unit in _CURVES:
-        series = []
+    for figure, title, unit in _CURVES:
+        series, column = [], prefix + figure
         for name, table in rows.items():
             points = tuple((float(row["step"]), float(row[column])) for row in table if row.get(column))
             series.append(Series(name, points, markers=len(points) <= 12))
-        charts.append(chart(line_chart(title, series, "step", unit)))
+        charts.append(chart(line_chart(title + of_part, series, "step", unit)))
     return [c for c in charts if c]
 
 
-def render_stages(run: Path, view: int, semantic: bool = False) -> list[str]:
-    """What a held-out view looked like at each evaluation, the truth first; with classes if ``semantic``."""
-    found = sorted((run / "renders").glob(f"step-*/view-{view}-rendered.png"))
+def render_stages(run: Path, view: str, semantic: bool = False) -> list[str]:
+    """What a held-out view, such as ``view-0``, looked like at each evaluation, the truth first; with classes if
+    ``semantic``."""
+    found = sorted((run / "renders").glob(f"step-*/{view}-rendered.png"))
     if not found:
         return []
-    truth = found[-1].with_name(f"view-{view}-truth.png")
+    truth = found[-1].with_name(f"{view}-truth.png")
     parts = [_enlarged(truth, f"truth: {_columns(semantic, ' from depth')}")] if truth.is_file() else []
     return parts + [_enlarged(path, f"rendered after {_step(path)} steps") for path in found]
 
@@ -112,14 +145,14 @@ def confusion_pictures(run: Path) -> list[str]:
     return [picture(run / name, caption) for name, caption in found if (run / name).is_file()]
 
 
-def class_stages(run: Path) -> list[str]:
-    """Predicted and true classes of the points of a scene at each evaluation."""
-    return [picture(path, f"after {_step(path)} steps") for path in sorted(run.glob("renders/step-*/classes.png"))]
+def drawn_stages(run: Path, name: str) -> list[str]:
+    """The picture of a name at each evaluation."""
+    return [picture(path, f"after {_step(path)} steps") for path in sorted(run.glob(f"renders/step-*/{name}.png"))]
 
 
-def points_picture(run: Path) -> list[str]:
-    """The points of that scene, where the task draws them."""
-    found = sorted(run.glob("renders/step-*/points.png"))
+def points_picture(run: Path, name: str = "points") -> list[str]:
+    """The points of the scene whose classes are drawn, where the task draws them."""
+    found = sorted(run.glob(f"renders/step-*/{name}.png"))
     return (
         [picture(found[-1], "its points, from dark blue 3 m below the laser to dark red 5 m above, and its boxes")]
         if found

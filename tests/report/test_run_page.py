@@ -9,7 +9,14 @@ from ponder3d.data.prepared.dataset import PreparedConfig
 from ponder3d.geometry.drawing import UNLABELLED
 from ponder3d.recipes import smoke
 from ponder3d.report.html import Page
-from ponder3d.report.run_page import class_legend, class_stages, confusion_pictures, points_picture, render_stages
+from ponder3d.report.run_page import (
+    class_legend,
+    confusion_pictures,
+    curves,
+    drawn_stages,
+    points_picture,
+    render_stages,
+)
 
 
 def drawn(path, colours) -> None:
@@ -44,15 +51,15 @@ def test_pictures_of_a_run_come_in_order_and_are_enlarged(tmp_path):
     for step in (20, 0):
         for name in ("view-0-truth", "view-0-rendered", "classes"):
             drawn(tmp_path / "renders" / f"step-{step:08d}" / f"{name}.png", [(1, 2, 3)] * 100)
-    truth, first, last = render_stages(tmp_path, 0, semantic=True)
+    truth, first, last = render_stages(tmp_path, "view-0", semantic=True)
     assert "truth: colour, depth, normals from depth, classes<" in truth and "width='500'" in truth
     assert "after 0 steps" in first and "after 20 steps" in last
-    assert "classes" not in render_stages(tmp_path, 0)[0]
-    assert ["after 0 steps" in part for part in class_stages(tmp_path)] == [True, False]
+    assert "classes" not in render_stages(tmp_path, "view-0")[0]
+    assert ["after 0 steps" in part for part in drawn_stages(tmp_path, "classes")] == [True, False]
     assert points_picture(tmp_path) == []
     drawn(tmp_path / "renders" / "step-00000020" / "points.png", [(1, 2, 3)])
     assert ["and its boxes" in part for part in points_picture(tmp_path)] == [True]
-    assert render_stages(tmp_path / "none", 0) == class_stages(tmp_path / "none") == []
+    assert render_stages(tmp_path / "none", "view-0") == drawn_stages(tmp_path / "none", "classes") == []
 
 
 def test_confusion_matrices_of_a_run(tmp_path):
@@ -61,3 +68,10 @@ def test_confusion_matrices_of_a_run(tmp_path):
     drawn(tmp_path / "confusion.png", [(4, 5, 6)])
     plain, augmented = confusion_pictures(tmp_path)
     assert "confusion matrix<" in plain and "with the augmentations scannet" in augmented
+
+
+def test_curves_of_a_part_of_a_run(tmp_path):
+    (tmp_path / "train.csv").write_text("step,loss,ponder_psnr,distil_agreement\n1,3,11,0.1\n2,2,12,0.2\n")
+    table = {"training": tmp_path / "train.csv"}
+    assert [len(curves(table, part)) for part in ("", "ponder", "distil", "other")] == [1, 1, 1, 0]
+    assert "PSNR (ponder)" in curves(table, "ponder")[0] and "teacher (distil)" in curves(table, "distil")[0]
