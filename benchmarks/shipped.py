@@ -1,4 +1,5 @@
-"""What an encoder that ships is worth on rooms it never saw, with and without colour: a linear probe of its features.
+"""What an encoder that ships is worth on rooms it never saw, with and without colour: a linear probe of its features,
+those of its last level and those of all levels of its decoder (``Encoder.all_levels``).
 
     python benchmarks/shipped.py [--encoder indoor-small] [--seeds 7 8 9] [--steps 640] [--out runs/shipped] [--save]
 
@@ -31,6 +32,11 @@ GIVEN: dict[str, tuple[Transform, ...]] = {
     "xyz, colour": (DropModality(colour=0.0, normal=1.0),),
     "xyz": (DropModality(colour=1.0, normal=1.0),),
 }
+STARTS = [(start, levels) for levels in ("last", "all") for start in ("random", "encoder")]
+
+
+def name_of(start: str, levels: str, given: str, seed: int) -> str:
+    return f"{start}-{levels}-{given.replace(', ', '-')}-{seed}"
 
 
 def supervised(seed: int, steps: int, cache: str) -> Experiment:
@@ -46,7 +52,7 @@ def supervised(seed: int, steps: int, cache: str) -> Experiment:
     )
 
 
-def probe(seed: int, given: str, cache: str, encoder_file: str) -> dict[str, float]:
+def probe(seed: int, given: str, cache: str, encoder_file: str, levels: str) -> dict[str, float]:
     torch.manual_seed(seed)
     recipe = supervised(seed, 1, cache)
     encoder = load_encoder(encoder_file) if encoder_file else recipe.task.encoder.build()
@@ -55,6 +61,8 @@ def probe(seed: int, given: str, cache: str, encoder_file: str) -> dict[str, flo
     train, test = (sampled(data, steps) for data in (recipe.data, recipe.data.held_out()))
     labels = recipe.data.build().labels
     assert labels is not None
+    if levels == "all":
+        encoder = encoder.all_levels()
     return linear_probe(encoder, train, test, labels, LinearProbeConfig(), seed)
 
 
@@ -79,23 +87,24 @@ def main() -> None:
         for data in (whole.data, whole.data.held_out()):
             generate(data, args.processes)
         for given in GIVEN:
-            for start, file in (("random", ""), ("encoder", args.encoder)):
-                name = f"{start}-{given.replace(', ', '-')}-{seed}"
+            for start, levels in STARTS:
+                file = args.encoder if start == "encoder" else ""
+                name = name_of(start, levels, given, seed)
                 key = f"{fingerprint(whole)}-{file and which}"
-                jobs.append(Job(name, args.out / name, None, probe, (seed, given, cache, file), key))
+                jobs.append(Job(name, args.out / name, None, probe, (seed, given, cache, file, levels), key))
         jobs.append(Job(f"supervised-{seed}", args.out / f"supervised-{seed}", whole))
     figures = run_jobs(jobs, args.processes, "rooms")
     with saved(args.save):
         print(machine(1))
-        full = statistics.mean(figures[f"supervised-{seed}"]["miou"] for seed in args.seeds)
+        trained = [figures[f"supervised-{seed}"]["miou"] for seed in args.seeds]
+        full = statistics.mean(trained)
         rows = []
         for given in GIVEN:
-            for start in ("random", "encoder"):
-                names = [f"{start}-{given.replace(', ', '-')}-{seed}" for seed in args.seeds]
-                rows.append((given, start, *cells([figures[name]["miou"] for name in names], full)))
-        names = [f"supervised-{seed}" for seed in args.seeds]
-        rows.append(("xyz, colour, normals", "supervised", *cells([figures[name]["miou"] for name in names], full)))
-        table(("given", "encoder", "mIoU %", "of supervised"), rows)
+            for start, levels in STARTS:
+                names = [name_of(start, levels, given, seed) for seed in args.seeds]
+                rows.append((given, start, levels, *cells([figures[name]["miou"] for name in names], full)))
+        rows.append(("xyz, colour, normals", "supervised", "last", *cells(trained, full)))
+        table(("given", "encoder", "levels", "mIoU %", "of supervised"), rows)
 
 
 def cells(values: list[float], full: float) -> tuple[str, str]:

@@ -103,6 +103,13 @@ class Encoder(nn.Module, ABC):
         """Encoders of which it consists and which have files of their own, by name; none by default."""
         return {}
 
+    def all_levels(self) -> "Encoder":
+        """The same encoder with what every level of its decoder knows side by side, coarse features repeated on what
+        they cover; it shares the weights. A linear classifier reads more from these than from the last level alone, as
+        Sonata's up-cast features show (arXiv 2503.16429). An encoder with one level is its own.
+        """
+        return self
+
     @torch.no_grad()
     def encode(
         self,

@@ -16,7 +16,7 @@ from ponder3d.config import incidental
 from ponder3d.encoders.encoder import Encoder, EncoderConfig, check_inputs
 from ponder3d.encoders.norms import NormConfig, PlainNormConfig, Prompted, PromptNorm, PromptNormConfig, rows_of
 from ponder3d.encoders.sparse_blocks import ConvNormReLU, Norms, ResidualBlock, norms_of
-from ponder3d.geometry.grid import voxelize
+from ponder3d.geometry.grid import find_keys, pack_keys, voxelize
 from ponder3d.geometry.rows import sum_rows
 from ponder3d.sparse import SparseTensor
 from ponder3d.sparse.nn import InverseConv3d, StridedConv3d, SubmConv3d
@@ -111,6 +111,14 @@ class SparseUNet(Encoder):
         Raises:
             ValueError: the encoder has conditions, and a scene has none of them.
         """
+        return self._decoded(batch, None)
+
+    def all_levels(self) -> "Encoder":
+        """Features of the whole decoder, from deep to shallow: with the default channels 256 + 128 + 96 + 96."""
+        return _AllLevels(self)
+
+    def _decoded(self, batch: Batch, levels: list[SparseTensor] | None) -> SparseTensor:
+        """The last level; every level, in the order of the decoder, joins ``levels`` if there is such a list."""
         prompted = self._prompted(batch)
         x = self.stem(pool_to_voxels(batch, self.config.grid_size), prompted)
         skips = []
@@ -121,6 +129,8 @@ class SparseUNet(Encoder):
             x = up(x, prompted)
             x = x.with_feats(torch.cat([x.feats, skips.pop().feats], dim=1))
             x = self._through(stage, x, prompted)
+            if levels is not None:
+                levels.append(x)
         return x
 
     def only(self, conditions: Sequence[str]) -> "SparseUNet":
@@ -176,6 +186,27 @@ class SparseUNet(Encoder):
         for block in stage.children():
             x = _recomputed(block, x, prompted) if self.recompute else block(x, prompted)
         return x
+
+
+class _AllLevels(Encoder):
+    """A SparseUNet whose features are those of all levels of its decoder."""
+
+    def __init__(self, unet: SparseUNet):
+        super().__init__()
+        self.unet, self.config, self.reach, self.card = unet, unet.config, unet.reach, unet.card
+        self.conditions = unet.conditions
+        self.out_channels = sum(unet.config.channels[len(unet.config.channels) // 2 :])
+
+    def forward(self, batch: Batch) -> SparseTensor:
+        """One row per voxel of the input, as of the SparseUNet itself; its features are the last channels."""
+        levels: list[SparseTensor] = []
+        last = self.unet._decoded(batch, levels)
+        parts = []
+        for level in levels:
+            cells = torch.div(last.coords[:, 1:], level.stride, rounding_mode="floor")
+            rows = find_keys(level.keys, pack_keys(torch.cat([last.coords[:, :1], cells], dim=1)))
+            parts.append(level.feats[rows])
+        return last.with_feats(torch.cat(parts, dim=1))
 
 
 def _recomputed(block: nn.Module, x: SparseTensor, prompted: Prompted | None) -> SparseTensor:

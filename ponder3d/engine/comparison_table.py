@@ -15,7 +15,7 @@ SCRATCH = "scratch"
 FINETUNE, PROBE = "finetune", "probe"
 TUNED = (FINETUNE, "decoder", "head", "lora")
 """Ways that train: all weights, the decoder, the head alone, low-rank changes."""
-FROZEN = (PROBE, "knn")
+FROZEN = (PROBE, "levels", "knn")
 """Ways that only read frozen features."""
 RESULTS = "compare.json"
 """In the directory of a comparison that has finished."""

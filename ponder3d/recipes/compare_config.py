@@ -18,7 +18,8 @@ class CompareConfig(Config):
     """How much is labelled, separated by commas: a share of the scenes (``10%``), or points in each scene (``20``)."""
     ways: str = "finetune,probe"
     """Ways to use an encoder, separated by commas: ``finetune`` (all weights), ``decoder``, ``head``, ``lora`` (only
-    these are trained), ``probe`` (a linear classifier on frozen features), ``knn`` (their nearest neighbours)."""
+    these are trained), ``probe`` (a linear classifier on frozen features), ``levels`` (on those of all levels of the
+    decoder, ``Encoder.all_levels``), ``knn`` (nearest neighbours)."""
     seeds: int = 3
     """Repetitions, each with its own scenes to pre-train on, labelled scenes or points, order and weights."""
     pretrain_steps: str = "0"

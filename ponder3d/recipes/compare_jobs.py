@@ -67,7 +67,7 @@ def probe(experiment: Experiment, encoder_file: str, way: str = PROBE) -> dict[s
     Args:
         experiment: a segmentation; its labelled scenes, those it is tested on, the encoder if it is random, the seed.
         encoder_file: of the encoder; may be empty.
-        way: ``probe``, a linear classifier, or ``knn``, nearest neighbours.
+        way: ``probe``, a linear classifier; ``levels``, one of ``Encoder.all_levels``; ``knn``, nearest neighbours.
 
     Returns:
         The figures of ``SegmentationMetric``, of one point per voxel.
@@ -90,4 +90,6 @@ def probe(experiment: Experiment, encoder_file: str, way: str = PROBE) -> dict[s
     held_out: Sequence[Scene] = [apply(steps, test[i], experiment.seed, i) for i in range(len(test))]
     if way == "knn":
         return knn_probe(encoder, train, held_out, labels, KNNProbeConfig(), experiment.seed)
+    if way == "levels":
+        encoder = encoder.all_levels()
     return linear_probe(encoder, train, held_out, labels, LinearProbeConfig(), experiment.seed)

@@ -14,6 +14,7 @@ _TITLES = {
     "head": "The head trained, the encoder frozen",
     "lora": "Low-rank changes trained (LoRA)",
     PROBE: "Linear probe of frozen features",
+    "levels": "Linear probe of frozen features of all levels",
     "knn": "Nearest neighbours of frozen features",
 }
 
@@ -74,12 +75,15 @@ def _protocol(record: dict[str, Any]) -> str:
 def _shares_of_supervised(rows: list[Row]) -> str:
     """How near probes come to the same encoder trained with all labels."""
     supervised = [row for row in rows if (row.way, row.method, row.labels) == (FINETUNE, SCRATCH, "100%") and row.mean]
-    probes = [row for row in rows if row.way == PROBE and row.labels == "100%" and row.mean is not None]
+    probes = [row for row in rows if row.way in (PROBE, "levels") and row.labels == "100%" and row.mean is not None]
     if not supervised or not probes:
         return ""
     best = max(row.mean for row in supervised if row.mean)
-    shares = {"random" if row.method == SCRATCH else row.method: 100 * (row.mean or 0) / best for row in probes}
-    told = ", ".join(f"{name} {share:.0f} %" for name, share in shares.items())
+    told = ", ".join(
+        f"{'random' if row.method == SCRATCH else row.method}{' (all levels)' if row.way == 'levels' else ''} "
+        f"{100 * (row.mean or 0) / best:.0f} %"
+        for row in probes
+    )
     return f"Linear probes as a share of the same encoder trained with all labels ({best:.1f}): {told}."
 
 

@@ -133,3 +133,25 @@ def test_bfloat16_is_close():
 def test_bad_choices(changes, message):
     with pytest.raises(ValueError, match=message):
         replace(SMALL, **changes)
+
+
+def test_all_levels_side_by_side():
+    """Coarse features are repeated on the voxels that they cover; the last channels are those of the encoder itself."""
+    config = SparseUNetConfig(
+        inputs=("one",), grid_size=0.1, stem_channels=4, channels=(4, 6, 8, 5, 6, 3), blocks=(1, 1, 1, 1, 1, 1)
+    )
+    torch.manual_seed(0)
+    encoder = config.build().eval()
+    batch = Batch.of([Scene(torch.rand(300, 3) * 2 - 1, None, None, str(i)) for i in range(2)], config.inputs)
+    with torch.no_grad():
+        plain, levels = encoder(batch), encoder.all_levels()(batch)
+    assert levels.feats.shape[1] == encoder.all_levels().out_channels == 5 + 6 + 3
+    assert torch.equal(levels.coords, plain.coords) and torch.equal(levels.feats[:, 11:], plain.feats)
+    for stride, columns in ((4, slice(0, 5)), (2, slice(5, 11))):
+        cells = torch.cat([plain.coords[:, :1], plain.coords[:, 1:].div(stride, rounding_mode="floor")], dim=1)
+        _, of = cells.unique(dim=0, return_inverse=True)
+        assert all(len(levels.feats[of == cell, columns].unique(dim=0)) == 1 for cell in range(int(of.max()) + 1))
+        assert len(levels.feats[:, columns].unique(dim=0)) > 10
+    cloud = torch.rand(100, 3)
+    assert encoder.all_levels().encode(cloud).shape == (100, 14)
+    assert torch.equal(encoder.all_levels().encode(cloud)[:, 11:], encoder.encode(cloud))

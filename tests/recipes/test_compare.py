@@ -20,6 +20,7 @@ from ponder3d.engine.evaluate import read_json, write_json
 from ponder3d.engine.jobs import Job
 from ponder3d.engine.loop import train
 from ponder3d.recipes import compare as recipe
+from ponder3d.recipes import compare_jobs as jobs
 from ponder3d.recipes import semseg, semseg_driving, smoke
 from ponder3d.recipes.compare import Comparison, run_compare
 from ponder3d.recipes.compare_config import CompareConfig
@@ -270,7 +271,7 @@ def test_processes_follow_the_memory(tmp_path) -> None:
         ({"labels": ""}, "labels is empty"),
         ({"rates": "1,fast"}, "'fast' is no number"),
         ({"rates": "0"}, "rates must be positive"),
-        ({"ways": "dance"}, "no way 'dance'; known are finetune, decoder, head, lora, probe, knn"),
+        ({"ways": "dance"}, "no way 'dance'; known are finetune, decoder, head, lora, probe, levels, knn"),
         ({"seeds": 0}, "seeds must be at least 1"),
     ],
 )
@@ -306,6 +307,18 @@ def test_an_encoder_of_another_kind_is_refused_by_probes_too(tmp_path) -> None:
     save_encoder(replace(encoder, grid_size=0.32).build(), file)
     with pytest.raises(EncoderFileError, match=r"trained with grid_size 0\.32"):
         probe(comparison(tmp_path).finetuning("", Labels.parse("20"), 0, one(), 1), str(file))
+
+
+@pytest.mark.parametrize(("way", "width"), [("probe", 8), ("levels", 32)])
+def test_what_a_probe_reads(way, width, tmp_path, monkeypatch) -> None:
+    """One level of the decoder, which has 8 channels at a smoke size, or all four."""
+    read = []
+    monkeypatch.setattr(
+        jobs, "linear_probe", lambda encoder, *rest: read.append((encoder.config, encoder.out_channels)) or {"miou": 0.0}
+    )
+    experiment = comparison(tmp_path).finetuning("", Labels.parse("20"), 0, one(), 1)
+    probe(experiment, "", way)
+    assert read == [(experiment.task.encoder, width)]
 
 
 def test_a_share_of_scenes_has_all_labels_of_them(tmp_path) -> None:
