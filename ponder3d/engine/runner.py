@@ -10,8 +10,6 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 
 from ponder3d.tasks.task import Task
@@ -39,6 +37,10 @@ class Runner:
     """One process of a run."""
 
     def __init__(self, devices: int, precision: str, accelerator: str = "auto"):
+        # Imported here: it brings torch._dynamo, two seconds that commands which do not train need not wait for.
+        from lightning_fabric import Fabric  # noqa: PLC0415
+        from lightning_fabric.strategies.ddp import DDPStrategy  # noqa: PLC0415
+
         # Under torchrun the environment says how many processes there are; otherwise Fabric starts them.
         devices = int(os.environ.get("LOCAL_WORLD_SIZE", devices))
         nodes = int(os.environ.get("GROUP_WORLD_SIZE", 1))
@@ -148,7 +150,7 @@ class Runner:
 class TrainStep:
     """The loss of a batch and its gradient, on this run's ranks and in its precision."""
 
-    def __init__(self, fabric: Fabric, module: Any):
+    def __init__(self, fabric: Any, module: Any):
         self._fabric, self._module = fabric, module
 
     def losses(self, batch: Batch, step: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -313,9 +313,12 @@ def test_an_encoder_of_another_kind_is_refused_by_probes_too(tmp_path) -> None:
 def test_what_a_probe_reads(way, width, tmp_path, monkeypatch) -> None:
     """One level of the decoder, which has 8 channels at a smoke size, or all four."""
     read = []
-    monkeypatch.setattr(
-        jobs, "linear_probe", lambda encoder, *rest: read.append((encoder.config, encoder.out_channels)) or {"miou": 0.0}
-    )
+
+    def note(encoder, *rest):
+        read.append((encoder.config, encoder.out_channels))
+        return {"miou": 0.0}
+
+    monkeypatch.setattr(jobs, "linear_probe", note)
     experiment = comparison(tmp_path).finetuning("", Labels.parse("20"), 0, one(), 1)
     probe(experiment, "", way)
     assert read == [(experiment.task.encoder, width)]
