@@ -195,6 +195,7 @@ class _AllLevels(Encoder):
         super().__init__()
         self.unet, self.config, self.reach, self.card = unet, unet.config, unet.reach, unet.card
         self.conditions = unet.conditions
+        assert isinstance(unet.config, SparseUNetConfig)
         self.out_channels = sum(unet.config.channels[len(unet.config.channels) // 2 :])
 
     def forward(self, batch: Batch) -> SparseTensor:

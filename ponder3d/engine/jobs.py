@@ -139,8 +139,11 @@ def _run_round(
                     if name not in done:
                         states[name] = (step, steps, shown)
                 progress.show_jobs(len(done), states, force=bool(finished))
-        finally:
+        except BaseException:
+            # Whoever gives up does not wait for jobs that still run; at the end of all the pool is waited for, or its
+            # thread would meet the interpreter's shutdown.
             pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return killed, running
 
 
