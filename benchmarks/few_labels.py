@@ -1,0 +1,95 @@
+"""A few labelled voxels in a scene, and the rest of it told by a linear classifier on frozen features.
+
+    ponder3d prepare rgbd DIR PREPARED [--up 0 1 0]
+    python benchmarks/few_labels.py PREPARED [--encoder indoor-small] [--shots 5 20] [--save]
+
+What somebody gets who clicks into a recording of their own. For each scene with labels: of every class with at least
+``--least`` voxels so many are labelled, the others are asked for; mIoU in percent over those classes, mean and standard
+deviation over ten draws (and over scenes). Beside the encoder one with random weights, and the coordinates, colours and
+normals themselves. What is labelled and what is asked for lie in one scene: this says nothing about other rooms.
+"""
+
+import statistics
+import warnings
+from dataclasses import replace
+
+import torch
+from measure import machine, parser, saved, table
+from torch import Tensor
+
+from ponder3d.data.prepared.dataset import PreparedConfig
+from ponder3d.data.transforms import Centre, GridSample, apply
+from ponder3d.encoders.files import load_encoder
+from ponder3d.geometry import keyed
+from ponder3d.tasks.linear_probe import LinearProbeConfig, fit_linear
+from ponder3d.types import Scene
+
+DRAWS = 10
+GIVEN = ("xyz", "xyz, colour", "xyz, colour, normals")
+
+
+def features(scene: Scene, encoder: str) -> dict[tuple[str, str, str], Tensor]:
+    """By what is given, weights and levels."""
+    trained = load_encoder(encoder)
+    torch.manual_seed(0)
+    made = {}
+    for given in GIVEN:
+        rgb = scene.rgb if "colour" in given else None
+        normal = scene.normal if "normals" in given else None
+        seen = [x for x in (scene.xyz, rgb, normal) if x is not None]
+        made[given, "none", "input"] = torch.cat(seen, dim=1)
+        for name, start in (("random", trained.config.build()), (encoder, trained)):
+            for levels, read in (("last", start), ("all", start.all_levels())):
+                made[given, name, levels] = read.encode(scene.xyz, rgb=rgb, normal=normal)
+    return made
+
+
+def miou(feats: Tensor, truth: Tensor, num_classes: int, shots: int, draw: int) -> float:
+    """Of one draw of labelled rows; the others are classified."""
+    generator = keyed.generator(draw, shots)
+    rows = [(truth == label).nonzero()[:, 0] for label in range(num_classes)]
+    train = torch.cat([of[torch.randperm(len(of), generator=generator)[:shots]] for of in rows])
+    asked = torch.ones(len(truth), dtype=torch.bool)
+    asked[train] = False
+    x = (feats - feats[train].mean(0)) / feats[train].std(0).clamp(min=1e-6)
+    head = fit_linear(x[train], truth[train], num_classes, LinearProbeConfig(batch_size=256), draw)
+    guess, right = head(x[asked]).argmax(1), truth[asked]
+    hit = [((guess == k) & (right == k)).sum() / ((guess == k) | (right == k)).sum() for k in range(num_classes)]
+    return 100 * float(torch.stack(hit).mean())
+
+
+def main() -> None:
+    made = parser(__doc__)
+    made.add_argument("prepared", help="directory that ponder3d prepare wrote")
+    made.add_argument("--encoder", default="indoor-small", help="its name, or a file")
+    made.add_argument("--shots", type=int, nargs="+", default=[5, 20], help="labelled voxels of each class")
+    made.add_argument("--least", type=int, default=150, help="voxels of a class that takes part")
+    args = made.parse_args()
+    dataset = PreparedConfig(root=args.prepared, split="train").build()
+    assert dataset.labels is not None, "the recordings have no labels"
+    grid_size = load_encoder(args.encoder).config.grid_size
+    found: dict[tuple[str, str, str], dict[int, list[float]]] = {}
+    warnings.filterwarnings("ignore", message="encode: .* missing")  # random weights have not learnt to do without
+    with saved(args.save):
+        print(machine(torch.get_num_threads()))
+        for number in range(len(dataset)):
+            scene = apply((Centre(), GridSample(grid_size)), replace(dataset[number], views=None), 0, number)
+            assert scene.labels is not None
+            counts = torch.bincount(scene.labels[scene.labels >= 0], minlength=len(dataset.labels))
+            classes = (counts >= args.least).nonzero()[:, 0]
+            print(scene.source, ", ".join(f"{dataset.labels.names[k]} {counts[k]}" for k in classes.tolist()))
+            kept = torch.isin(scene.labels, classes)
+            truth = torch.searchsorted(classes, scene.labels[kept])
+            for key, feats in features(scene, args.encoder).items():
+                for shots in args.shots:
+                    scores = [miou(feats[kept], truth, len(classes), shots, draw) for draw in range(DRAWS)]
+                    found.setdefault(key, {}).setdefault(shots, []).extend(scores)
+        rows = [
+            (*key, *(f"{statistics.mean(of[n]):.1f} +- {statistics.stdev(of[n]):.1f}" for n in args.shots))
+            for key, of in found.items()
+        ]
+        table(("given", "weights", "levels", *(f"{n} a class" for n in args.shots)), rows)
+
+
+if __name__ == "__main__":
+    main()
