@@ -73,7 +73,8 @@ def test_training_and_evaluation_share_no_scene(name):
             assert data.held_out().first >= data.first + data.num_rooms
 
 
-# Of recipes that differ in data or numbers alone some train by default, and these on request.
+# Of recipes that differ in data or numbers alone some train by default, and these on request. The paper's sizes train in
+# bf16 in tests/engine/test_precision.py, probes in tests/engine/test_probe.py.
 TRAINED_ON_REQUEST = (
     "ablations",
     "methods",
@@ -91,6 +92,12 @@ TRAINED_ON_REQUEST = (
     "semseg_finetune",
     "full_finetune",
     "shipped",
+    "rooms_paper",
+    "rooms_probed",
+    "streets_ponder_distil",
+    "scannet200",
+    "scannet_few",
+    "scannet_finetune",
 )
 
 
