@@ -73,8 +73,8 @@ def test_training_and_evaluation_share_no_scene(name):
             assert data.held_out().first >= data.first + data.num_rooms
 
 
-# Of recipes that differ in data or numbers alone some train by default, and these on request. The paper's sizes train in
-# bf16 in tests/engine/test_precision.py, probes in tests/engine/test_probe.py.
+# Of recipes that differ in data or numbers alone some train by default, and these on request. The paper's sizes train
+# in bf16 in tests/engine/test_precision.py, probes in tests/engine/test_probe.py.
 TRAINED_ON_REQUEST = (
     "ablations",
     "methods",
