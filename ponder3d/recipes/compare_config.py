@@ -12,8 +12,8 @@ class CompareConfig(Config):
     """Pre-train by several methods and measure what it is worth in segmentation, at equal budgets."""
 
     methods: str = "scratch,ponder"
-    """Methods, separated by commas: names of ``recipes.methods``, ``NAME=RECIPE``, ``NAME=FILE.safetensors``.
-    ``scratch`` is always among them: gains are from there."""
+    """Methods, separated by commas: names of ``recipes.methods``, ``NAME=RECIPE``, ``NAME=FILE.safetensors``, ``NAME=``
+    and an encoder that comes with the package. ``scratch`` is always among them: gains are from there."""
     labels: str = "1%,5%,10%,100%"
     """How much is labelled, separated by commas: a share of the scenes (``10%``), or points in each scene (``20``)."""
     ways: str = "finetune,probe"

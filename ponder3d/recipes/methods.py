@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ponder3d.data.dataset import DatasetConfig
+from ponder3d.encoders.files import SHIPPED, shipped_names
 from ponder3d.engine.comparison_table import SCRATCH
 from ponder3d.engine.experiment import Experiment
 from ponder3d.engine.probe import Off
@@ -39,7 +40,7 @@ def find_method(method: str, target: str, data: DatasetConfig) -> Recipe | Path 
 
     Args:
         method: ``scratch``, the name of a method, or ``NAME=RECIPE`` or ``NAME=FILE`` for anybody's own: a recipe as
-            ``find_recipe`` finds it, or an encoder file, ``.safetensors``.
+            ``find_recipe`` finds it, an encoder file, ``.safetensors``, or an encoder that comes with the package.
         target: the recipe that encoders are compared by.
         data: its data, of which methods are a family.
 
@@ -56,6 +57,8 @@ def find_method(method: str, target: str, data: DatasetConfig) -> Recipe | Path 
         if not Path(source).is_file():
             raise ValueError(f"methods: {method}: there is no file {source}")
         return Path(source)
+    if source in shipped_names():
+        return SHIPPED / f"{source}.safetensors"
     if source:
         return find_recipe(source)
     known = known_methods(target, data)

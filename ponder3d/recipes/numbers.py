@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ponder3d.engine.comparison_table import RESULTS
 from ponder3d.engine.evaluate import read_json
 from ponder3d.engine.log import read_table
 
@@ -48,8 +49,23 @@ def _demo(way: str, start: str) -> Callable[[Path], float]:
     return read
 
 
+def _compared(way: str, method: str) -> Callable[[Path], float]:
+    """The gain of a method, points of mIoU."""
+
+    def read(folder: Path) -> float:
+        record = read_json(folder / RESULTS)
+        assert record is not None
+        return next(row["gain"] for row in record["rows"] if (row["way"], row["method"]) == (way, method))
+
+    return read
+
+
 _OF_DATA = ("--data.root", "DATA", "--workers", "0", "--validate-every", "0")
 _DEMO = ("demo", "--seed", "0")
+_SMALL = (
+    *("compare", "semseg.rooms_full", "--data.seed", "7", "--data.num-rooms", "24", "--methods", "small=indoor-small"),
+    *("--labels", "100%", "--ways", "probe,levels", "--seeds", "1"),
+)
 
 NUMBERS: dict[str, Number] = {
     "smoke": Number(
@@ -79,6 +95,13 @@ NUMBERS: dict[str, Number] = {
         _demo("finetune", "label-free"),
         value=3.0,
         band=2.4,
+    ),
+    "indoor-small": Number(
+        "gain of indoor-small over random weights, probe of all levels, rooms of seed 7, points of mIoU",
+        _SMALL,
+        _compared("levels", "small"),
+        value=0.0,
+        band=2.0,
     ),
     "7scenes-depth": Number(
         "depth error of held-out views as a share of their median depth's",

@@ -12,7 +12,7 @@ from ponder3d.config import fingerprint
 from ponder3d.data.few import FewScenes
 from ponder3d.data.synthetic.rooms import RoomsConfig
 from ponder3d.data.transforms import GridSample, LimitLabels
-from ponder3d.encoders.files import EncoderFileError, save_encoder
+from ponder3d.encoders.files import EncoderFileError, read_card, save_encoder
 from ponder3d.encoders.sparse_unet import SparseUNetConfig
 from ponder3d.engine import comparison_table as table
 from ponder3d.engine.comparison_table import Labels, Row
@@ -298,6 +298,11 @@ def test_a_file_is_a_method_of_its_own_and_known_by_its_weights(tmp_path) -> Non
     assert made.encoder("old", 0, 1) == str(file)
     assert made.num_jobs()[0] == 0
     assert names[0] and not names[0] & names[1]
+
+
+def test_an_encoder_that_comes_with_the_package_is_a_method(tmp_path) -> None:
+    made = comparison(tmp_path, methods="scratch,small=indoor-small", labels="20")
+    assert read_card(made.encoder("small", 0, 1))["card"]["name"] == "indoor-small" and made.num_jobs()[0] == 0
 
 
 def test_an_encoder_of_another_kind_is_refused_by_probes_too(tmp_path) -> None:
