@@ -32,13 +32,16 @@ def features(scene: Scene, encoder: str) -> dict[tuple[str, str, str], Tensor]:
     """By what is given, weights and levels."""
     trained = load_encoder(encoder)
     torch.manual_seed(0)
+    random = trained.config.build()
     made = {}
     for given in GIVEN:
         rgb = scene.rgb if "colour" in given else None
         normal = scene.normal if "normals" in given else None
+        if ("colour" in given and rgb is None) or ("normals" in given and normal is None):
+            continue
         seen = [x for x in (scene.xyz, rgb, normal) if x is not None]
         made[given, "none", "input"] = torch.cat(seen, dim=1)
-        for name, start in (("random", trained.config.build()), (encoder, trained)):
+        for name, start in (("random", random), (encoder, trained)):
             for levels, read in (("last", start), ("all", start.all_levels())):
                 made[given, name, levels] = read.encode(scene.xyz, rgb=rgb, normal=normal)
     return made
@@ -66,7 +69,8 @@ def main() -> None:
     made.add_argument("--least", type=int, default=150, help="voxels of a class that takes part")
     args = made.parse_args()
     dataset = PreparedConfig(root=args.prepared, split="train").build()
-    assert dataset.labels is not None, "the recordings have no labels"
+    if dataset.labels is None or max(args.shots) >= args.least:
+        made.error("the recordings have no labels, or --shots leaves nothing to ask for: it must be below --least")
     grid_size = load_encoder(args.encoder).config.grid_size
     found: dict[tuple[str, str, str], dict[int, list[float]]] = {}
     warnings.filterwarnings("ignore", message="encode: .* missing")  # random weights have not learnt to do without

@@ -30,7 +30,7 @@ def search(query: Tensor, points: Tensor, k: int) -> Tensor:
 
 def main() -> None:
     made = parser(__doc__)
-    made.add_argument("--quick", action="store_true", help="fewer points, three rounds")
+    made.add_argument("--quick", action="store_true", help="fewer points")
     args = made.parse_args()
     torch.set_num_threads(1)
     cloud = room(0.04 if args.quick else 0.02)

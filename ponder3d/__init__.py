@@ -29,7 +29,7 @@ _TRAINING = {
 
 
 def __getattr__(name: str) -> Any:
-    """The training side, imported on first use: it needs Lightning Fabric, which ``load`` and ``encode`` do not."""
+    """The training side, imported on first use: ``load`` and ``encode`` need none of it."""
     if name in _TRAINING:
         import importlib
 

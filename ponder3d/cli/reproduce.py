@@ -57,14 +57,14 @@ def reproduce(arguments: list[str], run: Callable[[list[str]], int]) -> int:
     out = Path(options.out or f"runs/reproduce/{options.number}")
     command = [options.data if word == "DATA" else word for word in number.command]
     about = {"command": command}
-    if command[0] == "train":
+    if command[0] in ("train", "compare"):
         about["recipe"] = [fingerprint(find_recipe(command[1])())]
     kept = read_json(out / _ABOUT)
     if out.exists() and kept != about:
         raise ValueError(f"reproduce: {out} holds something else, or was run by other code: choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / _ABOUT, about)
-    # A demo goes on where it was; of a run that is complete only its figures are wanted.
+    # A demo and a comparison go on where they were; of a run that is complete only its figures are wanted.
     if command[0] == "train" and (out / "checkpoints").is_dir():
         command = ["train", "--resume", str(out)]
     else:

@@ -69,6 +69,8 @@ class Encoder(nn.Module, ABC):
     evaluation mode; None if that is unknown or there is no such distance."""
     box: tuple[float, ...] | None = None
     """Lower x, y, z, upper x, y, z of the only place it looks at, in metres in the scenes' frame, if there is one."""
+    derived: bool = False
+    """Whether it is a way to read another encoder, whose weights it has; there are no files of such."""
     decoder: tuple[str, ...] = ()
     """Names of the submodules that make up its decoder: what turns the features of an encoder proper, coarse as they
     are, into those of points. Empty: it has none that could be told apart."""
@@ -106,7 +108,12 @@ class Encoder(nn.Module, ABC):
     def all_levels(self) -> "Encoder":
         """The same encoder with what every level of its decoder knows side by side, coarse features repeated on what
         they cover; it shares the weights. A linear classifier reads more from these than from the last level alone, as
-        Sonata's up-cast features show (arXiv 2503.16429). An encoder with one level is its own.
+        Sonata's up-cast features show (arXiv 2503.16429).
+
+        Returns:
+            An encoder to read features with: it has no file of its own, and shares mode and weights with this one. A
+            SparseUNet's takes as much memory for features as there are channels in its decoder; where clouds are cut
+            into tiles, give ``encode`` a smaller ``max_voxels``. Encoders of other kinds are their own.
         """
         return self
 

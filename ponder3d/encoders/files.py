@@ -47,8 +47,11 @@ def save_encoder(
             variances, stay as they are. Loaded again, all are float32.
 
     Raises:
+        ValueError: the encoder is a way to read another (``Encoder.all_levels``): save that one.
         OSError: it could not be written; at ``path`` there is what was there before, or the whole new file.
     """
+    if encoder.derived:
+        raise ValueError("save_encoder: this is a way to read another encoder, made when it is needed; save that one")
     path = Path(path)
     weights = {name: value.detach().cpu().contiguous() for name, value in merged_state(encoder).items()}
     if half_precision:

@@ -191,10 +191,13 @@ class SparseUNet(Encoder):
 class _AllLevels(Encoder):
     """A SparseUNet whose features are those of all levels of its decoder."""
 
+    derived = True
+    decoder = ("unet.up", "unet.dec")
+
     def __init__(self, unet: SparseUNet):
         super().__init__()
         self.unet, self.config, self.reach, self.card = unet, unet.config, unet.reach, unet.card
-        self.conditions = unet.conditions
+        self.conditions, self.training, self._told = unet.conditions, unet.training, unet._told
         assert isinstance(unet.config, SparseUNetConfig)
         self.out_channels = sum(unet.config.channels[len(unet.config.channels) // 2 :])
 
@@ -202,12 +205,15 @@ class _AllLevels(Encoder):
         """One row per voxel of the input, as of the SparseUNet itself; its features are the last channels."""
         levels: list[SparseTensor] = []
         last = self.unet._decoded(batch, levels)
-        parts = []
+        feats = last.feats.new_empty(len(last.feats), self.out_channels)
+        begin = 0
         for level in levels:
             cells = torch.div(last.coords[:, 1:], level.stride, rounding_mode="floor")
             rows = find_keys(level.keys, pack_keys(torch.cat([last.coords[:, :1], cells], dim=1)))
-            parts.append(level.feats[rows])
-        return last.with_feats(torch.cat(parts, dim=1))
+            end = begin + level.feats.shape[1]
+            feats[:, begin:end] = level.feats[rows]
+            begin = end
+        return last.with_feats(feats)
 
 
 def _recomputed(block: nn.Module, x: SparseTensor, prompted: Prompted | None) -> SparseTensor:

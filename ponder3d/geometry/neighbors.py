@@ -10,7 +10,10 @@ from torch import Tensor
 from ponder3d.geometry.grid import Voxels, find_keys, key_offset, pack_keys, unique_keys, unpack_keys, voxelize
 
 _PAIRS = 1 << 22
-"""Candidate pairs looked at in one go; 4 M pairs take about 100 MB."""
+"""Candidate pairs looked at in one go; 4 M pairs take 100 MB, and to be sorted three times more."""
+
+_PAIR_COST = 20
+"""A candidate pair found through voxels costs as much as so many of a plain comparison of all with all."""
 
 _QUERIES = 1 << 14
 """Far queries looked up in one go; of a surface they have some hundreds of candidates each."""
@@ -30,24 +33,30 @@ def knn(
 
     The points are sorted into voxels; the 27 voxels around a query hold every point closer than one voxel edge, so a
     query whose k-th neighbour is that close is done. The others go down a tree of voxels in voxels, only into those
-    that may hold something nearer than what others hold for certain.
+    that may hold something nearer than what others hold for certain; where those are too many (all points equally far
+    from a query, a small cloud), every point is compared.
+
+    Raises:
+        ValueError: coordinates are not finite; see ``geometry.grid.voxelize`` for the rest.
     """
     index = torch.full((len(query), k), -1, dtype=torch.int64, device=query.device)
     distance = query.new_full((len(query), k), torch.inf)
     if len(query) == 0 or len(points) == 0:
         return index, distance
+    if not bool(query.isfinite().all() & points.isfinite().all()):
+        raise ValueError("knn: coordinates of queries and points must be finite")
     lowest = points.amin(0)
     extent = float((points.amax(0) - lowest).max())
     # A voxel of a surface-like cloud holds about k points; 1e-6 keeps coincident points in one voxel.
     size = max(extent * (k / len(points)) ** 0.5, extent * 1e-4, 1e-6)
-    query, points = query - lowest, points - lowest
-    voxels = voxelize(points, point_scene, size)
-    pairs = _around(query, query_scene, voxels, size)[1].sum(1)
+    shifted = query - lowest  # for voxels alone: it rounds, and distances are to be those of what was given
+    voxels = voxelize(points - lowest, point_scene, size)
+    pairs = _around(shifted, query_scene, voxels, size)[1].sum(1)
     left = []
     # No chunk has more candidate pairs than _PAIRS, unless one query alone has.
     chunk_sizes = torch.unique_consecutive(pairs.cumsum(0) // _PAIRS, return_counts=True)[1]
     for rows in torch.arange(len(query), device=query.device).split(chunk_sizes.tolist()):
-        first, counts = _around(query[rows], query_scene[rows], voxels, size)
+        first, counts = _around(shifted[rows], query_scene[rows], voxels, size)
         owner, candidate = _expand(first.flatten(), counts.flatten())
         found, near = _nearest(query[rows], owner // 27, points, voxels.order[candidate], k)
         done = near[:, -1] <= size
@@ -60,11 +69,15 @@ def knn(
     chunks = list(far.split(_QUERIES))
     while chunks:
         rows = chunks.pop()
-        pairs = _descend(levels, query[rows], query_scene[rows], k)
-        if pairs is None:
+        worth = len(rows) * len(points) // _PAIR_COST
+        pairs = _descend(levels, shifted[rows], query_scene[rows], k, min(worth, _PAIRS))
+        if pairs is not None:
+            index[rows], distance[rows] = _nearest(query[rows], pairs[0], points, pairs[1], k)
+        elif worth > _PAIRS and len(rows) > 1:
             chunks += rows.split((len(rows) + 1) // 2)
         else:
-            index[rows], distance[rows] = _nearest(query[rows], pairs[0], points, pairs[1], k)
+            for few in rows.split(max(1, _PAIRS // len(points))):
+                index[few], distance[few] = _compare_all(query[few], query_scene[few], points, point_scene, k)
     return index, distance
 
 
@@ -96,9 +109,9 @@ def _tree(voxels: Voxels, size: float) -> list[_Level]:
 
 
 def _descend(
-    levels: list[_Level], query: Float[Tensor, "Q 3"], query_scene: Int[Tensor, " Q"], k: int
+    levels: list[_Level], query: Float[Tensor, "Q 3"], query_scene: Int[Tensor, " Q"], k: int, most: int
 ) -> tuple[Int[Tensor, " P"], Int[Tensor, " P"]] | None:
-    """Queries and their candidates, among which are the k nearest; None if that is too much to do at once."""
+    """Queries and their candidates, among which are the k nearest; None if there are more than ``most``."""
     scenes = levels[0].coords[:, 0].to(torch.int64).contiguous()
     voxel = find_keys(scenes, query_scene.to(torch.int64))
     owner = torch.arange(len(query), device=query.device)[voxel >= 0]
@@ -112,7 +125,7 @@ def _descend(
         bound = _kth(owner, farthest, level.counts[voxel], len(query), k)
         keep = nearest <= bound[owner] * (1 + 1e-6) + slack
         owner, voxel = owner[keep], voxel[keep]
-        if int(level.num_children[voxel].sum()) > _PAIRS and len(query) > 1:
+        if int(level.num_children[voxel].sum()) > most:
             return None
         first = level.num_children.cumsum(0) - level.num_children
         which, position = _expand(first[voxel], level.num_children[voxel])
@@ -186,6 +199,20 @@ def _around(
     first = voxels.counts.cumsum(0) - voxels.counts
     present = voxel >= 0
     return first[voxel] * present, voxels.counts[voxel] * present
+
+
+def _compare_all(
+    query: Tensor, query_scene: Tensor, points: Tensor, point_scene: Tensor, k: int
+) -> tuple[Int[Tensor, "Q {k}"], Float[Tensor, "Q {k}"]]:
+    """Every query against every point."""
+    # By differences: the matrix product |q|^2 - 2 <q, p> + |p|^2 is faster but in float32 it cannot tell close pairs
+    # apart, and Apple's GPUs have no float64.
+    gap = torch.cdist(query, points, compute_mode="donot_use_mm_for_euclid_dist")
+    gap.masked_fill_(query_scene[:, None] != point_scene, torch.inf)
+    near, found = gap.topk(min(k, len(points)), largest=False)
+    missing = k - near.shape[1]
+    near = F.pad(near, (0, missing), value=torch.inf)
+    return F.pad(found, (0, missing), value=-1).masked_fill(near.isinf(), -1), near
 
 
 def _expand(first: Int[Tensor, " R"], counts: Int[Tensor, " R"]) -> tuple[Int[Tensor, " P"], Int[Tensor, " P"]]:

@@ -74,7 +74,7 @@ def probe(experiment: Experiment, encoder_file: str, way: str = PROBE) -> dict[s
 
     Raises:
         EncoderFileError: the file does not hold such an encoder.
-        ValueError: the data have no labels.
+        ValueError: the data have no labels; ``levels`` is asked of an encoder that has one.
     """
     torch.manual_seed(experiment.seed)
     encoder = experiment.task.encoder.build()
@@ -91,5 +91,7 @@ def probe(experiment: Experiment, encoder_file: str, way: str = PROBE) -> dict[s
     if way == "knn":
         return knn_probe(encoder, train, held_out, labels, KNNProbeConfig(), experiment.seed)
     if way == "levels":
+        if encoder.all_levels() is encoder:
+            raise ValueError(f"compare: a {type(encoder).__name__} has one level; its probe is the way probe")
         encoder = encoder.all_levels()
     return linear_probe(encoder, train, held_out, labels, LinearProbeConfig(), experiment.seed)

@@ -50,12 +50,19 @@ def _demo(way: str, start: str) -> Callable[[Path], float]:
 
 
 def _compared(way: str, method: str) -> Callable[[Path], float]:
-    """The gain of a method, points of mIoU."""
+    """The gain of a method, points of mIoU.
+
+    Raises:
+        ValueError: its cell failed.
+    """
 
     def read(folder: Path) -> float:
         record = read_json(folder / RESULTS)
         assert record is not None
-        return next(row["gain"] for row in record["rows"] if (row["way"], row["method"]) == (way, method))
+        row = next(row for row in record["rows"] if (row["way"], row["method"]) == (way, method))
+        if row["gain"] is None:
+            raise ValueError(f"reproduce: {method} was not measured: {row['failed']}")
+        return row["gain"]
 
     return read
 
@@ -100,7 +107,7 @@ NUMBERS: dict[str, Number] = {
         "gain of indoor-small over random weights, probe of all levels, rooms of seed 7, points of mIoU",
         _SMALL,
         _compared("levels", "small"),
-        value=0.0,
+        value=13.9,
         band=2.0,
     ),
     "7scenes-depth": Number(

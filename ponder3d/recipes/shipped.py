@@ -12,7 +12,8 @@ def indoor_small() -> Experiment:
     """``indoor-small``: rendering and self-distillation on generated rooms.
 
     As ``rivals_masked.rooms_ponder_distil``, for longer and on more rooms. Colour and normals are each missing in 40 %
-    of the scenes, so that coordinates alone are something the encoder knows. Half an hour on one core.
+    of what is rendered from, which is what the student sees, so that coordinates alone are something the encoder knows.
+    Half an hour on one core.
 
     Linear probe on rooms never seen (docs/numbers.md): 36.4 +- 2.0 mIoU, 36.2 +- 2.1 of coordinates alone; of all
     levels 42.4 +- 2.0. Random weights: 16.7 +- 1.3 and 26.9 +- 1.7; the same network trained with the labels: 60.9.
@@ -31,6 +32,8 @@ def indoor_small() -> Experiment:
 
 def outdoor_small() -> Experiment:
     """``outdoor-small``: colour, depth and sky of generated streets, rendered from one sweep of a laser.
+
+    Its card has the command of then, which is ``pretrain_streets.lidar`` at these steps.
 
     Linear probe on towns never seen (docs/numbers.md): 17.3 +- 1.9 mIoU, random weights 8.2 +- 0.7.
     """

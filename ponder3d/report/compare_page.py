@@ -76,6 +76,8 @@ def _shares_of_supervised(rows: list[Row]) -> str:
     """How near probes come to the same encoder trained with all labels."""
     supervised = [row for row in rows if (row.way, row.method, row.labels) == (FINETUNE, SCRATCH, "100%") and row.mean]
     probes = [row for row in rows if row.way in (PROBE, "levels") and row.labels == "100%" and row.mean is not None]
+    most = max((row.pretrain_steps for row in probes), default=0)
+    probes = [row for row in probes if row.method == SCRATCH or row.pretrain_steps == most]
     if not supervised or not probes:
         return ""
     best = max(row.mean for row in supervised if row.mean)

@@ -36,7 +36,7 @@ _CURVES = (
 )
 _DRAWN = {
     "prototypes": "Likeliest prototypes from above: of the student, of the teacher",
-    "features": "Features of two views from above, in their principal colours: what is alike looks alike",
+    "features": "Features from above, of two views or of points and pixels, in their principal colours",
     "occupancy": "Cells from above: grey seen, green found, red made up, blue missed",
 }
 """Pictures of pretext tasks that do not render, and what they show."""
@@ -84,14 +84,16 @@ def write_run_page(run: Path | str) -> Path:
 
 
 def _parts(task: TaskConfig) -> dict[str, TaskConfig]:
-    """The tasks of a run by what their columns begin with; of the whole, with nothing."""
-    below = task.parts if isinstance(task, CombinedConfig) else ()
-    return {"": task} | {part.name: part.task for part in below}
+    """The tasks of a run by what their columns begin with: nothing, of the whole."""
+    found = {"": task}
+    for part in task.parts if isinstance(task, CombinedConfig) else ():
+        found |= {"_".join(filter(None, (part.name, below))): each for below, each in _parts(part.task).items()}
+    return found
 
 
 def _pictures(page: Page, run: Path, experiment: Experiment, part: str, task: TaskConfig) -> None:
     """What one task of a run drew at each evaluation."""
-    of_part, prefix = (f" ({part})", f"{part}-") if part else ("", "")
+    of_part, prefix = (f" ({part})", f"{part.replace('_', '-')}-") if part else ("", "")
     semantic = isinstance(task, PonderConfig) and not isinstance(task.semantics, NoVectors)
     stages = render_stages(run, f"{prefix}view-0", semantic)
     if stages:

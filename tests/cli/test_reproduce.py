@@ -17,7 +17,7 @@ def test_a_row_is_documented(name: str) -> None:
     number = NUMBERS[name]
     line = next(line for line in DOCUMENT.read_text().splitlines() if line.startswith(f"| `{name}` |"))
     assert line.endswith(f"| {number.value:g} +- {number.band:g} |")
-    assert number.command[0] in ("train", "demo") and ("DATA" in number.command) == bool(number.where)
+    assert number.command[0] in ("train", "demo", "compare") and ("DATA" in number.command) == bool(number.where)
 
 
 def test_all_rows_are_listed(capsys) -> None:
@@ -85,3 +85,14 @@ def test_recordings_are_asked_for_and_unknown_rows_refused(capsys) -> None:
     assert "needs a recording of PandaSet" in capsys.readouterr().err
     assert main(["reproduce", "nothing"]) == 2
     assert "no row 'nothing'; there are smoke, demo-probe" in capsys.readouterr().err
+
+
+def test_a_gain_of_a_comparison_and_a_cell_that_failed(tmp_path) -> None:
+    rows = [{"way": "probe", "method": "small", "gain": 18.5, "failed": ""}]
+    rows.append({"way": "levels", "method": "small", "gain": 13.5, "failed": ""})
+    write_json(tmp_path / "compare.json", {"rows": rows})
+    assert NUMBERS["indoor-small"].figure(tmp_path) == 13.5
+    rows[1] |= {"gain": None, "failed": "no memory"}
+    write_json(tmp_path / "compare.json", {"rows": rows})
+    with pytest.raises(ValueError, match="small was not measured: no memory"):
+        NUMBERS["indoor-small"].figure(tmp_path)

@@ -255,6 +255,10 @@ def test_encoders_come_with_the_package(name, inputs, given, tmp_path, monkeypat
     assert rows.shape == (200, 32) and bool(torch.isfinite(rows).all()) and float(rows.std()) > 0
 
 
+def test_indoor_small_is_what_its_recipe_trains():
+    assert read_card("indoor-small")["card"]["experiment"] == fingerprint(find_recipe("shipped.indoor_small")())
+
+
 def test_no_other_encoder_comes_with_the_package(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert shipped_names() == ["indoor-small", "outdoor-small"]
@@ -264,6 +268,12 @@ def test_no_other_encoder_comes_with_the_package(tmp_path, monkeypatch):
     (tmp_path / "outdoor-small").mkdir()  # what is in the working directory comes first
     with pytest.raises(FileNotFoundError, match="no such file"):
         load_encoder("outdoor-small")
+
+
+def test_a_way_to_read_an_encoder_has_no_file(encoder, tmp_path):
+    with pytest.raises(ValueError, match="save that one"):
+        save_encoder(encoder.all_levels(), tmp_path / "levels.safetensors")
+    assert not list(tmp_path.iterdir())
 
 
 def test_indoor_small_tells_classes_apart_by_coordinates_alone():

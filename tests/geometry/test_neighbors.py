@@ -36,8 +36,12 @@ def test_surfaces_and_lines():
 
 @pytest.mark.parametrize("k", [1, 7])
 def test_far_from_a_surface(k, monkeypatch):
-    """Queries go down the tree, also where they have to be divided, as those in the middle of a sphere have."""
+    """Queries go down the tree, also where they have to be divided; those in the middle of a sphere are compared."""
     monkeypatch.setattr(neighbors, "_PAIRS", 3000)
+    ways = []
+    for name in ("_nearest", "_compare_all"):
+        way = getattr(neighbors, name)
+        monkeypatch.setattr(neighbors, name, lambda *given, name=name, way=way: (ways.append(name), way(*given))[1])
     monkeypatch.setattr(neighbors, "_QUERIES", 64)
     points = torch.nn.functional.normalize(torch.randn(4000, 3), dim=1) + torch.tensor([100.0, -50, 2])
     query = torch.cat([torch.randn(150, 3) * 3, torch.randn(150, 3) * 1e-3]) + torch.tensor([100.0, -50, 2])
@@ -49,6 +53,26 @@ def test_far_from_a_surface(k, monkeypatch):
     gap = (points[index] - query[:, None]).norm(dim=2)
     torch.testing.assert_close(gap, distance, atol=2e-5, rtol=0)
     assert all(len(set(row)) == k for row in index.tolist())
+    assert ways.count("_compare_all") > 0 and ways.count("_nearest") > 5
+
+
+def test_distances_are_those_of_the_coordinates_given():
+    """Small ones near the origin are not rounded by a cloud that reaches far from it."""
+    points = torch.cat([torch.rand(500, 3) * 1e-3, torch.tensor([[-200.0, -200, -200], [200.0, 200, 200]])])
+    zero = torch.zeros(502, dtype=torch.int64)
+    _, distance = knn(points[:500] + 1e-4, zero[:500], points, zero, 1)
+    expected = brute_force(points[:500] + 1e-4, zero[:500], points, zero, 1).values
+    torch.testing.assert_close(distance.double(), expected, atol=1e-9, rtol=1e-5)
+
+
+@pytest.mark.parametrize("wrong", [torch.nan, -torch.nan, torch.inf])
+def test_coordinates_that_are_not_finite(wrong):
+    points, zero = torch.rand(50, 3), torch.zeros(50, dtype=torch.int64)
+    query = points.clone()
+    query[3, 1] = wrong
+    for given in ((query, points), (points, query)):
+        with pytest.raises(ValueError, match="must be finite"):
+            knn(given[0], zero, given[1], zero, 3)
 
 
 def test_far_away_few_points_are_looked_at(monkeypatch):

@@ -10,6 +10,8 @@ from ponder3d.geometry.drawing import UNLABELLED
 from ponder3d.recipes import smoke
 from ponder3d.report.html import Page
 from ponder3d.report.run_page import (
+    _parts,
+    _pictures,
     class_legend,
     confusion_pictures,
     curves,
@@ -17,6 +19,7 @@ from ponder3d.report.run_page import (
     points_picture,
     render_stages,
 )
+from ponder3d.tasks.combined import PartConfig
 
 
 def drawn(path, colours) -> None:
@@ -68,6 +71,22 @@ def test_confusion_matrices_of_a_run(tmp_path):
     drawn(tmp_path / "confusion.png", [(4, 5, 6)])
     plain, augmented = confusion_pictures(tmp_path)
     assert "confusion matrix<" in plain and "with the augmentations scannet" in augmented
+
+
+def test_pictures_of_every_part_of_a_run(tmp_path):
+    experiment = smoke.rivals_masked_rooms_ponder_distil()
+    for name in ("ponder-view-0-truth", "ponder-view-0-rendered", "distil-prototypes", "prototypes"):
+        drawn(tmp_path / "renders" / "step-00000004" / f"{name}.png", [(1, 2, 3)] * 100)
+    parts = _parts(experiment.task)
+    assert list(parts) == ["", "ponder", "distil"]
+    nested = replace(experiment.task, parts=(PartConfig("both", experiment.task),))
+    assert list(_parts(nested)) == ["", "both", "both_ponder", "both_distil"]
+    for part, heading in (("", "Likeliest prototypes"), ("ponder", "Rendered while learning (ponder): colour, depth")):
+        page = Page("t", "s")
+        _pictures(page, tmp_path, experiment, part, parts[part])
+        page.write(tmp_path / "page.html")
+        text = (tmp_path / "page.html").read_text()
+        assert text.count("<h2") == 1 and heading in text and ("(ponder)" in text) == bool(part)
 
 
 def test_curves_of_a_part_of_a_run(tmp_path):
