@@ -16,13 +16,14 @@ from ponder3d.config import incidental
 from ponder3d.encoders.encoder import Encoder, EncoderConfig, check_inputs
 from ponder3d.encoders.norms import NormConfig, PlainNormConfig, Prompted, PromptNorm, PromptNormConfig, rows_of
 from ponder3d.encoders.sparse_blocks import ConvNormReLU, Norms, ResidualBlock, norms_of
-from ponder3d.geometry.grid import find_keys, pack_keys, voxelize
+from ponder3d.geometry.grid import voxelize
 from ponder3d.geometry.rows import sum_rows
 from ponder3d.sparse import SparseTensor
 from ponder3d.sparse.nn import InverseConv3d, StridedConv3d, SubmConv3d
 from ponder3d.sparse.tensor import MapCache
 from ponder3d.types import Batch
 from ponder3d.types.scene import INPUT_CHANNELS
+from ponder3d.volume.convert import sample_at, voxel_centres
 from ponder3d.volume.recompute import recomputed
 
 
@@ -205,14 +206,12 @@ class _AllLevels(Encoder):
         """One row per voxel of the input, as of the SparseUNet itself; its features are the last channels."""
         levels: list[SparseTensor] = []
         last = self.unet._decoded(batch, levels)
+        # Filled level by level: putting them together at the end would take twice the memory.
         feats = last.feats.new_empty(len(last.feats), self.out_channels)
-        begin = 0
-        for level in levels:
-            cells = torch.div(last.coords[:, 1:], level.stride, rounding_mode="floor")
-            rows = find_keys(level.keys, pack_keys(torch.cat([last.coords[:, :1], cells], dim=1)))
-            end = begin + level.feats.shape[1]
-            feats[:, begin:end] = level.feats[rows]
-            begin = end
+        centres, scene = voxel_centres(last), last.coords[:, 0].to(torch.int64)
+        columns = feats.split([level.feats.shape[1] for level in levels], dim=1)
+        for into, level in zip(columns, levels, strict=True):
+            into.copy_(sample_at(level, centres, scene))
         return last.with_feats(feats)
 
 

@@ -91,25 +91,13 @@ def predict(
     looks = Looks(task.to(device), experiment, augment, device)
     data = experiment.validation_data() if data is None else data
     data = _other_split(data, split) if split else data
-    dataset = data.build()
     labels = looks.task.labels
-    if dataset.labels is not None and dataset.labels.names != labels.names:
-        raise ValueError(
-            f"predict: the data have {len(dataset.labels)} classes and the run was trained on {len(labels)} others; "
-            "choose the same classes for both"
-        )
+    dataset = _with_classes(data, labels)
     formats = _with_benchmark(formats, dataset)
     folder = Path(out) if out is not None else Path(run) / ("predictions" + (f"-{augment}" if augment else ""))
-    record = {
-        "experiment": fingerprint(experiment),
-        "step": step,
-        "weights": weights,
-        "augment": augment,
-        "left_out": list(looks.left_out),
-        "probabilities": probabilities,
-        "data": essence(data),
-        **looks.task.facts(),
-    }
+    about = {"experiment": fingerprint(experiment), "step": step, "weights": weights, "data": essence(data)}
+    ways = {"augment": augment, "left_out": list(looks.left_out), "probabilities": probabilities}
+    record = about | ways | looks.task.facts()
     files = _Files(folder, record, formats, labels, dataset.benchmark_ids)
     skipped = SkippedFrames(Path(run) / SKIPPED_FRAMES)
     skipped.add(dataset.skipped)
@@ -137,14 +125,26 @@ def predict(
         progress.show(index + 1, {"miou": metric.compute()["miou"]} if bool(metric.state.any()) else {})
     progress.close()
     files.drop_others(sizes)
-    if "scannet" in formats:
-        files.pack(sizes)
-    if "nuscenes" in formats:
-        files.pack_nuscenes(looks.task.encoder.reads_images, bool(experiment.init))
+    files.pack(sizes, looks.task.encoder.reads_images, bool(experiment.init))
     figures = {"scenes": float(len(sizes)), "points": float(sum(sizes.values()))}
     figures |= metric.compute() if bool(metric.state.any()) else {}
     write_json(folder / "figures.json", figures)
     return figures
+
+
+def _with_classes(data: DatasetConfig, labels: LabelSet) -> SceneDataset:
+    """The data, opened.
+
+    Raises:
+        ValueError: they have labels of other classes.
+    """
+    dataset = data.build()
+    if dataset.labels is not None and dataset.labels.names != labels.names:
+        raise ValueError(
+            f"predict: the data have {len(dataset.labels)} classes and the run was trained on {len(labels)} others; "
+            "choose the same classes for both"
+        )
+    return dataset
 
 
 def _with_benchmark(formats: Sequence[str], dataset: SceneDataset) -> tuple[str, ...]:
@@ -288,14 +288,27 @@ class _Files:
             if not self._results(made.file).is_file():
                 write_lidarseg(self._results(made.file), made.of_file(), self.benchmark_ids)
 
-    def pack(self, sizes: dict[str, int]) -> None:
-        """Write the zip file of a benchmark, and read it back."""
+    def pack(self, sizes: dict[str, int], cameras: bool, external: bool) -> None:
+        """The zip files of the benchmarks among the formats.
+
+        Args:
+            sizes: points of each scene.
+            cameras: whether the encoder reads images, which nuScenes asks.
+            external: whether other data were used to pre-train, which it asks too.
+        """
+        if "scannet" in self.formats:
+            self._pack_scannet(sizes)
+        if "nuscenes" in self.formats:
+            self._pack_nuscenes(cameras, external)
+
+    def _pack_scannet(self, sizes: dict[str, int]) -> None:
+        """Write ScanNet's zip file, and read it back."""
         path = self.folder / "scannet.zip"
         zip_scenes(self.folder / "scannet", list(sizes), path)
         for name, rows in read_submission(path, sizes, self.benchmark_ids):
             assert np.array_equal(rows, read_prediction(self._path(name, "npz"), probabilities=False).prediction)
 
-    def pack_nuscenes(self, cameras: bool, external: bool) -> None:
+    def _pack_nuscenes(self, cameras: bool, external: bool) -> None:
         """Write nuScenes' zip file, and read it back; results of scenes that are gone are removed."""
         folder, path, names = self.folder / "nuscenes", self.folder / "nuscenes.zip", list(self._wanted)
         for old in folder.rglob("*_lidarseg.bin"):

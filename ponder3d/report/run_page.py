@@ -73,9 +73,9 @@ def write_run_page(run: Path | str) -> Path:
     page.heading("Learning")
     parts = _parts(experiment.task)
     tables = {"training": run / "train.csv", "held out": run / "validation.csv"}
-    page.row([chart for name in parts for chart in curves(tables, name)])
-    for name, task in parts.items():
-        _pictures(page, run, experiment, name, task)
+    page.row([chart for where in parts for chart in curves(tables, "_".join(where))])
+    for where, task in parts.items():
+        _pictures(page, run, experiment, where, task)
     page.heading("Configuration")
     page.code(to_json(experiment))
     path = run / "report" / "index.html"
@@ -83,17 +83,17 @@ def write_run_page(run: Path | str) -> Path:
     return path
 
 
-def _parts(task: TaskConfig) -> dict[str, TaskConfig]:
-    """The tasks of a run by what their columns begin with: nothing, of the whole."""
-    found = {"": task}
+def _parts(task: TaskConfig) -> dict[tuple[str, ...], TaskConfig]:
+    """The tasks of a run by the names that lead to them: of the whole, none."""
+    found: dict[tuple[str, ...], TaskConfig] = {(): task}
     for part in task.parts if isinstance(task, CombinedConfig) else ():
-        found |= {"_".join(filter(None, (part.name, below))): each for below, each in _parts(part.task).items()}
+        found |= {(part.name, *below): each for below, each in _parts(part.task).items()}
     return found
 
 
-def _pictures(page: Page, run: Path, experiment: Experiment, part: str, task: TaskConfig) -> None:
+def _pictures(page: Page, run: Path, experiment: Experiment, part: tuple[str, ...], task: TaskConfig) -> None:
     """What one task of a run drew at each evaluation."""
-    of_part, prefix = (f" ({part})", f"{part.replace('_', '-')}-") if part else ("", "")
+    of_part, prefix = (f" ({'_'.join(part)})", "".join(f"{name}-" for name in part)) if part else ("", "")
     semantic = isinstance(task, PonderConfig) and not isinstance(task.semantics, NoVectors)
     stages = render_stages(run, f"{prefix}view-0", semantic)
     if stages:

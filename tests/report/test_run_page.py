@@ -78,10 +78,17 @@ def test_pictures_of_every_part_of_a_run(tmp_path):
     for name in ("ponder-view-0-truth", "ponder-view-0-rendered", "distil-prototypes", "prototypes"):
         drawn(tmp_path / "renders" / "step-00000004" / f"{name}.png", [(1, 2, 3)] * 100)
     parts = _parts(experiment.task)
-    assert list(parts) == ["", "ponder", "distil"]
-    nested = replace(experiment.task, parts=(PartConfig("both", experiment.task),))
-    assert list(_parts(nested)) == ["", "both", "both_ponder", "both_distil"]
-    for part, heading in (("", "Likeliest prototypes"), ("ponder", "Rendered while learning (ponder): colour, depth")):
+    assert list(parts) == [(), ("ponder",), ("distil",)]
+    nested = replace(experiment.task, parts=(PartConfig("two_of_them", experiment.task),))
+    inner = ("two_of_them", "distil")
+    assert list(_parts(nested)) == [(), ("two_of_them",), ("two_of_them", "ponder"), inner]
+    drawn(tmp_path / "renders" / "step-00000004" / "two_of_them-distil-prototypes.png", [(1, 2, 3)] * 100)
+    page = Page("t", "s")
+    _pictures(page, tmp_path, experiment, inner, _parts(nested)[inner])
+    page.write(tmp_path / "page.html")
+    assert "of the teacher (two_of_them_distil)" in (tmp_path / "page.html").read_text()
+    headings = {(): "Likeliest prototypes", ("ponder",): "Rendered while learning (ponder): colour, depth"}
+    for part, heading in headings.items():
         page = Page("t", "s")
         _pictures(page, tmp_path, experiment, part, parts[part])
         page.write(tmp_path / "page.html")
