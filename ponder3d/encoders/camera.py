@@ -1,12 +1,12 @@
 """An encoder of camera images: backbone, pyramid, lift into a volume around the vehicle (UniPAD; paper eq. 10)."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import torch
-from jaxtyping import Float, UInt8
-from torch import Tensor, nn
+from torch import nn
 
+from ponder3d.encoders.encode import as_views, encode_scene
 from ponder3d.encoders.encoder import Array, Encoder, EncoderConfig, EncoderFileError
 from ponder3d.encoders.image.backbone import ImageBackboneConfig
 from ponder3d.encoders.image.convnext import ConvNeXtConfig
@@ -15,7 +15,7 @@ from ponder3d.encoders.image.lift_splat import LiftSplat
 from ponder3d.encoders.image.masking import ImageMaskingConfig
 from ponder3d.encoders.image.neck import FPNConfig
 from ponder3d.geometry.grid import check_box, fixed_grid
-from ponder3d.types import Batch, Cameras, Grid, Points, Views, Volume
+from ponder3d.types import Batch, Grid, Volume
 from ponder3d.volume.projection import ConvNorm, channels_first, channels_last
 
 
@@ -142,35 +142,7 @@ class CameraEncoder(Encoder):
         Raises:
             ValueError: an argument has another type or shape.
         """
-        parts = [torch.as_tensor(part).detach().cpu() for part in (images, intrinsics, world_from_cam)]
-        rgb, matrices, poses = parts
-        if rgb.dtype != torch.uint8 or rgb.ndim != 4 or rgb.shape[3] != 3 or rgb.numel() == 0:
-            raise ValueError(f"encode_views: images must be uint8 [V H W 3], they are {rgb.dtype} {list(rgb.shape)}")
-        for name, value, side in (("intrinsics", matrices, 3), ("world_from_cam", poses, 4)):
-            if list(value.shape) != [len(rgb), side, side]:
-                raise ValueError(f"encode_views: {name} must be [{len(rgb)} {side} {side}], not {list(value.shape)}")
-            if not bool(torch.isfinite(value).all()):
-                raise ValueError(f"encode_views: {name} is not finite")
         self.eval()
-        device = next(self.parameters()).device
-        volume = self(_batch_of(rgb, matrices.to(torch.float32), poses.to(torch.float32), device))
-        return Volume(replace(volume.grid, box=volume.grid.box.cpu()), volume.feats.float().cpu())
-
-
-def _batch_of(
-    rgb: UInt8[Tensor, "V H W 3"],
-    intrinsics: Float[Tensor, "V 3 3"],
-    world_from_cam: Float[Tensor, "V 4 4"],
-    device: torch.device,
-) -> Batch:
-    """One scene without points."""
-    cameras = Cameras(intrinsics.to(device), world_from_cam.to(device), (rgb.shape[1], rgb.shape[2]))
-    views = Views(cameras, rgb.to(device), None, None, torch.tensor([len(rgb)], device=device))
-    nothing = torch.zeros(0, 3, device=device)
-    return Batch(
-        points=Points(nothing, nothing[:, :0], torch.zeros(1, dtype=torch.int64, device=device)),
-        bounds=torch.zeros(1, 2, 3, device=device),
-        keys=torch.zeros(1, dtype=torch.int64, device=device),
-        sources=("encode_views",),
-        images=views,
-    )
+        config = self.config
+        views = as_views(images, intrinsics, world_from_cam)
+        return encode_scene(self, config.inputs, None, config.grid_size, self.box, views)

@@ -3,18 +3,18 @@
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from ponder3d.geometry.grid import MAX_COORDINATE, voxelize
 from ponder3d.geometry.normals import estimate_normals
 from ponder3d.geometry.rows import sum_rows
-from ponder3d.types import Batch, Points
+from ponder3d.types import Batch, Cameras, Points, Views, Volume
 from ponder3d.types.scene import extent, point_feats, to_device
 from ponder3d.volume.convert import Features, sample_at
 
@@ -45,31 +45,10 @@ def encode_cloud(
     box: tuple[float, ...] | None = None,
 ) -> Float[Tensor, "N C"]:
     """See ``Encoder.encode``, which gathers these arguments."""
-    xyz = cloud.xyz
-    given = {name: getattr(cloud, name, None) is not None for name in ("rgb", "normal", "intensity", "time")}
-    if not any(given.get(name, True) for name in inputs):
-        raise ValueError(
-            f"this encoder reads {' and '.join(inputs)} and got neither: it would see the same everywhere. Pass one of "
-            "them, or train an encoder whose inputs include 'one'"
-        )
-    if len(xyz) == 0:
+    if len(cloud.xyz) == 0:
+        _check_told(cloud, inputs)
         return torch.zeros(0, out_channels)
-    local = (xyz - _origin(xyz, grid_size, box)).to(torch.float32)
-    voxels = voxelize(local, torch.zeros(len(local), dtype=torch.int64), grid_size)
-    centre = (voxels.coords[:, 1:].to(torch.float32) + 0.5) * grid_size
-
-    def pooled(values: Float[Tensor, "N *C"] | None) -> Float[Tensor, "M *C"] | None:
-        return None if values is None else _pool(values, voxels.voxel, voxels.counts)
-
-    normal = pooled(cloud.normal)
-    feats = point_feats(
-        _pool(xyz, voxels.voxel, voxels.counts).to(torch.float32),
-        pooled(cloud.rgb),
-        None if normal is None else F.normalize(normal, dim=1),
-        inputs,
-        pooled(cloud.intensity),
-        pooled(cloud.time),
-    )
+    centre, feats, voxel = as_voxels(cloud, grid_size, inputs, box)
     if len(centre) > max_voxels and math.isinf(halo):
         warnings.warn(
             f"encode: {len(centre)} voxels in one piece, more than max_voxels: the encoder does not say how far it "
@@ -85,7 +64,86 @@ def encode_cloud(
         at = centre[inner].to(device)
         scene = torch.zeros(len(at), dtype=torch.int64, device=device)
         out[inner] = sample_at(encoder(batch), at, scene).float().cpu()
-    return out[voxels.voxel]
+    return out[voxel]
+
+
+def as_voxels(
+    cloud: Cloud, grid_size: float, inputs: Sequence[str], box: tuple[float, ...] | None = None
+) -> tuple[Float[Tensor, "M 3"], Float[Tensor, "M C"], Int[Tensor, " N"]]:
+    """The occupied voxels of a cloud that has points: their centres, what an encoder reads of each, and the voxel of
+    each point. Centres are metres from where voxels are counted; of an encoder with a ``box`` that is the origin.
+
+    Raises:
+        ValueError: the cloud has nothing that the encoder reads, is too long, or has no point in the box.
+    """
+    _check_told(cloud, inputs)
+    xyz = cloud.xyz
+    local = (xyz - _origin(xyz, grid_size, box)).to(torch.float32)
+    voxels = voxelize(local, torch.zeros(len(local), dtype=torch.int64), grid_size)
+
+    def pooled(values: Float[Tensor, "N *C"] | None) -> Float[Tensor, "M *C"] | None:
+        return None if values is None else _pool(values, voxels.voxel, voxels.counts)
+
+    normal = pooled(cloud.normal)
+    feats = point_feats(
+        _pool(xyz, voxels.voxel, voxels.counts).to(torch.float32),
+        pooled(cloud.rgb),
+        None if normal is None else F.normalize(normal, dim=1),
+        inputs,
+        pooled(cloud.intensity),
+        pooled(cloud.time),
+    )
+    return (voxels.coords[:, 1:].to(torch.float32) + 0.5) * grid_size, feats, voxels.voxel
+
+
+def _check_told(cloud: Cloud, inputs: Sequence[str]) -> None:
+    given = {name: getattr(cloud, name, None) is not None for name in ("rgb", "normal", "intensity", "time")}
+    if not any(given.get(name, True) for name in inputs):
+        raise ValueError(
+            f"this encoder reads {' and '.join(inputs)} and got neither: it would see the same everywhere. Pass one of "
+            "them, or train an encoder whose inputs include 'one'"
+        )
+
+
+def as_views(images: Array, intrinsics: Array, world_from_cam: Array) -> Views:
+    """The images of one scene, checked and on the CPU; shapes are those of ``CameraEncoder.encode_views``.
+
+    Raises:
+        ValueError: an argument has another type or shape, or is not finite.
+    """
+    rgb, matrices, poses = (torch.as_tensor(part).detach().cpu() for part in (images, intrinsics, world_from_cam))
+    if rgb.dtype != torch.uint8 or rgb.ndim != 4 or rgb.shape[3] != 3 or rgb.numel() == 0:
+        raise ValueError(f"encode_views: images must be uint8 [V H W 3], they are {rgb.dtype} {list(rgb.shape)}")
+    for name, value, side in (("intrinsics", matrices, 3), ("world_from_cam", poses, 4)):
+        if list(value.shape) != [len(rgb), side, side]:
+            raise ValueError(f"encode_views: {name} must be [{len(rgb)} {side} {side}], not {list(value.shape)}")
+        if not bool(torch.isfinite(value).all()):
+            raise ValueError(f"encode_views: {name} is not finite")
+    cameras = Cameras(matrices.to(torch.float32), poses.to(torch.float32), (rgb.shape[1], rgb.shape[2]))
+    return Views(cameras, rgb, None, None, torch.tensor([len(rgb)]))
+
+
+def encode_scene(
+    encoder: nn.Module,
+    inputs: Sequence[str],
+    cloud: Cloud | None,
+    grid_size: float,
+    box: tuple[float, ...] | None,
+    images: Views | None,
+    condition: str = "",
+) -> Volume:
+    """The volume of one scene with a cloud, images or both, on the CPU, float32."""
+    if cloud is None or len(cloud.xyz) == 0:
+        centre = torch.zeros(0, 3)
+        feats, bounds = point_feats(centre, None, None, inputs), torch.zeros(2, 3)
+    else:
+        centre, feats, _ = as_voxels(cloud, grid_size, inputs, box)
+        bounds = extent(centre)
+    points = Points(centre, feats, torch.tensor([len(centre)]))
+    key = torch.zeros(1, dtype=torch.int64)
+    batch = Batch(points, bounds[None], key, ("encode_views",), images=images, conditions=(condition,))
+    volume = encoder(to_device(batch, next(encoder.parameters()).device))
+    return Volume(replace(volume.grid, box=volume.grid.box.cpu()), volume.feats.float().cpu())
 
 
 def _origin(xyz: Float[Tensor, "N 3"], grid_size: float, box: tuple[float, ...] | None) -> Float[Tensor, " 3"]:

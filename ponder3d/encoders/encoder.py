@@ -174,10 +174,10 @@ class Encoder(nn.Module, ABC):
             Features on the CPU, float32. The encoder is left in evaluation mode.
 
         Raises:
-            ValueError: the encoder reads images (``CameraEncoder.encode_views`` is for them); an argument has the wrong
-                shape, or holds values that are not finite; the cloud is too long, or no point is in the encoder's box;
-                the budget is not positive, or the halo is negative; the encoder does not know the condition; an input
-                is missing, and ``missing`` is ``error``, or there is no other.
+            ValueError: the encoder reads images (``encode_views`` of ``CameraEncoder`` and ``FusionEncoder`` is for
+                them); an argument has the wrong shape, or holds values that are not finite; the cloud is too long, or
+                no point is in the encoder's box; the budget is not positive, or the halo is negative; the encoder does
+                not know the condition; an input is missing, and ``missing`` is ``error``, or there is no other.
         """
         if self.reads_images:
             raise ValueError(
@@ -213,7 +213,7 @@ class Encoder(nn.Module, ABC):
             raise ValueError(f"encode: condition {what}; this encoder knows {', '.join(known)}")
         return name
 
-    def _miss(self, given: dict[str, bool], missing: str) -> None:
+    def _miss(self, given: dict[str, bool], missing: str = "zeros") -> None:
         """Deal with inputs that the encoder reads and does not get."""
         if missing not in ("zeros", "error"):
             raise ValueError(f"encode: missing must be zeros or error, not {missing!r}")

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from ponder3d.encoders.camera import CameraEncoderConfig
+from ponder3d.encoders.encode import Array, as_cloud, as_views, encode_scene
 from ponder3d.encoders.encoder import Encoder, EncoderConfig
 from ponder3d.encoders.voxelnet import VoxelNetConfig
 from ponder3d.geometry.grid import check_box, fixed_grid
@@ -125,6 +126,55 @@ class FusionEncoder(Encoder):
             images = _where(has_images, self.of_camera(densify(self.camera(batch), grid).feats))
         met = points + images if config.how == "sum" else torch.cat([points, images], dim=-1)
         return Volume(grid, channels_last(self.fuse(channels_first(met))))
+
+    @torch.no_grad()
+    def encode_views(
+        self,
+        images: Array | None = None,
+        intrinsics: Array | None = None,
+        world_from_cam: Array | None = None,
+        xyz: Array | None = None,
+        rgb: Array | None = None,
+        normal: Array | None = None,
+        intensity: Array | None = None,
+        time: Array | None = None,
+        condition: str = "",
+    ) -> Volume:
+        """The volume of one scene, from images, a cloud, or both. Leaves the encoder in evaluation mode.
+
+        Args:
+            images: as of ``CameraEncoder.encode_views``, with the two that follow; all None for a cloud alone.
+            intrinsics: see there.
+            world_from_cam: see there.
+            xyz: as of ``Encoder.encode``, with those that follow, in the frame of ``config.box``; None for images
+                alone.
+            rgb: see there.
+            normal: see there.
+            intensity: see there.
+            time: see there.
+            condition: see there.
+
+        Returns:
+            The volume on the CPU. ``volume.convert.sample_at(volume, xyz, scene)`` reads it at points, scene 0 for all.
+
+        Raises:
+            ValueError: an argument has another type or shape, or is not finite; there are neither images nor points; no
+                point is in the encoder's box; there are no images, and the encoder did not learn to do without.
+        """
+        of_views = (images, intrinsics, world_from_cam)
+        views, cloud = None, None
+        if images is not None and intrinsics is not None and world_from_cam is not None:
+            views = as_views(images, intrinsics, world_from_cam)
+        elif any(part is not None for part in of_views):
+            raise ValueError("encode_views: images, intrinsics and world_from_cam go together")
+        if xyz is not None and len(xyz):
+            self._miss({"rgb": rgb is not None, "normal": normal is not None, "intensity": intensity is not None})
+            cloud = as_cloud(xyz, rgb, normal, intensity, time)
+        if views is None and cloud is None:
+            raise ValueError("encode_views: there are neither images nor points")
+        condition = self._condition(condition)
+        self.eval()
+        return encode_scene(self, self.config.inputs, cloud, self.config.grid_size, self.box, views, condition)
 
 
 def shown(

@@ -105,7 +105,9 @@ def _small_task(task: TaskConfig) -> TaskConfig:
         encoder=_small_encoder(task.encoder),
         volume_shape=_small_shape(task.volume_shape),
         volume_net=_small_net(task.volume_net),
-        render=replace(task.render, num_uniform=8, num_importance=4 if task.render.num_importance else 0),
+        render=replace(
+            task.render, num_uniform=8, num_importance=4 if task.render.num_importance else 0, evaluation_factor=1
+        ),
         mesh_cell=0.2 if task.mesh_cell else 0.0,
         semantics=_small_vectors(task.semantics),
         points_head=_small_head(task.points_head),

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ponder3d.config import Config
+from ponder3d.config import Config, later
 from ponder3d.geometry.boxes import ray_box
 from ponder3d.geometry.keyed import hashed, uniform_from
 from ponder3d.render import samplers
@@ -31,10 +31,27 @@ class RenderConfig(Config):
     """Metres on either side of the measured distance."""
     opacity: OpacityConfig = NeuS()
     """How opaque the signed distance is, and how its surface is looked for."""
+    evaluation_factor: int = later(1)
+    """Views that are looked at have this many times as many samples as a ray in training. Rays in training may be told
+    where their surface is (``num_guided``), and others make up for one whose samples all miss it; a rendered pixel has
+    nothing but its samples, and no gradient to keep."""
 
     def __post_init__(self):
         if self.num_uniform < 2 or self.num_importance < 0 or self.num_guided < 0:
             raise ValueError("RenderConfig: num_uniform must be at least 2, the other numbers of samples at least 0")
+        if self.evaluation_factor < 1:
+            raise ValueError("RenderConfig: evaluation_factor must be at least 1")
+
+    def in_evaluation(self) -> "RenderConfig":
+        """As views are rendered: more samples, none of them guided."""
+        times = self.evaluation_factor
+        return replace(
+            self,
+            num_uniform=times * self.num_uniform,
+            num_importance=times * (self.num_importance + self.num_guided),
+            num_guided=0,
+            evaluation_factor=1,
+        )
 
 
 def clip_rays(rays: Rays, grid: Grid) -> Rays:

@@ -81,7 +81,7 @@ def _rendered(task: Ponder, volume: Volume, scene: Scene, view: int, chunk: int 
         origins, directions = pixel_rays(scene.views.cameras, piece, rows)
         near, far = torch.full((len(piece),), 0.05), torch.full((len(piece),), 1e3)
         rays = clip_rays(Rays(origins, directions, near, far, torch.zeros_like(rows)), volume.grid)
-        feature = render(task.field, volume, rays, task.config.render).feature
+        feature = render(task.field, volume, rays, task.config.render.in_evaluation()).feature
         assert feature is not None
         parts.append(feature)
     return torch.cat(parts)

@@ -263,8 +263,9 @@ class Ponder(Task):
 
     @torch.no_grad()
     def render_views(self, volume: Volume, cameras: Cameras, chunk: int = 4096, condition: str = "") -> RenderedViews:
-        """Render every pixel of cameras that look at the volume's first scene, ``chunk`` rays at a time.
+        """Render every pixel of cameras that look at the volume's first scene.
 
+        ``chunk`` rays are rendered at a time, fewer if each has more samples than in training.
         ``condition`` is the scene's, which says what classes it can have.
         """
         height, width = cameras.size
@@ -272,11 +273,12 @@ class Ponder(Task):
         view = torch.arange(len(cameras), device=uv.device).repeat_interleave(height * width)
         origins, directions = pixel_rays(cameras, uv, view)
         possible = self._possible((condition,), uv.device)
-        parts = []
+        render_config, parts = self.config.render, []
+        chunk = max(1, chunk // render_config.evaluation_factor)
         for o, d in zip(origins.split(chunk), directions.split(chunk), strict=True):
             zeros = torch.zeros(len(o), device=o.device)
             rays = Rays(o, d, near=zeros + 0.05, far=zeros + 1e3, scene=zeros.to(torch.int64))
-            out = render(self.field, volume, clip_rays(rays, volume.grid), self.config.render)
+            out = render(self.field, volume, clip_rays(rays, volume.grid), render_config.in_evaluation())
             parts.append((out.rgb, out.t, out.normal, self.class_scores(out, possible)))
         rgb, t, normal = (torch.cat([p[i] for p in parts]) for i in range(3))
         scores = [p[3] for p in parts if p[3] is not None]

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from ponder3d.data.transforms import GridSample, apply
 from ponder3d.encoders.camera import CameraEncoderConfig
 from ponder3d.encoders.encoder import EncoderFileError
 from ponder3d.encoders.files import load_encoder, save_encoder, start_from
@@ -180,3 +181,39 @@ def test_parts_that_start_by_themselves_say_what_they_read(tmp_path):
     assert "net.pth: head left out (1 names)" in line
     save_encoder(config.lidar.build(), tmp_path / "lidar.safetensors")
     assert start_from(config.build(), f"lidar={tmp_path / 'lidar.safetensors'}") == (line,)
+
+
+def test_scenes_from_anywhere_are_encoded_as_in_a_batch():
+    encoder = replace(example(), drop_camera=0.5, drop_lidar=0.5).build()
+    scene = apply((GridSample(0.1),), a_scene(), 0, 0)
+    assert scene.images is not None
+    seen, rgb = scene.images.cameras, scene.images.rgb
+    views = (rgb.numpy(), seen.intrinsics.numpy(), seen.world_from_cam.double())
+    # Sampled points are means of voxels; encoded ones stand in the middle of theirs.
+    middle = replace(scene, xyz=(torch.floor(scene.xyz / 0.1) + 0.5) * 0.1)
+    cloud = {"xyz": middle.xyz, "rgb": middle.rgb}
+    empty = replace(middle, xyz=middle.xyz[:0], rgb=middle.rgb[:0])
+    encoder.eval()
+    expected = [volume(encoder, s) for s in (middle, replace(middle, images=None), empty)]
+    encoder.train()
+    with pytest.warns(UserWarning, match="normal missing"):
+        both = encoder.encode_views(*views, **cloud)
+    assert not encoder.training and both.grid.shape == (9, 9, 3)
+    for got, wanted in zip((both, encoder.encode_views(**cloud), encoder.encode_views(*views)), expected, strict=True):
+        torch.testing.assert_close(got.feats, wanted)
+    assert not torch.allclose(expected[0], expected[1])
+
+
+def test_scenes_that_are_none():
+    encoder = example().build()
+    with pytest.raises(ValueError, match="go together"):
+        encoder.encode_views(images=torch.zeros(1, 8, 8, 3, dtype=torch.uint8))
+    for nothing in ({}, {"xyz": torch.zeros(0, 3)}):
+        with pytest.raises(ValueError, match="neither images nor points"):
+            encoder.encode_views(**nothing)
+    with pytest.raises(ValueError, match="tells no conditions apart"):
+        encoder.encode_views(xyz=torch.rand(9, 3), rgb=torch.rand(9, 3), normal=torch.rand(9, 3), condition="winter")
+    with pytest.raises(ValueError, match="no point lies in the box"):
+        encoder.encode_views(xyz=torch.rand(9, 3) + 50, rgb=torch.rand(9, 3), normal=torch.rand(9, 3))
+    with pytest.raises(ValueError, match="reads images"):
+        encoder.encode(torch.rand(9, 3))

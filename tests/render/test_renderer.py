@@ -264,6 +264,13 @@ def test_bad_numbers_of_samples(numbers):
         RenderConfig(*numbers)
 
 
+def test_more_samples_in_evaluation():
+    assert RenderConfig(8, 4, 6, evaluation_factor=3).in_evaluation() == RenderConfig(24, 30)
+    assert RenderConfig(8, 4, 6).in_evaluation() == RenderConfig(8, 10)
+    with pytest.raises(ValueError, match="evaluation_factor must be at least 1"):
+        RenderConfig(evaluation_factor=0)
+
+
 def test_heads_where_rays_end():
     """The feature head reads the appearance, 4 x and 4 y in world metres; a ray's end is held within its interval."""
     field, volume = analytic(plane)

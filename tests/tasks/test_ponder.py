@@ -484,6 +484,17 @@ def test_the_size_of_a_chunk_changes_nothing(room, small_ponder):
     torch.testing.assert_close(whole.rgb, parts.rgb)
 
 
+def test_views_are_rendered_with_more_samples_than_training_rays(room, small_ponder):
+    """Those that guided samples have in training are importance samples here."""
+    task = small_ponder.build(None).eval()
+    volume, cameras = task.volume(pack(room(1))), looking().cameras
+    plain = task.render_views(volume, cameras)
+    task.config = replace(small_ponder, render=RenderConfig(12, 2, 2, evaluation_factor=2))
+    torch.testing.assert_close(task.render_views(volume, cameras, chunk=7).depth, plain.depth)
+    task.config = replace(small_ponder, render=RenderConfig(24, 8, evaluation_factor=4))
+    assert not torch.allclose(task.render_views(volume, cameras).depth, plain.depth)
+
+
 def test_prediction_needs_one_scene_with_views(room, small_ponder):
     task = small_ponder.build(None).eval()
     seen = replace(room(1), views=looking())
