@@ -81,6 +81,11 @@ class Row:
     labelled: bool = False
     """Whether its pre-training is told classes."""
 
+    @property
+    def start(self) -> str:
+        """What the encoder is in the beginning: ``scratch`` where nothing of it is trained is ``random``."""
+        return "random" if self.way in FROZEN and self.method == SCRATCH else self.method
+
 
 def table_cells(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Header and cells of the table."""
@@ -89,8 +94,7 @@ def table_cells(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, .
     for row in rows:
         gain = "" if row.gain is None else f"{row.gain:+.1f} +- {row.gain_spread:.1f}"
         result = "failed" if row.mean is None else f"{row.mean:.1f} +- {row.spread:.1f}"
-        start = "random" if row.way in FROZEN and row.method == SCRATCH else row.method
-        start += " (classes)" if row.labelled else ""
+        start = row.start + (" (classes)" if row.labelled else "")
         result += f" ({row.seeds} seeds)" if row.seeds and row.failed else ""
         cells.append(
             (

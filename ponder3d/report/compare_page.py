@@ -6,7 +6,7 @@ from typing import Any
 
 from ponder3d.engine.comparison_table import FINETUNE, PROBE, SCRATCH, Labels, Row, items_of, read_results, table_cells
 from ponder3d.report.html import Page, chart
-from ponder3d.report.svg import Series, line_chart, line_colours
+from ponder3d.report.svg import Dot, Series, dot_chart, line_chart, line_colours
 
 _TITLES = {
     FINETUNE: "Fine-tuning of all weights",
@@ -44,10 +44,12 @@ def write_compare_page(folder: Path | str) -> Path:
     for way, title in _TITLES.items():
         of_way = [row for row in rows if row.way == way and row.mean is not None]
         charts = [part for part in _charts(of_way) if part] if of_way else []
-        if charts:
+        ranks = _ranks(of_way)
+        if charts or ranks:
             page.heading(title)
-            page.legend(line_colours(list(dict.fromkeys(row.method for row in of_way))))
-            page.row(charts)
+            if charts:
+                page.legend(line_colours(list(dict.fromkeys(row.method for row in of_way))))
+            page.row([*charts, *ranks])
     if record["convergence"]:
         _convergence(page, record)
     page.heading("Configuration")
@@ -105,6 +107,22 @@ def _charts(rows: list[Row]) -> list[str]:
         if len({row.pretrain_steps for row in of_labels}) > 2:
             title = f"{labels} labelled: against pre-training"
             parts.append(_chart(title, of_labels, lambda row: row.pretrain_steps, "steps of pre-training"))
+    return parts
+
+
+def _ranks(rows: list[Row]) -> list[str]:
+    """The methods from best to worst at each amount of labels, after the most steps; the line is scratch."""
+    parts = []
+    for labels in dict.fromkeys(row.labels for row in rows):
+        of_labels = [row for row in rows if row.labels == labels]
+        steps, most = max(row.steps for row in of_labels), max(row.pretrain_steps for row in of_labels)
+        last = [row for row in of_labels if row.steps == steps and row.pretrain_steps in (0, most)]
+        best = sorted(last, key=lambda row: -(row.mean or math.nan))
+        dots = [Dot(row.start, row.mean or math.nan, row.spread or 0.0) for row in best]
+        reference = next((row.mean for row in last if row.method == SCRATCH), None)
+        if len(dots) > 1:
+            title = f"{labels} labelled" + (f": after {steps} steps" if steps else "")
+            parts.append(chart(dot_chart(title, dots, "%", reference)))
     return parts
 
 

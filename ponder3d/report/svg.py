@@ -1,4 +1,4 @@
-"""Line and bar charts as SVG."""
+"""Line, bar and dot charts as SVG."""
 
 import html
 import math
@@ -32,6 +32,16 @@ class Bar:
     """Its length, in [0, 1]."""
 
 
+@dataclass(frozen=True)
+class Dot:
+    """One row of a dot chart."""
+
+    name: str
+    value: float
+    spread: float = 0.0
+    """By how much the value may lie higher or lower; drawn as a whisker."""
+
+
 def bar_chart(title: str, bars: Sequence[Bar]) -> str:
     """Shares as horizontal bars from top to bottom, the longest as wide as there is room; empty without any."""
     longest = max((bar.share for bar in bars), default=0.0)
@@ -46,11 +56,52 @@ def bar_chart(title: str, bars: Sequence[Bar]) -> str:
     ]
     for number, bar in enumerate(bars):
         y, width = _TOP + row * number, room * bar.share / longest
-        name = bar.name if len(bar.name) <= 24 else bar.name[:23] + "."
-        parts.append(f'<text x="{left - 6}" y="{y + 11}" text-anchor="end">{html.escape(name)}</text>')
+        parts.append(f'<text x="{left - 6}" y="{y + 11}" text-anchor="end">{html.escape(_short(bar.name))}</text>')
         parts.append(f'<rect x="{left}" y="{y + 2}" width="{width:.1f}" height="{row - 5}" fill="{_COLOURS[0]}"/>')
         parts.append(f'<text x="{left + width + 5:.1f}" y="{y + 11}">{bar.share:.1%}</text>')
     return "\n".join([*parts, "</svg>"])
+
+
+def dot_chart(title: str, dots: Sequence[Dot], unit: str, reference: float | None = None) -> str:
+    """Values side by side, one row each from top to bottom, on an axis that need not begin at 0.
+
+    What is not finite is left out; the chart is empty without any. ``reference`` is a dashed line to compare with.
+    """
+    dots = [dot for dot in dots if math.isfinite(dot.value) and math.isfinite(dot.spread)]
+    if not dots:
+        return ""
+    ends = [dot.value + sign * dot.spread for dot in dots for sign in (-1, 1)]
+    ends += [] if reference is None else [reference]
+    ticks = round_ticks(min(ends), max(ends))
+    left, row = 150, 17
+    bottom = _TOP + row * len(dots)
+
+    def place(value: float) -> float:
+        return left + (value - ticks[0]) / (ticks[-1] - ticks[0]) * (_WIDTH - left - _RIGHT - 8)
+
+    parts = [
+        f'<svg viewBox="0 0 {_WIDTH} {bottom + 24}" role="img" aria-label="{html.escape(title)}">',
+        f'<text x="{_RIGHT}" y="16" class="title">{html.escape(title)}</text>',
+    ]
+    for tick in ticks:
+        x = place(tick)
+        parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP - 4}" y2="{bottom}" class="grid"/>')
+        parts.append(f'<text x="{x:.1f}" y="{bottom + 14}" text-anchor="middle">{tick:g}</text>')
+    parts.append(f'<text x="4" y="{bottom + 14}">{html.escape(unit)}</text>')
+    if reference is not None:
+        x = place(reference)
+        parts.append(f'<path d="M{x:.1f} {_TOP - 4}V{bottom}" stroke="#888" stroke-dasharray="4 3"/>')
+    for number, dot in enumerate(dots):
+        y = _TOP + row * number + row / 2
+        low, at, high = (place(dot.value + sign * dot.spread) for sign in (-1, 0, 1))
+        parts.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{html.escape(_short(dot.name))}</text>')
+        parts.append(f'<path d="M{low:.1f} {y:.1f}H{high:.1f}" stroke="{_COLOURS[0]}" opacity="0.5"/>')
+        parts.append(f'<circle cx="{at:.1f}" cy="{y:.1f}" r="3.5" fill="{_COLOURS[0]}"/>')
+    return "\n".join([*parts, "</svg>"])
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 24 else name[:23] + "."
 
 
 def line_chart(

@@ -175,6 +175,7 @@ def test_the_record_and_the_page_say_what_was_done(finished) -> None:
     text = write_compare_page(folder).read_text()
     assert "2 seeds" in text and "chosen by one rule" in text and "When scratch has converged" in text
     assert "scenes seen" in text and "random" in text
+    assert f"20 labelled: after {record['steps']['20']} steps" in text, "the methods side by side"
 
 
 def test_a_failed_cell_is_a_row_that_says_why_and_the_others_go_on(tmp_path, monkeypatch) -> None:

@@ -3,7 +3,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from ponder3d.report.svg import Series, line_chart, line_colours, round_ticks
+from ponder3d.report.svg import Dot, Series, dot_chart, line_chart, line_colours, round_ticks
 
 
 @pytest.mark.parametrize(
@@ -70,3 +70,16 @@ def test_a_legend_beside_the_chart_has_the_colours_of_its_lines():
     assert [name for name, _ in named] == ["first", "second"]
     for _, (red, green, blue) in named:
         assert f'stroke="#{red:02x}{green:02x}{blue:02x}"' in drawn
+
+
+def test_dots_stand_where_their_values_are():
+    dots = [Dot("one", 10.0, 5.0), Dot("two", 20.0), Dot("none", float("nan")), Dot("a < b", 40.0)]
+    drawn = dot_chart("mIoU", dots, "%", reference=10.0)
+    ET.fromstring(drawn)
+    assert "nan" not in drawn and "none" not in drawn and "a &lt; b" in drawn
+    across = [float(x) for x in re.findall(r'cx="([\d.]+)"', drawn)]
+    assert across[2] - across[1] == pytest.approx(2 * (across[1] - across[0]), abs=0.2)
+    low, high = map(float, re.search(r'd="M([\d.]+) [\d.]+H([\d.]+)"', drawn).groups())
+    assert (across[0] - low, high - across[0]) == pytest.approx(((across[1] - across[0]) / 2,) * 2, abs=0.2)
+    assert float(re.search(r'd="M([\d.]+) \d+V', drawn)[1]) == across[0]
+    assert dot_chart("mIoU", [Dot("none", float("nan"))], "%") == ""
