@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
+from ponder3d.config import later
 from ponder3d.data.dataset import SceneDataset
 from ponder3d.data.image_features import FeatureMaps, NoFeatureMaps
 from ponder3d.data.rgbd_images import seen_colour, seen_intrinsics
@@ -138,13 +139,16 @@ class PickRays(Transform):
 
 @dataclass(frozen=True)
 class SeeImages(Transform):
-    """Let image encoders see views: ``Scene.images`` are copies of them, without depth and labels. The views stay."""
+    """Let image encoders see views: ``Scene.images`` are copies of them, without labels. The views stay."""
 
     first: int = 0
     """How many of the views, the first ones; 0: all. A scene whose views are of later key frames too
     (``DrivingConfig.ahead``) has its own first: as many as there are cameras."""
     size: tuple[int, ...] = ()
     """(height, width) to which they are reduced, by averaging; empty: they stay."""
+    depth: bool = later(False)
+    """Whether they have the depth of the views, for encoders that learn from it (``CameraEncoderConfig.depth_weight``).
+    Of reduced images a pixel has that of the nearest point."""
 
     gives_images = True
 
@@ -157,7 +161,11 @@ class SeeImages(Transform):
     def __call__(self, scene: Scene, generator: Generator) -> Scene:
         if scene.views is None:
             raise ValueError(f"SeeImages: {scene.source} has no images")
-        views = replace(scene.views, depth=None, labels=None, instances=None)
+        views = replace(scene.views, labels=None, instances=None)
+        if not self.depth:
+            views = replace(views, depth=None)
+        elif views.depth is None:
+            raise ValueError(f"SeeImages.depth: views of {scene.source} have no depth")
         num, old = len(views.cameras), views.cameras.size
         if self.first > num:
             raise ValueError(f"SeeImages.first: {scene.source} has {num} images, not {self.first}")
@@ -174,7 +182,21 @@ class SeeImages(Transform):
             world_from_cam=views.cameras.world_from_cam,
             size=size,
         )
-        return replace(scene, images=replace(views, cameras=cameras, rgb=torch.stack(rgb)))
+        depth = None if views.depth is None else _nearest(views.depth, size)
+        return replace(scene, images=replace(views, cameras=cameras, rgb=torch.stack(rgb), depth=depth))
+
+
+def _nearest(depth: Float[Tensor, "V H W"], size: tuple[int, int]) -> Float[Tensor, "V _ _"]:
+    """The least depth that the pixels of each larger pixel have, 0 if none has one."""
+    _, height, width = depth.shape
+    # A pixel's middle lies in the larger pixel: the outer edges of the image stay where they are.
+    rows, columns = (
+        (2 * torch.arange(old) + 1) * new // (2 * old) for old, new in ((height, size[0]), (width, size[1]))
+    )
+    place = (rows[:, None] * size[1] + columns).flatten().expand(len(depth), -1)
+    far = torch.full((len(depth), size[0] * size[1]), torch.inf)
+    near = far.scatter_reduce(1, place, torch.where(depth > 0, depth, torch.inf).flatten(1), "amin")
+    return torch.where(torch.isfinite(near), near, 0).view(-1, *size)
 
 
 @dataclass(frozen=True)

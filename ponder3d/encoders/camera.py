@@ -4,12 +4,15 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
+from ponder3d.config import later
 from ponder3d.encoders.encode import as_views, encode_scene
 from ponder3d.encoders.encoder import Array, Encoder, EncoderConfig, EncoderFileError
 from ponder3d.encoders.image.backbone import ImageBackboneConfig
 from ponder3d.encoders.image.convnext import ConvNeXtConfig
+from ponder3d.encoders.image.depth import depth_bin_loss
 from ponder3d.encoders.image.lift import Lifted, ViewTransformConfig
 from ponder3d.encoders.image.lift_splat import LiftSplat
 from ponder3d.encoders.image.masking import ImageMaskingConfig
@@ -41,11 +44,16 @@ class CameraEncoderConfig(EncoderConfig):
     """From maps to the volume."""
     convs: int = 0
     """3x3x3 convolutions of the volume, with batch norm and ReLU: 0 in UniPAD's pre-training, 3 in its fine-tuning."""
+    depth_weight: float = later(0.0)
+    """Weight of the loss on the lift's distribution of depth (``image.depth.depth_bin_loss``), against the depth that
+    the images have (``SeeImages.depth``): 0 in UniPAD's pre-training, 1 in its fine-tuning. Only in training."""
 
     def __post_init__(self):
         if self.inputs:
             raise ValueError(f"CameraEncoderConfig.inputs: it reads images alone, not {' and '.join(self.inputs)}")
         check_box("CameraEncoderConfig", self.box, self.shape)
+        if not self.depth_weight >= 0:
+            raise ValueError(f"CameraEncoderConfig.depth_weight must be at least 0, not {self.depth_weight}")
         if self.convs < 0 or not self.grid_size > 0:
             raise ValueError(
                 f"CameraEncoderConfig: grid_size {self.grid_size} must be positive, convs {self.convs} not negative"
@@ -59,11 +67,13 @@ class CameraEncoderConfig(EncoderConfig):
 class CameraEncoder(Encoder):
     """Turns the images of each scene into a volume around it. Points of a batch are not looked at."""
 
+    config: CameraEncoderConfig
     reads_images = True
 
     def __init__(self, config: CameraEncoderConfig):
         super().__init__()
-        self.config, self.box = config, config.box
+        self.config = config  # pyright: ignore[reportIncompatibleVariableOverride]
+        self.box = config.box
         self._grid = partial(fixed_grid, config.box, config.shape)
         self._weights = config.backbone.weights
         self.backbone = config.backbone.build()
@@ -75,6 +85,11 @@ class CameraEncoder(Encoder):
         self.masking = config.masking.build(self.backbone.channels, self.backbone.strides)
         self.neck = config.neck.build(self.backbone.channels, self.backbone.strides)
         self.lift = config.lift.build(self.neck.channels, self.neck.strides)
+        if config.depth_weight and self.lift.bins is None:
+            raise ValueError(
+                f"CameraEncoderConfig.depth_weight: a {type(config.lift).__name__} has no distribution of depth to "
+                "teach"
+            )
         self.out_channels = width = self.lift.out_channels
         convs = [ConvNorm(width, width, (3, 3, 3), eps=1e-5, momentum=0.1) for _ in range(config.convs)]
         self.convs = nn.Sequential(*convs)
@@ -97,7 +112,29 @@ class CameraEncoder(Encoder):
         Raises:
             ValueError: the batch has no images, or scenes have different numbers of them.
         """
+        return self._volume(*self.lifted(batch))
+
+    def learn(self, batch: Batch) -> tuple[Volume, dict[str, Float[Tensor, ""]]]:
+        """The volume, and the term ``lift_depth`` if the configuration gives it a weight: the mean over the maps.
+
+        Raises:
+            ValueError: as ``forward``; the images have no depth to learn from.
+        """
         grid, lifted = self.lifted(batch)
+        weight, bins = self.config.depth_weight, self.lift.bins
+        if not weight:
+            return self._volume(grid, lifted), {}
+        assert bins is not None and batch.images is not None
+        depth = batch.images.depth
+        if depth is None:
+            raise ValueError(
+                f"CameraEncoderConfig.depth_weight: images of {batch.sources[0]} have no depth; set SeeImages.depth"
+            )
+        maps = zip(lifted.depth, self.lift.strides, strict=True)
+        losses = [depth_bin_loss(probability, depth, bins, stride) for probability, stride in maps]
+        return self._volume(grid, lifted), {"lift_depth": weight * torch.stack(losses).mean()}
+
+    def _volume(self, grid: Grid, lifted: Lifted) -> Volume:
         feats = lifted.feats
         if len(self.convs):
             feats = channels_last(self.convs(channels_first(feats)))

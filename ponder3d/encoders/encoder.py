@@ -105,6 +105,11 @@ class Encoder(nn.Module, ABC):
         """Encoders of which it consists and which have files of their own, by name; none by default."""
         return {}
 
+    def learn(self, batch: Batch) -> tuple[Features, dict[str, Float[Tensor, ""]]]:
+        """Features of a batch in training, and weighted loss terms of the encoder's own, none by default. Tasks that
+        render, and combinations of tasks, add them to theirs."""
+        return self(batch), {}
+
     def all_levels(self) -> "Encoder":
         """The same encoder with what every level of its decoder knows side by side, coarse features repeated on what
         they cover; it shares the weights. A linear classifier reads more from these than from the last level alone, as

@@ -4,11 +4,12 @@ Li et al. 2022, "Unifying Voxel-based Representation with Transformer for 3D Obj
 volume, are added, and a 3x3x3 convolution with batch norm and ReLU follows.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ponder3d.encoders.camera import CameraEncoderConfig
@@ -18,7 +19,7 @@ from ponder3d.encoders.voxelnet import VoxelNetConfig
 from ponder3d.geometry.grid import check_box, fixed_grid
 from ponder3d.geometry.keyed import hashed, uniform_from
 from ponder3d.types import Batch, Volume
-from ponder3d.volume.convert import densify
+from ponder3d.volume.convert import Features, densify
 from ponder3d.volume.projection import ConvNorm, channels_first, channels_last
 
 _DROPPING = 0xF05E
@@ -113,17 +114,38 @@ class FusionEncoder(Encoder):
         Raises:
             ValueError: there are no images, and the encoder does not learn to do without; and what its parts raise.
         """
+        return self._fused(batch, self.lidar, self.camera)
+
+    def learn(self, batch: Batch) -> tuple[Volume, dict[str, Float[Tensor, ""]]]:
+        """The fused volume, and what its parts learn by.
+
+        Raises:
+            ValueError: as ``forward``, and what its parts raise.
+        """
+        terms: dict[str, Tensor] = {}
+
+        def learning(part: Encoder) -> Callable[[Batch], Features]:
+            def seen(batch: Batch) -> Features:
+                features, own = part.learn(batch)
+                terms.update(own)
+                return features
+
+            return seen
+
+        return self._fused(batch, learning(self.lidar), learning(self.camera)), terms
+
+    def _fused(self, batch: Batch, lidar: Callable[[Batch], Features], camera: Callable[[Batch], Features]) -> Volume:
         config = self.config
         grid = fixed_grid(config.box, config.shape, len(batch), batch.points.xyz.device)
         has_points, has_images = batch.points.counts > 0, torch.ones_like(batch.points.counts, dtype=torch.bool)
         if self.training:
             with_lidar, with_camera = shown(batch.keys, config.drop_lidar, config.drop_camera)
             has_points, has_images = has_points & with_lidar, has_images & with_camera
-        points = _where(has_points, self.of_lidar(densify(self.lidar(batch), grid).feats))
+        points = _where(has_points, self.of_lidar(densify(lidar(batch), grid).feats))
         if batch.images is None and config.drop_camera > 0:
             images = torch.zeros_like(points)
         else:
-            images = _where(has_images, self.of_camera(densify(self.camera(batch), grid).feats))
+            images = _where(has_images, self.of_camera(densify(camera(batch), grid).feats))
         met = points + images if config.how == "sum" else torch.cat([points, images], dim=-1)
         return Volume(grid, channels_last(self.fuse(channels_first(met))))
 

@@ -203,6 +203,16 @@ def camera() -> Experiment:
     )
 
 
+def camera_depth() -> Experiment:
+    """As ``camera``, and the laser also says which bin of depth each cell of the images' map is in (``depth_weight``),
+    as in BEVDepth (Li et al. 2023)."""
+    base = camera()
+    assert isinstance(base.task, PonderConfig) and isinstance(base.task.encoder, CameraEncoderConfig)
+    task = replace(base.task, encoder=replace(base.task.encoder, depth_weight=1.0))
+    transforms = tuple(replace(t, depth=True) if isinstance(t, SeeImages) else t for t in base.transforms)
+    return replace(base, task=task, transforms=transforms)
+
+
 def fusion() -> Experiment:
     """Label-free, from both: the sum of what ``lidar`` and ``camera`` put into the volume; either may be missing."""
     encoder = FusionEncoderConfig(

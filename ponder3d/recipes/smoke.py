@@ -253,6 +253,11 @@ def pretrain_streets_camera() -> Experiment:
     return _small(pretrain_streets.camera())
 
 
+def pretrain_streets_camera_depth() -> Experiment:
+    """``pretrain_streets.camera_depth`` in seconds."""
+    return _small(pretrain_streets.camera_depth())
+
+
 def pretrain_streets_fusion() -> Experiment:
     """``pretrain_streets.fusion`` in seconds."""
     return _small(pretrain_streets.fusion())

@@ -92,20 +92,22 @@ class _Once(Encoder):
         object.__setattr__(self, "behind", encoder)
         self.config, self.out_channels = encoder.config, encoder.out_channels
         self.reads_images, self.conditions = encoder.reads_images, encoder.conditions
-        self.batch: Batch | None = None
-        self.features: Features | None = None
+        self.forget()
 
     def forward(self, batch: Batch) -> Features:
         """What the encoder has made, or makes now, of this very batch."""
         features = self.features if batch is self.batch else None
         if features is None:
-            features = self.behind(batch)
+            features, own = self.behind.learn(batch) if self.behind.training else (self.behind(batch), {})
             self.batch, self.features = batch, features
+            self.terms = {**self.terms, **{name: self.terms.get(name, 0) + value for name, value in own.items()}}
         return features
 
     def forget(self) -> None:
-        """Let go of what was encoded."""
-        self.batch = self.features = None
+        """Let go of what was encoded, and of the terms by which the encoder learns from it."""
+        self.batch: Batch | None = None
+        self.features: Features | None = None
+        self.terms: dict[str, Tensor] = {}
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """The encoder's."""
@@ -142,7 +144,8 @@ class Combined(Task):
         return {f"{part}_{name}": fact for part, task in self._tasks().items() for name, fact in task.facts().items()}
 
     def losses(self, batch: Batch, step: int) -> StepLosses:
-        """The terms and monitors of all parts, ``PART_NAME``, each times the weight of its part.
+        """The terms and monitors of all parts, ``PART_NAME``, each times the weight of its part, and those of the
+        encoder's own, ``encoder_NAME``.
 
         Parts that give the encoder the batch as it is share one pass of it.
         """
@@ -153,6 +156,7 @@ class Combined(Task):
             out = self._tasks()[part.name].losses(batch, step)
             terms |= {f"{part.name}_{name}": part.weight * value for name, value in out.terms.items()}
             monitors |= {f"{part.name}_{name}": value for name, value in out.monitors.items()}
+        terms |= {f"encoder_{name}": value for name, value in self.once.terms.items()}
         self.once.forget()
         return StepLosses(terms, monitors)
 

@@ -167,7 +167,7 @@ class Ponder(Task):
             raise ValueError(f"PonderConfig.feature_channels is {width}, and the rays' features have {given.shape[1]}")
         if width and given is None:  # the term stays, at 0, as in _point_losses: only some datasets may have features
             targets = replace(targets, feature=targets.rgb.new_full((len(targets.rgb), width), math.nan))
-        features = self.encoder(self.mask(batch))
+        features, own = self.encoder.learn(self.mask(batch))
         volume = self.volume_of(features, batch)
         possible = self._possible(batch.conditions, volume.feats.device)
         every = self.config.render_every
@@ -179,7 +179,7 @@ class Ponder(Task):
             extent = (batch.bounds[:, 1] - batch.bounds[:, 0]).amax(1)
             terms = render_losses(out, shown, seen, self.config.losses, self.class_vectors, possible, extent)
             terms |= self._surface_losses(volume, rays, targets, possible)
-            terms |= self._point_losses(features, batch)
+            terms |= self._point_losses(features, batch) | own
         with torch.no_grad():
             monitors = {"psnr": psnr(out.rgb, seen.rgb, shown.hits), "inv_std": self.field.inv_std}
             if seen.t is not None:

@@ -12,7 +12,7 @@ from ponder3d.encoders.camera import CameraEncoderConfig
 from ponder3d.encoders.encoder import EncoderFileError
 from ponder3d.encoders.files import load_encoder, save_encoder
 from ponder3d.encoders.image.convnext import ConvNeXtConfig
-from ponder3d.encoders.image.depth import DepthBins, SimpleDepth
+from ponder3d.encoders.image.depth import DepthBins, SimpleDepth, depth_bin_loss
 from ponder3d.encoders.image.lift import BilinearLift, DepthWeightedLift
 from ponder3d.encoders.image.lift_splat import LiftSplat
 from ponder3d.encoders.image.masking import ImageMaskingConfig
@@ -91,6 +91,34 @@ def test_views_that_are_none(wrong, what):
     given = {"images": seen.rgb, "intrinsics": seen.cameras.intrinsics, "world_from_cam": seen.cameras.world_from_cam}
     with pytest.raises(ValueError, match=what):
         example().build().encode_views(**{**given, **wrong})
+
+
+@pytest.mark.parametrize("lift", [LiftSplat(6, BINS, SimpleDepth()), DepthWeightedLift(6, BINS)])
+def test_depth_of_images_teaches_the_lift(lift):
+    """The term is the loss of the lift's distribution, and its gradient reaches the backbone."""
+    one = scene()
+    depth = torch.zeros(2, 40, 70)
+    depth[0, 5, 9], depth[1, 30, 60] = 3.2, 7.9
+    batch = Batch.of([replace(one, images=replace(one.images, depth=depth))], ())
+    encoder = replace(example(), lift=lift, depth_weight=0.5).build().eval()
+    volume, terms = encoder.learn(batch)
+    assert torch.equal(volume.feats, encoder(batch).feats)
+    _, lifted = encoder.lifted(batch)
+    (stride,) = encoder.lift.strides
+    expected = 0.5 * depth_bin_loss(lifted.depth[0], depth, BINS, stride)
+    torch.testing.assert_close(terms, {"lift_depth": expected})
+    terms["lift_depth"].backward()
+    assert all(p.grad is not None and float(p.grad.abs().max()) > 0 for p in encoder.backbone.stem.parameters())
+    assert replace(example(), lift=lift).build().learn(batch)[1] == {}
+    with pytest.raises(ValueError, match=r"images of street have no depth; set SeeImages\.depth"):
+        encoder.learn(Batch.of([one], ()))
+
+
+def test_depth_needs_a_distribution_to_teach():
+    with pytest.raises(ValueError, match="a BilinearLift has no distribution of depth"):
+        replace(example(), lift=BilinearLift(6), depth_weight=1.0).build()
+    with pytest.raises(ValueError, match="depth_weight must be at least 0, not -1"):
+        replace(example(), depth_weight=-1.0)
 
 
 def test_patches_are_hidden_in_training_as_the_key_of_the_scene_says():

@@ -119,6 +119,19 @@ def test_a_missing_part_is_as_one_that_was_left_out():
         volume(example().build(), replace(scene, images=None))
 
 
+def test_its_camera_learns_from_depth():
+    config = example()
+    encoder = replace(config, camera=replace(config.camera, depth_weight=2.0)).build().eval()
+    scene = a_scene()
+    depth = torch.zeros(1, 48, 80)
+    depth[0, 20, 30] = 4.0
+    batch = Batch.of([replace(scene, images=replace(scene.images, depth=depth))], encoder.config.inputs)
+    fused, terms = encoder.learn(batch)
+    assert torch.equal(fused.feats, encoder(batch).feats)
+    torch.testing.assert_close(terms, encoder.camera.learn(batch)[1])
+    assert terms["lift_depth"].item() > 0 and config.build().learn(batch)[1] == {}
+
+
 def test_it_starts_from_files_of_its_parts(tmp_path):
     config = example()
     lidar, camera = config.lidar.build(), config.camera.build()

@@ -60,6 +60,18 @@ def test_parts_that_see_the_same_share_a_pass(config, batch):
     assert len(seen) == 1 + 2 * 2, "the student sees something else, and no pass outlives a step"
 
 
+def test_what_the_encoder_learns_by_itself_counts_once_a_pass(config, batch, monkeypatch):
+    task = config.build(None)
+    monkeypatch.setattr(task.encoder, "learn", lambda seen: (task.encoder(seen), {"own": torch.tensor(3.0)}))
+    out = task.losses(batch, 0)
+    assert float(out.terms["encoder_own"]) == 3.0, "four parts share a pass"
+    assert not any(name.endswith("own") for name in out.terms if name != "encoder_own")
+    assert "encoder_own" not in task.eval().losses(batch, 0).terms
+    alone = config.parts[0].task.build(None)
+    monkeypatch.setattr(alone.encoder, "learn", lambda seen: (alone.encoder(seen), {"own": torch.tensor(3.0)}))
+    assert float(alone.losses(batch, 0).terms["own"]) == 3.0
+
+
 def test_gradients_of_a_shared_pass_are_the_sum_of_those_of_the_parts(config, batch):
     task = config.build(None).eval()
     parameter = next(task.encoder.parameters())

@@ -44,6 +44,10 @@ class ViewTransform(nn.Module, ABC):
     """Maps and cameras in, features of a volume with ``out_channels`` out."""
 
     out_channels: int
+    strides: tuple[int, ...]
+    """Pixels per cell of each map."""
+    bins: DepthBins | None = None
+    """Of the distribution of depth, in lifts that have one."""
 
     @abstractmethod
     def forward(self, maps: tuple[Float[Tensor, "N _ _ _"], ...], cameras: Cameras, grid: Grid) -> Lifted:
@@ -112,14 +116,15 @@ class _BilinearLift(ViewTransform):
 class _DepthWeightedLift(ViewTransform):
     def __init__(self, channels: tuple[int, ...], strides: tuple[int, ...], config: DepthWeightedLift):
         super().__init__()
-        self.out_channels, self.strides, self.bins = config.channels, strides, config.bins
+        self.config, self.out_channels, self.strides, self.bins = config, config.channels, strides, config.bins
         self.content = nn.ModuleList([nn.Conv2d(c, config.channels, 1) for c in channels])
         self.heads = nn.ModuleList([config.depth.build(c, config.bins.num) for c in channels])
 
     def forward(self, maps: tuple[Float[Tensor, "N _ _ _"], ...], cameras: Cameras, grid: Grid) -> Lifted:
         """The same, each weighted by how likely the depth of the cell is along its pixel's ray."""
         found = _look(cameras, grid)
-        within = found.seen & (found.depth >= self.bins.near) & (found.depth < self.bins.far)
+        bins = self.config.bins
+        within = found.seen & (found.depth >= bins.near) & (found.depth < bins.far)
         total, depths = None, []
         for content, head, x, stride in zip(self.content, self.heads, maps, self.strides, strict=True):
             probability = head(x).float().softmax(1)
@@ -134,11 +139,12 @@ class _DepthWeightedLift(ViewTransform):
         self, probability: Float[Tensor, "N D h w"], found: "_Look", stride: int
     ) -> Float[Tensor, "B M V"]:
         """The distribution as a volume over (row, column, depth) of each image, read at where voxels are in it."""
+        bins = self.config.bins
         num, _, h, w = probability.shape
-        low, high = (-0.5, -0.5, self.bins.near), (h * stride - 0.5, w * stride - 0.5, self.bins.far)
+        low, high = (-0.5, -0.5, bins.near), (h * stride - 0.5, w * stride - 0.5, bins.far)
         box = torch.stack([torch.stack([probability.new_full((), v) for v in corner]) for corner in (low, high)])
         volume = Volume(
-            Grid(box.expand(num, 2, 3), (h, w, self.bins.num)), probability.permute(0, 2, 3, 1)[..., None].contiguous()
+            Grid(box.expand(num, 2, 3), (h, w, bins.num)), probability.permute(0, 2, 3, 1)[..., None].contiguous()
         )
         u, v = found.uv.unbind(-1)
         at = torch.stack([v, u, found.depth], dim=-1)
