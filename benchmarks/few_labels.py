@@ -5,7 +5,8 @@
 
 What somebody gets who clicks into a recording of their own. For each scene with labels: of every class with at least
 ``--least`` voxels so many are labelled, the others are asked for; mIoU in percent over those classes, mean and standard
-deviation over ten draws (and over scenes). Beside the encoder one with random weights, and the coordinates, colours and
+deviation over ten draws (and over scenes). ``--magnify`` is for recordings at another scale than the encoder's: a shelf
+of 40 cm, ten times as large, is a room. Beside the encoder one with random weights, and the coordinates, colours and
 normals themselves. What is labelled and what is asked for lie in one scene: this says nothing about other rooms.
 """
 
@@ -18,7 +19,7 @@ from measure import machine, parser, saved, table
 from torch import Tensor
 
 from ponder3d.data.prepared.dataset import PreparedConfig
-from ponder3d.data.transforms import Centre, GridSample, apply
+from ponder3d.data.transforms import Centre, GridSample, Scale, apply
 from ponder3d.encoders.files import load_encoder
 from ponder3d.geometry import keyed
 from ponder3d.tasks.linear_probe import LinearProbeConfig, fit_linear
@@ -66,6 +67,7 @@ def main() -> None:
     made.add_argument("prepared", help="directory that ponder3d prepare wrote")
     made.add_argument("--encoder", default="indoor-small", help="its name, or a file")
     made.add_argument("--shots", type=int, nargs="+", default=[5, 20], help="labelled voxels of each class")
+    made.add_argument("--magnify", type=float, default=1.0, help="factor on coordinates")
     made.add_argument("--least", type=int, default=150, help="voxels of a class that takes part")
     args = made.parse_args()
     dataset = PreparedConfig(root=args.prepared, split="train").build()
@@ -77,7 +79,8 @@ def main() -> None:
     with saved(args.save):
         print(machine(torch.get_num_threads()))
         for number in range(len(dataset)):
-            scene = apply((Centre(), GridSample(grid_size)), replace(dataset[number], views=None), 0, number)
+            steps = (Centre(), Scale(args.magnify, args.magnify), GridSample(grid_size))
+            scene = apply(steps, replace(dataset[number], views=None), 0, number)
             assert scene.labels is not None
             counts = torch.bincount(scene.labels[scene.labels >= 0], minlength=len(dataset.labels))
             classes = (counts >= args.least).nonzero()[:, 0]
