@@ -27,6 +27,9 @@ class Transform(Config, ABC):
     gives_images = False
     """Whether the scenes that come out have ``images``, which encoders that read images need."""
 
+    gives_depth = False
+    """Whether those images have depth, which encoders that learn from it need."""
+
     @abstractmethod
     def __call__(self, scene: Scene, generator: Generator) -> Scene: ...
 

@@ -28,6 +28,7 @@ class TwoViews(Transform):
     def __post_init__(self):
         # Not fields: they follow from the transforms.
         object.__setattr__(self, "gives_images", any(transform.gives_images for transform in self.first))
+        object.__setattr__(self, "gives_depth", any(transform.gives_depth for transform in self.first))
 
     def __call__(self, scene: Scene, generator: Generator) -> Scene:
         if scene.pair is not None:

@@ -157,6 +157,7 @@ class SeeImages(Transform):
             raise ValueError(f"SeeImages.first must be at least 0, it is {self.first}")
         if len(self.size) not in (0, 2) or min(self.size, default=1) < 1:
             raise ValueError(f"SeeImages.size must be height and width, it is {self.size}")
+        object.__setattr__(self, "gives_depth", self.depth)  # no field: it follows from one
 
     def __call__(self, scene: Scene, generator: Generator) -> Scene:
         if scene.views is None:

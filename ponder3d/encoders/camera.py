@@ -46,7 +46,8 @@ class CameraEncoderConfig(EncoderConfig):
     """3x3x3 convolutions of the volume, with batch norm and ReLU: 0 in UniPAD's pre-training, 3 in its fine-tuning."""
     depth_weight: float = later(0.0)
     """Weight of the loss on the lift's distribution of depth (``image.depth.depth_bin_loss``), against the depth that
-    the images have (``SeeImages.depth``): 0 in UniPAD's pre-training, 1 in its fine-tuning. Only in training."""
+    the images have (``SeeImages.depth``): 0 in UniPAD's pre-training, 1 in its fine-tuning of detectors. Only in
+    training, by tasks with ``teaches_encoder``: rendering, segmentation, combinations."""
 
     def __post_init__(self):
         if self.inputs:
@@ -85,7 +86,8 @@ class CameraEncoder(Encoder):
         self.masking = config.masking.build(self.backbone.channels, self.backbone.strides)
         self.neck = config.neck.build(self.backbone.channels, self.backbone.strides)
         self.lift = config.lift.build(self.neck.channels, self.neck.strides)
-        if config.depth_weight and self.lift.bins is None:
+        self.reads_depth = config.depth_weight > 0
+        if self.reads_depth and self.lift.bins is None:
             raise ValueError(
                 f"CameraEncoderConfig.depth_weight: a {type(config.lift).__name__} has no distribution of depth to "
                 "teach"
@@ -120,16 +122,17 @@ class CameraEncoder(Encoder):
         Raises:
             ValueError: as ``forward``; the images have no depth to learn from.
         """
-        grid, lifted = self.lifted(batch)
         weight, bins = self.config.depth_weight, self.lift.bins
         if not weight:
-            return self._volume(grid, lifted), {}
-        assert bins is not None and batch.images is not None
-        depth = batch.images.depth
-        if depth is None:
+            return self(batch), {}
+        depth = None if batch.images is None else batch.images.depth
+        if batch.images is not None and depth is None:
             raise ValueError(
-                f"CameraEncoderConfig.depth_weight: images of {batch.sources[0]} have no depth; set SeeImages.depth"
+                f"CameraEncoderConfig.depth_weight: among {', '.join(batch.sources)} are images without depth; set "
+                "SeeImages.depth"
             )
+        grid, lifted = self.lifted(batch)
+        assert bins is not None and depth is not None  # no images: ``lifted`` has refused
         maps = zip(lifted.depth, self.lift.strides, strict=True)
         losses = [depth_bin_loss(probability, depth, bins, stride) for probability, stride in maps]
         return self._volume(grid, lifted), {"lift_depth": weight * torch.stack(losses).mean()}
@@ -177,9 +180,7 @@ class CameraEncoder(Encoder):
             The volume on the CPU. ``volume.convert.sample_at(volume, xyz, scene)`` reads it at points, scene 0 for all.
 
         Raises:
-            ValueError: an argument has another type or shape.
+            ValueError: an argument has another type or shape, or is not finite.
         """
-        self.eval()
-        config = self.config
-        views = as_views(images, intrinsics, world_from_cam)
+        config, views = self.config, as_views(images, intrinsics, world_from_cam)
         return encode_scene(self, config.inputs, None, config.grid_size, self.box, views)

@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -132,18 +132,36 @@ def encode_scene(
     images: Views | None,
     condition: str = "",
 ) -> Volume:
-    """The volume of one scene with a cloud, images or both, on the CPU, float32."""
+    """The volume of one scene with a cloud, images or both, on the CPU, float32. Points outside the box, which training
+    leaves out too, are not looked at. The encoder is left in evaluation mode.
+
+    Raises:
+        ValueError: as ``as_voxels``.
+    """
     if cloud is None or len(cloud.xyz) == 0:
         centre = torch.zeros(0, 3)
         feats, bounds = point_feats(centre, None, None, inputs), torch.zeros(2, 3)
     else:
-        centre, feats, _ = as_voxels(cloud, grid_size, inputs, box)
+        centre, feats, _ = as_voxels(_within(cloud, box), grid_size, inputs, box)
         bounds = extent(centre)
     points = Points(centre, feats, torch.tensor([len(centre)]))
     key = torch.zeros(1, dtype=torch.int64)
     batch = Batch(points, bounds[None], key, ("encode_views",), images=images, conditions=(condition,))
+    encoder.eval()
     volume = encoder(to_device(batch, next(encoder.parameters()).device))
     return Volume(replace(volume.grid, box=volume.grid.box.cpu()), volume.feats.float().cpu())
+
+
+def _within(cloud: Cloud, box: tuple[float, ...] | None) -> Cloud:
+    """The points in a box; all of them if there are none, which ``_origin`` refuses."""
+    if box is None:
+        return cloud
+    low, high = torch.tensor(box, dtype=cloud.xyz.dtype).view(2, 3)
+    inside = ((cloud.xyz >= low) & (cloud.xyz < high)).all(1)
+    if not bool(inside.any()):
+        return cloud
+    rest = {f.name: getattr(cloud, f.name) for f in fields(cloud) if f.name != "xyz"}
+    return Cloud(cloud.xyz[inside], **{name: None if one is None else one[inside] for name, one in rest.items()})
 
 
 def _origin(xyz: Float[Tensor, "N 3"], grid_size: float, box: tuple[float, ...] | None) -> Float[Tensor, " 3"]:

@@ -62,6 +62,8 @@ class Encoder(nn.Module, ABC):
     out_channels: int
     reads_images: bool = False
     """Whether batches must have ``images``."""
+    reads_depth: bool = False
+    """Whether it learns from the depth that the images must have in training."""
     conditions: tuple[str, ...] = ()
     """Conditions (``Scene.condition``) that it tells apart: every scene must have one of them. Empty: it tells none."""
     reach: float | None = None
@@ -106,8 +108,8 @@ class Encoder(nn.Module, ABC):
         return {}
 
     def learn(self, batch: Batch) -> tuple[Features, dict[str, Float[Tensor, ""]]]:
-        """Features of a batch in training, and weighted loss terms of the encoder's own, none by default. Tasks that
-        render, and combinations of tasks, add them to theirs."""
+        """Features of a batch in training, and weighted loss terms of the encoder's own, none by default, which tasks
+        add to theirs (``Task.learn``)."""
         return self(batch), {}
 
     def all_levels(self) -> "Encoder":
@@ -218,14 +220,15 @@ class Encoder(nn.Module, ABC):
             raise ValueError(f"encode: condition {what}; this encoder knows {', '.join(known)}")
         return name
 
-    def _miss(self, given: dict[str, bool], missing: str = "zeros") -> None:
+    def _miss(self, given: dict[str, bool], missing: str = "zeros", caller: str = "encode") -> None:
         """Deal with inputs that the encoder reads and does not get."""
         if missing not in ("zeros", "error"):
             raise ValueError(f"encode: missing must be zeros or error, not {missing!r}")
         lacking = [name for name in self.config.inputs if not given.get(name, True)]
         if not lacking:
             return
-        ways = {"normal": "pass normal, or have them estimated (estimate_normals)"}
+        estimated = {"normal": "pass normal, or have them estimated (estimate_normals)"}
+        ways = estimated if caller == "encode" else {}
         cure = "; ".join(ways.get(name, f"pass {name}") for name in lacking)
         if missing == "error":
             raise ValueError(f"encode: this encoder reads {' and '.join(lacking)}, which the cloud lacks: {cure}")
@@ -234,7 +237,7 @@ class Encoder(nn.Module, ABC):
         if new and len(lacking) < len(self.config.inputs):  # else ``encode_cloud`` refuses
             self._told.update(new)
             warnings.warn(
-                f"encode: {' and '.join(new)} missing, the encoder gets zeros. Its file does not say that it was "
+                f"{caller}: {' and '.join(new)} missing, the encoder gets zeros. Its file does not say that it was "
                 f"trained for that (card entry modality_dropout), so its features may be worth less: {cure}",
                 stacklevel=4,
             )

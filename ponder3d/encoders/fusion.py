@@ -22,6 +22,7 @@ from ponder3d.types import Batch, Volume
 from ponder3d.volume.convert import Features, densify
 from ponder3d.volume.projection import ConvNorm, channels_first, channels_last
 
+_CALLER = "encode_views"
 _DROPPING = 0xF05E
 """Tells this use of a scene's key from others."""
 
@@ -93,6 +94,7 @@ class FusionEncoder(Encoder):
         self.box, self.out_channels = config.box, config.out_channels
         self.lidar, self.camera = config.lidar.build(), config.camera.build()
         self.reads_images = self.lidar.reads_images or self.camera.reads_images
+        self.reads_depth = self.lidar.reads_depth or self.camera.reads_depth
         self.conditions = self.lidar.conditions
         width = config.channels
         self.of_lidar = nn.Linear(self.lidar.out_channels, width)
@@ -180,23 +182,32 @@ class FusionEncoder(Encoder):
             The volume on the CPU. ``volume.convert.sample_at(volume, xyz, scene)`` reads it at points, scene 0 for all.
 
         Raises:
-            ValueError: an argument has another type or shape, or is not finite; there are neither images nor points; no
-                point is in the encoder's box; there are no images, and the encoder did not learn to do without.
+            ValueError: an argument has another type or shape, or is not finite; there are no points, or no images, and
+                the encoder did not learn to do without; no point is in the encoder's box; what ``encode`` refuses.
         """
-        of_views = (images, intrinsics, world_from_cam)
+        config, of_views = self.config, (images, intrinsics, world_from_cam)
+        extras = {"rgb": rgb, "normal": normal, "intensity": intensity, "time": time}
         views, cloud = None, None
         if images is not None and intrinsics is not None and world_from_cam is not None:
             views = as_views(images, intrinsics, world_from_cam)
         elif any(part is not None for part in of_views):
             raise ValueError("encode_views: images, intrinsics and world_from_cam go together")
         if xyz is not None and len(xyz):
-            self._miss({"rgb": rgb is not None, "normal": normal is not None, "intensity": intensity is not None})
-            cloud = as_cloud(xyz, rgb, normal, intensity, time)
+            self._miss({name: value is not None for name, value in extras.items() if name != "time"}, caller=_CALLER)
+            cloud = as_cloud(xyz, **extras)
+        elif any(value is not None and len(value) for value in extras.values()):
+            given = ", ".join(name for name, value in extras.items() if value is not None)
+            raise ValueError(f"encode_views: {given} of points without xyz")
         if views is None and cloud is None:
             raise ValueError("encode_views: there are neither images nor points")
+        for what, missing, share in (("points", cloud, config.drop_lidar), ("images", views, config.drop_camera)):
+            if missing is None and not share > 0:
+                raise ValueError(
+                    f"encode_views: no {what}, and this encoder did not learn to do without (FusionEncoderConfig."
+                    f"{'drop_lidar' if what == 'points' else 'drop_camera'} is 0)"
+                )
         condition = self._condition(condition)
-        self.eval()
-        return encode_scene(self, self.config.inputs, cloud, self.config.grid_size, self.box, views, condition)
+        return encode_scene(self, config.inputs, cloud, config.grid_size, self.box, views, condition)
 
 
 def shown(

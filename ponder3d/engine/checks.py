@@ -3,6 +3,7 @@
 from ponder3d.data.dataset import SceneDataset
 from ponder3d.data.transforms import Transform, steps_of
 from ponder3d.encoders.encoder import Encoder
+from ponder3d.tasks.task import Task
 
 
 def check_conditions(name: str, scenes: SceneDataset, transforms: tuple[Transform, ...], encoder: Encoder) -> None:
@@ -56,4 +57,31 @@ def check_images(name: str, scenes: SceneDataset, transforms: tuple[Transform, .
             raise ValueError(
                 f"Experiment.{name}: the encoder reads images, and no transform gives it any{of}; put "
                 "SeeImages among them, before PickRays"
+            )
+
+
+def check_depth(scenes: SceneDataset, transforms: tuple[Transform, ...], task: Task) -> None:
+    """Whether an encoder that learns from the depth of images is given some in training, by a task that lets it.
+
+    Args:
+        scenes: of the training, before the transforms.
+        transforms: are done to them.
+        task: whose encoder it is.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not task.encoder.reads_depth:
+        return
+    if not task.teaches_encoder:
+        raise ValueError(
+            f"Experiment.task: the encoder learns from the depth of images, and a {type(task).__name__} has no such "
+            "term; set depth_weight to 0, or make it a part of a CombinedConfig"
+        )
+    for condition in scenes.conditions or ("",):
+        if not any(step.gives_depth for step in steps_of(transforms, condition)):
+            of = f" of scenes of {condition}" if condition else ""
+            raise ValueError(
+                f"Experiment.transforms: the encoder learns from the depth of images, and those{of} have none; set "
+                "SeeImages.depth, or depth_weight to 0"
             )

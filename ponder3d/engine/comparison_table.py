@@ -86,6 +86,11 @@ class Row:
         """What the encoder is in the beginning: ``scratch`` where nothing of it is trained is ``random``."""
         return "random" if self.way in FROZEN and self.method == SCRATCH else self.method
 
+    @property
+    def told_start(self) -> str:
+        """The same, marked if it was told classes."""
+        return self.start + (" (classes)" if self.labelled else "")
+
 
 def table_cells(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Header and cells of the table."""
@@ -94,14 +99,13 @@ def table_cells(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, .
     for row in rows:
         gain = "" if row.gain is None else f"{row.gain:+.1f} +- {row.gain_spread:.1f}"
         result = "failed" if row.mean is None else f"{row.mean:.1f} +- {row.spread:.1f}"
-        start = row.start + (" (classes)" if row.labelled else "")
         result += f" ({row.seeds} seeds)" if row.seeds and row.failed else ""
         cells.append(
             (
                 row.way,
                 row.labels,
                 str(row.pretrain_steps or ""),
-                start,
+                row.told_start,
                 str(row.steps or ""),
                 result,
                 gain,

@@ -6,7 +6,7 @@ from ponder3d.config import Config, essence, incidental
 from ponder3d.data.dataset import DatasetConfig, HeldOut, SceneDataset
 from ponder3d.data.transforms import DropModality, Only, PickRays, Transform, TwoViews, steps_of
 from ponder3d.encoders.encoder import Encoder
-from ponder3d.engine.checks import check_conditions, check_images
+from ponder3d.engine.checks import check_conditions, check_depth, check_images
 from ponder3d.engine.optim import OptimConfig
 from ponder3d.engine.probe import Off, ProbeConfig
 from ponder3d.metrics.rendering import RenderingMetric
@@ -163,8 +163,9 @@ class Experiment(Config):
         ):
             check_conditions(name, scenes, transforms, encoder)
 
-    def check_images(self, data: SceneDataset, validation: SceneDataset, encoder: Encoder) -> None:
-        """Whether an encoder that reads images is given some, in training and in evaluation.
+    def check_images(self, data: SceneDataset, validation: SceneDataset, task: Task) -> None:
+        """Whether an encoder that reads images is given some, in training and in evaluation, and one that learns from
+        their depth that too, in training.
 
         Raises:
             ValueError: it is not.
@@ -173,7 +174,8 @@ class Experiment(Config):
             ("transforms", data, self.transforms),
             ("validation_transforms", validation, self.validation_transforms),
         ):
-            check_images(name, scenes, transforms, encoder)
+            check_images(name, scenes, transforms, task.encoder)
+        check_depth(data, self.transforms, task)
 
     def check_classes(self, data: SceneDataset, validation: SceneDataset, task: Task) -> None:
         """Whether the classes that are evaluated are those that are taught, row by row.

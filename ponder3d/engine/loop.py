@@ -175,7 +175,7 @@ class _Run:
         kept = loaded.state if loaded else {}
         self.task = experiment.task.rebuild(dataset.labels, kept.get("model", {}), kept.get("facts", {}))
         experiment.check_conditions(dataset, validation, self.task.encoder)
-        experiment.check_images(dataset, validation, self.task.encoder)
+        experiment.check_images(dataset, validation, self.task)
         experiment.check_classes(dataset, validation, self.task)
         self.probe = experiment.probe.build(self.task.encoder)
         started: tuple[str, ...] = ()

@@ -97,7 +97,7 @@ def small_ponder(encoder: EncoderConfig) -> PonderConfig:
         volume_net=ShallowNet3DConfig(channels=32, depth=1, out_channels=32, bypass="add"),
         # Cells of a metre: sharper surfaces than this are never learnt, softer ones stay soft.
         field=FieldConfig(hidden=64, geometry_channels=16, inv_std=20.0, learn_inv_std=False),
-        # 32 samples are up to 2 m apart: enough to learn from, while held-out views need four times as many.
+        # 32 samples are up to 1.4 m apart: enough to learn from, while held-out views need four times as many.
         render=RenderConfig(
             num_uniform=32,
             num_importance=8,

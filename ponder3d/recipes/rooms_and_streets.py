@@ -46,7 +46,9 @@ def pretrain() -> Experiment:
     assert isinstance(small.task, PonderConfig) and isinstance(small.data, RoomsConfig)
     surroundings = ContextTarget(oriented=False)
     task = replace(small.task, encoder=_encoder(), volume_shape=(48, 48, 16), feature_channels=surroundings.channels)
-    task = replace(task, field=replace(task.field, inv_std=50.0), mesh_cell=0.0)
+    # The samples of a room are far apart on a street: views get more of them, as in ``pretrain_streets``.
+    render = replace(task.render, evaluation_factor=4)
+    task = replace(task, field=replace(task.field, inv_std=50.0), render=render, mesh_cell=0.0)
     rooms = (
         Centre(),
         Rotate(),

@@ -1,6 +1,5 @@
 """The page of a comparison."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -111,15 +110,16 @@ def _charts(rows: list[Row]) -> list[str]:
 
 
 def _ranks(rows: list[Row]) -> list[str]:
-    """The methods from best to worst at each amount of labels, after the most steps; the line is scratch."""
-    parts = []
+    """The methods from best to worst at each amount of labels, after the most steps; the dashed line is ``scratch``,
+    or random weights where nothing of the encoder is trained."""
+    parts, colours = [], {method: number for number, method in enumerate(dict.fromkeys(row.method for row in rows))}
     for labels in dict.fromkeys(row.labels for row in rows):
         of_labels = [row for row in rows if row.labels == labels]
         steps, most = max(row.steps for row in of_labels), max(row.pretrain_steps for row in of_labels)
         last = [row for row in of_labels if row.steps == steps and row.pretrain_steps in (0, most)]
-        best = sorted(last, key=lambda row: -(row.mean or math.nan))
-        dots = [Dot(row.start, row.mean or math.nan, row.spread or 0.0) for row in best]
-        reference = next((row.mean for row in last if row.method == SCRATCH), None)
+        known = sorted(((row.mean, row) for row in last if row.mean is not None), key=lambda pair: -pair[0])
+        dots = [Dot(row.told_start, mean, row.spread or 0.0, colours[row.method]) for mean, row in known]
+        reference = next((mean for mean, row in known if row.method == SCRATCH), None)
         if len(dots) > 1:
             title = f"{labels} labelled" + (f": after {steps} steps" if steps else "")
             parts.append(chart(dot_chart(title, dots, "%", reference)))
@@ -140,7 +140,8 @@ def _chart(title: str, rows: list[Row], x_of: Any, x_label: str) -> str:
         return ""
     series = []
     for method in dict.fromkeys(row.method for row in rows):
-        own = sorted((x_of(row), row.mean or math.nan, row.spread or 0.0) for row in rows if row.method == method)
+        of_method = [row for row in rows if row.method == method]
+        own = sorted((x_of(row), row.mean, row.spread or 0.0) for row in of_method if row.mean is not None)
         points = tuple((float(x), mean) for x, mean, _ in own)
         series.append(Series(method, points, markers=True, spreads=tuple(spread for *_, spread in own)))
     return chart(line_chart(title, series, x_label, "%", log_x=True, legend=False))

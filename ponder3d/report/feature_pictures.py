@@ -74,6 +74,7 @@ def write_feature_pictures(run: Path | str, scene: int = 0, views: Sequence[int]
 def _rendered(task: Ponder, volume: Volume, scene: Scene, view: int, chunk: int = 4096) -> Float[Tensor, "P K"]:
     """The feature that each pixel of a view shows."""
     assert scene.views is not None
+    chunk = max(1, chunk // task.config.render.evaluation_factor)
     uv = pixel_grid(scene.views.cameras.size)
     parts = []
     for piece in uv.split(chunk):

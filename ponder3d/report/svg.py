@@ -40,6 +40,8 @@ class Dot:
     value: float
     spread: float = 0.0
     """By how much the value may lie higher or lower; drawn as a whisker."""
+    colour: int = 0
+    """Which of the colours of lines it has (``line_colours``)."""
 
 
 def bar_chart(title: str, bars: Sequence[Bar]) -> str:
@@ -67,6 +69,7 @@ def dot_chart(title: str, dots: Sequence[Dot], unit: str, reference: float | Non
 
     What is not finite is left out; the chart is empty without any. ``reference`` is a dashed line to compare with.
     """
+    reference = reference if reference is not None and math.isfinite(reference) else None
     dots = [dot for dot in dots if math.isfinite(dot.value) and math.isfinite(dot.spread)]
     if not dots:
         return ""
@@ -77,7 +80,7 @@ def dot_chart(title: str, dots: Sequence[Dot], unit: str, reference: float | Non
     bottom = _TOP + row * len(dots)
 
     def place(value: float) -> float:
-        return left + (value - ticks[0]) / (ticks[-1] - ticks[0]) * (_WIDTH - left - _RIGHT - 8)
+        return left + (value - ticks[0]) / ((ticks[-1] - ticks[0]) or 1) * (_WIDTH - left - _RIGHT - 8)
 
     parts = [
         f'<svg viewBox="0 0 {_WIDTH} {bottom + 24}" role="img" aria-label="{html.escape(title)}">',
@@ -92,11 +95,11 @@ def dot_chart(title: str, dots: Sequence[Dot], unit: str, reference: float | Non
         x = place(reference)
         parts.append(f'<path d="M{x:.1f} {_TOP - 4}V{bottom}" stroke="#888" stroke-dasharray="4 3"/>')
     for number, dot in enumerate(dots):
-        y = _TOP + row * number + row / 2
+        y, colour = _TOP + row * number + row / 2, _COLOURS[dot.colour % len(_COLOURS)]
         low, at, high = (place(dot.value + sign * dot.spread) for sign in (-1, 0, 1))
         parts.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{html.escape(_short(dot.name))}</text>')
-        parts.append(f'<path d="M{low:.1f} {y:.1f}H{high:.1f}" stroke="{_COLOURS[0]}" opacity="0.5"/>')
-        parts.append(f'<circle cx="{at:.1f}" cy="{y:.1f}" r="3.5" fill="{_COLOURS[0]}"/>')
+        parts.append(f'<path d="M{low:.1f} {y:.1f}H{high:.1f}" stroke="{colour}" opacity="0.5"/>')
+        parts.append(f'<circle cx="{at:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>')
     return "\n".join([*parts, "</svg>"])
 
 

@@ -51,6 +51,8 @@ class CombinedConfig(TaskConfig):
         names = [part.name for part in self.parts]
         if not names or len(set(names)) < len(names):
             raise ValueError(f"CombinedConfig.parts: at least one part, each with a name of its own, not {names}")
+        if any(isinstance(part.task, CombinedConfig) for part in self.parts):
+            raise ValueError("CombinedConfig.parts: a combination is no part of another; list all parts in one")
         widths = {part.task.feature_width() for part in self.parts} - {0}
         if len(widths) > 1:
             raise ValueError(f"CombinedConfig.parts: their rays have target features of {sorted(widths)} channels")
@@ -92,7 +94,9 @@ class _Once(Encoder):
         object.__setattr__(self, "behind", encoder)
         self.config, self.out_channels = encoder.config, encoder.out_channels
         self.reads_images, self.conditions = encoder.reads_images, encoder.conditions
-        self.forget()
+        self.batch: Batch | None = None
+        self.features: Features | None = None
+        self.own: list[dict[str, Tensor]] = []
 
     def forward(self, batch: Batch) -> Features:
         """What the encoder has made, or makes now, of this very batch."""
@@ -100,14 +104,20 @@ class _Once(Encoder):
         if features is None:
             features, own = self.behind.learn(batch) if self.behind.training else (self.behind(batch), {})
             self.batch, self.features = batch, features
-            self.terms = {**self.terms, **{name: self.terms.get(name, 0) + value for name, value in own.items()}}
+            self.own.append(own)
         return features
 
+    def terms(self) -> dict[str, Tensor]:
+        """The terms by which the encoder learns itself: their mean over the passes, so that a weight means the same
+        however many there are."""
+        names = dict.fromkeys(name for own in self.own for name in own)
+        found = {name: [own[name] for own in self.own if name in own] for name in names}
+        return {name: torch.stack(values).mean() for name, values in found.items()}
+
     def forget(self) -> None:
-        """Let go of what was encoded, and of the terms by which the encoder learns from it."""
-        self.batch: Batch | None = None
-        self.features: Features | None = None
-        self.terms: dict[str, Tensor] = {}
+        """Let go of what was encoded."""
+        self.batch = self.features = None
+        self.own = []
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """The encoder's."""
@@ -120,6 +130,8 @@ class _Once(Encoder):
 
 class Combined(Task):
     """Tasks that share an encoder."""
+
+    teaches_encoder = True
 
     def __init__(self, config: CombinedConfig, tasks: Mapping[str, Task]):
         super().__init__()
@@ -138,6 +150,7 @@ class Combined(Task):
         """Each part in turn."""
         for task in self._tasks().values():
             task.prepare(passes)
+        self.once.forget()
 
     def facts(self) -> dict[str, str]:
         """Those of all parts, ``PART_NAME``."""
@@ -145,7 +158,7 @@ class Combined(Task):
 
     def losses(self, batch: Batch, step: int) -> StepLosses:
         """The terms and monitors of all parts, ``PART_NAME``, each times the weight of its part, and those of the
-        encoder's own, ``encoder_NAME``.
+        encoder's own, ``encoder_NAME``, averaged over its passes.
 
         Parts that give the encoder the batch as it is share one pass of it.
         """
@@ -156,7 +169,7 @@ class Combined(Task):
             out = self._tasks()[part.name].losses(batch, step)
             terms |= {f"{part.name}_{name}": part.weight * value for name, value in out.terms.items()}
             monitors |= {f"{part.name}_{name}": value for name, value in out.monitors.items()}
-        terms |= {f"encoder_{name}": value for name, value in self.once.terms.items()}
+        terms |= {f"encoder_{name}": value for name, value in self.once.terms().items()}
         self.once.forget()
         return StepLosses(terms, monitors)
 

@@ -124,6 +124,8 @@ class PonderConfig(TaskConfig):
 class Ponder(Task):
     """Encoder, dense network and field, trained together."""
 
+    teaches_encoder = True
+
     def __init__(self, config: PonderConfig, labels: LabelSet | None):
         super().__init__()
         made = None
@@ -167,7 +169,7 @@ class Ponder(Task):
             raise ValueError(f"PonderConfig.feature_channels is {width}, and the rays' features have {given.shape[1]}")
         if width and given is None:  # the term stays, at 0, as in _point_losses: only some datasets may have features
             targets = replace(targets, feature=targets.rgb.new_full((len(targets.rgb), width), math.nan))
-        features, own = self.encoder.learn(self.mask(batch))
+        features, own = self.learn(self.mask(batch))
         volume = self.volume_of(features, batch)
         possible = self._possible(batch.conditions, volume.feats.device)
         every = self.config.render_every

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ponder3d.config import later
-from ponder3d.encoders.encoder import EncoderConfig
+from ponder3d.encoders.encoder import EncoderConfig, Features
 from ponder3d.encoders.sparse_unet import SparseUNetConfig
 from ponder3d.geometry.drawing import birds_eye, block_view, class_colours
 from ponder3d.geometry.grid import fragments
@@ -65,6 +65,8 @@ class SemSegConfig(TaskConfig):
 class SemSeg(Task):
     """An encoder and a classifier of its point features."""
 
+    teaches_encoder = True
+
     def __init__(self, config: SemSegConfig, labels: LabelSet):
         super().__init__()
         self.config, self.labels = config, labels
@@ -96,8 +98,8 @@ class SemSeg(Task):
         """
         if batch.labels is None:
             raise ValueError(f"SemSeg.losses: no point labels in {batch.sources[0]}")
-        logits = self.logits(batch).float()
-        terms = {}
+        features, terms = self.learn(batch)
+        logits = self._scores(features, batch).float()
         if self.config.cross_entropy:
             terms["cross_entropy"] = self.config.cross_entropy * point_cross_entropy(logits, batch.labels)
         if self.config.lovasz:
@@ -108,8 +110,11 @@ class SemSeg(Task):
 
     def logits(self, batch: Batch) -> Float[Tensor, "N K"]:
         """Class scores of every point; of classes that its scene's condition does not have, ``IMPOSSIBLE``."""
+        return self._scores(self.encoder(batch), batch)
+
+    def _scores(self, features: Features, batch: Batch) -> Float[Tensor, "N K"]:
         points = batch.points
-        return self.head(sample_at(self.encoder(batch), points.xyz, points.scene), points.scene, batch.conditions)
+        return self.head(sample_at(features, points.xyz, points.scene), points.scene, batch.conditions)
 
     def predict(self, batch: Batch) -> Int[Tensor, " N"]:
         """The class of every point, however many share a voxel of the encoder: the likeliest of ``probabilities``."""

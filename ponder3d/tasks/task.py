@@ -9,7 +9,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from ponder3d.config import Config
-from ponder3d.encoders.encoder import Encoder, EncoderConfig
+from ponder3d.encoders.encoder import Encoder, EncoderConfig, Features
 from ponder3d.metrics.metric import Metric
 from ponder3d.types import Batch, LabelSet
 
@@ -63,6 +63,8 @@ class Task(nn.Module, ABC):
     """Owns its networks, its loss, its prediction and its metric. The engine knows none of them."""
 
     encoder: Encoder
+    teaches_encoder: bool = False
+    """Whether its losses have the terms of the encoder's own (``learn``)."""
 
     def prepare(self, passes: Iterator[Iterable[Batch]]) -> None:
         """Called once, before the first step of a new run, with the initial weights in place and on the device.
@@ -76,6 +78,10 @@ class Task(nn.Module, ABC):
         """Work with the encoder of another task, which owns it: its weights are no longer among this task's own."""
         del self.encoder
         object.__setattr__(self, "encoder", encoder)  # past nn.Module, which would register it
+
+    def learn(self, batch: Batch) -> tuple[Features, dict[str, Float[Tensor, ""]]]:
+        """What the encoder makes of a batch, and in training the terms of its own, for the losses."""
+        return self.encoder.learn(batch) if self.training else (self.encoder(batch), {})
 
     def facts(self) -> dict[str, str]:
         """What a result should name beside its configuration: the encoder's card and the evaluation carry it."""

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ponder3d.data.transforms import Flip, PickRays, PointsOnly, SeeImages
+from ponder3d.data.transforms import Flip, PickRays, PointsOnly, SeeImages, TwoViews
 from ponder3d.geometry import keyed
 from ponder3d.geometry.cameras import project, unproject
 from ponder3d.types import Cameras, Scene, Views
@@ -71,15 +71,18 @@ def test_reduced_images_show_the_same_place_in_the_same_direction():
 
 
 def test_images_have_depth_where_an_encoder_learns_from_it():
+    assert SeeImages(depth=True).gives_depth and not SeeImages().gives_depth
+    assert TwoViews((SeeImages(depth=True),)).gives_depth and not TwoViews((SeeImages(),)).gives_depth
     scene = a_scene(sparse(5))
     assert torch.equal(SeeImages(depth=True)(scene, keyed.generator(0)).images.depth, scene.views.depth)
     depth = torch.zeros(3, HEIGHT, WIDTH)
     depth[0, 2, 4], depth[0, 3, 7], depth[2, 19, 31] = 5.0, 3.0, 8.0
-    out = SeeImages(size=(10, 8), depth=True)(replace(scene, views=replace(scene.views, depth=depth)), keyed.generator(0))
+    scene = replace(scene, views=replace(scene.views, depth=depth))
+    out = SeeImages(size=(10, 8), depth=True)(scene, keyed.generator(0))
     expected = torch.zeros(3, 10, 8)
     expected[0, 1, 1], expected[2, 9, 7] = 3.0, 8.0
     assert torch.equal(out.images.depth, expected), "2 x 4 pixels to one, of which the nearest point counts"
-    thirds = SeeImages(size=(7, 32), depth=True)(replace(scene, views=replace(scene.views, depth=depth)), keyed.generator(0))
+    thirds = SeeImages(size=(7, 32), depth=True)(scene, keyed.generator(0))
     # Rows of 20 / 7 pixels: the middle of row 3 is 3.5 pixels down, in row 1 of 2.86 .. 5.71; that of row 2 in row 0.
     assert thirds.images.depth.nonzero().tolist() == [[0, 0, 4], [0, 1, 7], [2, 6, 31]]
     with pytest.raises(ValueError, match=r"SeeImages\.depth: views of here have no depth"):

@@ -89,8 +89,10 @@ def test_views_from_anywhere_are_encoded_as_in_a_batch():
 def test_views_that_are_none(wrong, what):
     seen = views(2)
     given = {"images": seen.rgb, "intrinsics": seen.cameras.intrinsics, "world_from_cam": seen.cameras.world_from_cam}
+    encoder = example().build()
     with pytest.raises(ValueError, match=what):
-        example().build().encode_views(**{**given, **wrong})
+        encoder.encode_views(**{**given, **wrong})
+    assert encoder.training, "nothing has happened"
 
 
 @pytest.mark.parametrize("lift", [LiftSplat(6, BINS, SimpleDepth()), DepthWeightedLift(6, BINS)])
@@ -109,8 +111,9 @@ def test_depth_of_images_teaches_the_lift(lift):
     torch.testing.assert_close(terms, {"lift_depth": expected})
     terms["lift_depth"].backward()
     assert all(p.grad is not None and float(p.grad.abs().max()) > 0 for p in encoder.backbone.stem.parameters())
-    assert replace(example(), lift=lift).build().learn(batch)[1] == {}
-    with pytest.raises(ValueError, match=r"images of street have no depth; set SeeImages\.depth"):
+    plain = replace(example(), lift=lift).build()
+    assert plain.learn(batch)[1] == {} and encoder.reads_depth and not plain.reads_depth
+    with pytest.raises(ValueError, match=r"among street are images without depth; set SeeImages\.depth"):
         encoder.learn(Batch.of([one], ()))
 
 

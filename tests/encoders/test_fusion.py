@@ -209,7 +209,7 @@ def test_scenes_from_anywhere_are_encoded_as_in_a_batch():
     encoder.eval()
     expected = [volume(encoder, s) for s in (middle, replace(middle, images=None), empty)]
     encoder.train()
-    with pytest.warns(UserWarning, match="normal missing"):
+    with pytest.warns(UserWarning, match="encode_views: normal missing.*: pass normal$"):
         both = encoder.encode_views(*views, **cloud)
     assert not encoder.training and both.grid.shape == (9, 9, 3)
     for got, wanted in zip((both, encoder.encode_views(**cloud), encoder.encode_views(*views)), expected, strict=True):
@@ -217,16 +217,35 @@ def test_scenes_from_anywhere_are_encoded_as_in_a_batch():
     assert not torch.allclose(expected[0], expected[1])
 
 
+def test_points_outside_the_box_are_not_looked_at():
+    """Training leaves them out, so a SparseUNet, which would see them, has never seen any."""
+    config = replace(example(), drop_camera=0.5, lidar=SparseUNetConfig(("rgb",), 0.1, 4, 3, (4, 5), (1, 1)))
+    encoder, xyz, rgb = config.build(), torch.rand(300, 3) * 2, torch.rand(300, 3)
+    far = torch.cat([xyz, torch.rand(50, 3) + torch.tensor([2.4, 0.0, 0.0])])
+    alone = encoder.encode_views(xyz=xyz, rgb=rgb)
+    assert torch.equal(encoder.encode_views(xyz=far, rgb=torch.cat([rgb, torch.rand(50, 3)])).feats, alone.feats)
+
+
 def test_scenes_that_are_none():
-    encoder = example().build()
-    with pytest.raises(ValueError, match="go together"):
-        encoder.encode_views(images=torch.zeros(1, 8, 8, 3, dtype=torch.uint8))
-    for nothing in ({}, {"xyz": torch.zeros(0, 3)}):
-        with pytest.raises(ValueError, match="neither images nor points"):
-            encoder.encode_views(**nothing)
-    with pytest.raises(ValueError, match="tells no conditions apart"):
-        encoder.encode_views(xyz=torch.rand(9, 3), rgb=torch.rand(9, 3), normal=torch.rand(9, 3), condition="winter")
-    with pytest.raises(ValueError, match="no point lies in the box"):
-        encoder.encode_views(xyz=torch.rand(9, 3) + 50, rgb=torch.rand(9, 3), normal=torch.rand(9, 3))
+    both, either = example().build(), replace(example(), drop_camera=0.5, drop_lidar=0.5).build()
+    cloud = {"xyz": torch.rand(9, 3), "rgb": torch.rand(9, 3), "normal": torch.rand(9, 3)}
+    views = {
+        "images": torch.zeros(1, 48, 80, 3, dtype=torch.uint8),
+        "intrinsics": torch.eye(3)[None],
+        "world_from_cam": torch.eye(4)[None],
+    }
+    for encoder, given, message in (
+        (either, {"images": views["images"]}, "go together"),
+        (both, {}, "neither images nor points"),
+        (either, {"xyz": torch.zeros(0, 3)}, "neither images nor points"),
+        (both, cloud, r"no images, and this encoder did not learn to do without .*drop_camera is 0"),
+        (both, views, r"no points, and this encoder did not learn to do without .*drop_lidar is 0"),
+        (either, {**views, "rgb": cloud["rgb"]}, "rgb of points without xyz"),
+        (either, {**cloud, "condition": "winter"}, "tells no conditions apart"),
+        (either, {**cloud, "xyz": cloud["xyz"] + 50}, "no point lies in the box"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            encoder.encode_views(**given)
+        assert encoder.training
     with pytest.raises(ValueError, match="reads images"):
-        encoder.encode(torch.rand(9, 3))
+        both.encode(cloud["xyz"])

@@ -18,6 +18,7 @@ from ponder3d.encoders.image.neck import FPNConfig
 from ponder3d.engine.experiment import Experiment
 from ponder3d.engine.loop import train
 from ponder3d.engine.optim import OptimConfig
+from ponder3d.tasks.also import ALSOConfig
 from ponder3d.tasks.masking import NoMasking
 
 BACKBONE = ConvNeXtConfig(depths=(1, 1), dims=(4, 6), out_stages=(1,), layer_scale=1.0)
@@ -71,11 +72,28 @@ def test_without_images_nothing_is_begun(tmp_path):
 def test_images_of_each_of_several_datasets():
     run = camera_run()
     data = JointConfig((PartConfig("a", TinyRooms()), PartConfig("b", TinyRooms(first=9)))).build()
-    encoder = run.task.encoder.build()
-    run.check_images(data, data, encoder)
+    task = run.task.build(None)
+    run.check_images(data, data, task)
     only = replace(run, transforms=(Only(("a",), (SeeImages(),)), PickRays(2, 8)))
     with pytest.raises(ValueError, match="no transform gives it any for scenes of b"):
-        only.check_images(data, data, encoder)
+        only.check_images(data, data, task)
     both = replace(run, transforms=(Only(("a",), (SeeImages(),)), Only(("b",), (SeeImages(),)), PickRays(2, 8)))
-    both.check_images(data, data, encoder)
-    only.check_images(data, data, ponder_run().task.encoder.build())  # reads none
+    both.check_images(data, data, task)
+    only.check_images(data, data, ponder_run().task.build(None))  # reads none
+
+
+def test_an_encoder_that_learns_from_depth_gets_some(tmp_path):
+    run = camera_run()
+    config = replace(run.task, encoder=replace(run.task.encoder, depth_weight=1.0))
+    run = replace(run, task=config)
+    with pytest.raises(ValueError, match=r"Experiment\.transforms: .*those have none; set SeeImages\.depth"):
+        train(run, tmp_path / "run", quiet=True)
+    seen = replace(run, transforms=(SeeImages(depth=True), PickRays(2, 8)))
+    train(seen, tmp_path / "run", quiet=True)  # no depth in evaluation
+    assert "lift_depth" in (tmp_path / "run" / "train.csv").read_text().splitlines()[0]
+    with pytest.raises(ValueError, match=r"a ALSO has no such term; set depth_weight to 0, or make it a part"):
+        train(replace(seen, task=ALSOConfig(encoder=config.encoder)), tmp_path / "other", quiet=True)
+    data = JointConfig((PartConfig("a", TinyRooms()), PartConfig("b", TinyRooms(first=9)))).build()
+    steps = (Only(("a",), (SeeImages(depth=True),)), Only(("b",), (SeeImages(),)), PickRays(2, 8))
+    with pytest.raises(ValueError, match="those of scenes of b have none"):
+        replace(run, transforms=steps).check_images(data, data, config.build(None))

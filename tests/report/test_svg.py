@@ -83,3 +83,8 @@ def test_dots_stand_where_their_values_are():
     assert (across[0] - low, high - across[0]) == pytest.approx(((across[1] - across[0]) / 2,) * 2, abs=0.2)
     assert float(re.search(r'd="M([\d.]+) \d+V', drawn)[1]) == across[0]
     assert dot_chart("mIoU", [Dot("none", float("nan"))], "%") == ""
+    for close in ([Dot("one", 26.4), Dot("two", 26.400000000000002)], [Dot("one", 26.4)]):
+        ET.fromstring(dot_chart("mIoU", close, "%", reference=float("nan")))
+    coloured = dot_chart("mIoU", [Dot("one", 1.0, colour=1), Dot("two", 2.0)], "%")
+    shades = ["#{:02x}{:02x}{:02x}".format(*rgb) for _, rgb in line_colours(["first", "second"])]
+    assert re.findall(r'r="3.5" fill="([^"]+)"', coloured) == shades[::-1]

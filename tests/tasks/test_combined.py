@@ -60,16 +60,24 @@ def test_parts_that_see_the_same_share_a_pass(config, batch):
     assert len(seen) == 1 + 2 * 2, "the student sees something else, and no pass outlives a step"
 
 
-def test_what_the_encoder_learns_by_itself_counts_once_a_pass(config, batch, monkeypatch):
-    task = config.build(None)
-    monkeypatch.setattr(task.encoder, "learn", lambda seen: (task.encoder(seen), {"own": torch.tensor(3.0)}))
-    out = task.losses(batch, 0)
-    assert float(out.terms["encoder_own"]) == 3.0, "four parts share a pass"
-    assert not any(name.endswith("own") for name in out.terms if name != "encoder_own")
-    assert "encoder_own" not in task.eval().losses(batch, 0).terms
-    alone = config.parts[0].task.build(None)
-    monkeypatch.setattr(alone.encoder, "learn", lambda seen: (alone.encoder(seen), {"own": torch.tensor(3.0)}))
-    assert float(alone.losses(batch, 0).terms["own"]) == 3.0
+def test_what_the_encoder_learns_by_itself_counts_once(config, batch, monkeypatch):
+    """Whether parts share a pass or have their own."""
+    hiding = replace(config.parts[3], task=replace(config.parts[3].task, hide=(0.5, 0.5)))
+    for parts in (config.parts, (*config.parts[:3], hiding)):
+        task = replace(config, parts=parts).build(None)
+        learnt = iter((2.0, 4.0))
+        monkeypatch.setattr(
+            task.encoder, "learn", lambda seen, e=task.encoder, n=learnt: (e(seen), {"own": torch.tensor(next(n))})
+        )
+        terms = task.losses(batch, 0).terms
+        assert float(terms["encoder_own"]) == (2.0 if parts is config.parts else 3.0)
+        assert [name for name in terms if name.endswith("own")] == ["encoder_own"]
+        assert "encoder_own" not in task.eval().losses(batch, 0).terms
+
+
+def test_no_combination_in_a_combination(config):
+    with pytest.raises(ValueError, match="a combination is no part of another"):
+        replace(config, parts=(PartConfig("inner", config),))
 
 
 def test_gradients_of_a_shared_pass_are_the_sum_of_those_of_the_parts(config, batch):

@@ -8,7 +8,6 @@ volume are dropped; the reference rounds towards zero, and what lies up to a cel
 """
 
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -47,8 +46,7 @@ class LiftSplat(ViewTransformConfig):
 class _LiftSplat(ViewTransform):
     def __init__(self, in_channels: int, stride: int, config: LiftSplat):
         super().__init__()
-        self.out_channels, self.strides, self.bins = config.channels, (stride,), config.bins
-        self._rows = partial(frustum_rows, stride=stride, bins=config.bins)
+        self.config, self.out_channels, self.strides, self.bins = config, config.channels, (stride,), config.bins
         self.content = nn.Conv2d(in_channels, config.channels, 1)
         self.head = config.depth.build(in_channels, config.bins.num)
 
@@ -56,7 +54,7 @@ class _LiftSplat(ViewTransform):
         (x,) = maps
         feats = pixel_rows(self.content(x))
         probability = self.head(x).float().softmax(1)
-        rows = self._rows(cameras, (x.shape[2], x.shape[3]), grid=grid)
+        rows = frustum_rows(cameras, (x.shape[2], x.shape[3]), self.strides[0], self.config.bins, grid)
         num = len(grid.box) * grid.shape[0] * grid.shape[1] * grid.shape[2]
         volume = scatter_rows(feats, rows, pixel_rows(probability), num)
         return Lifted(volume.view(len(grid.box), *grid.shape, -1), (probability,))
