@@ -22,7 +22,6 @@ from ponder3d.types import Batch, Volume
 from ponder3d.volume.convert import Features, densify
 from ponder3d.volume.projection import ConvNorm, channels_first, channels_last
 
-_CALLER = "encode_views"
 _DROPPING = 0xF05E
 """Tells this use of a scene's key from others."""
 
@@ -193,11 +192,12 @@ class FusionEncoder(Encoder):
         elif any(part is not None for part in of_views):
             raise ValueError("encode_views: images, intrinsics and world_from_cam go together")
         if xyz is not None and len(xyz):
-            self._miss({name: value is not None for name, value in extras.items() if name != "time"}, caller=_CALLER)
+            given = {name: value is not None for name, value in extras.items() if name != "time"}
+            self._miss(given, caller="encode_views")
             cloud = as_cloud(xyz, **extras)
         elif any(value is not None and len(value) for value in extras.values()):
-            given = ", ".join(name for name, value in extras.items() if value is not None)
-            raise ValueError(f"encode_views: {given} of points without xyz")
+            names = ", ".join(name for name, value in extras.items() if value is not None)
+            raise ValueError(f"encode_views: {names} of points without xyz")
         if views is None and cloud is None:
             raise ValueError("encode_views: there are neither images nor points")
         for what, missing, share in (("points", cloud, config.drop_lidar), ("images", views, config.drop_camera)):
