@@ -2,6 +2,7 @@
 
     python benchmarks/streets.py --seeds 0 1 2 [--out runs/streets-transfer] [--processes 2] [--save]
     python benchmarks/streets.py --part camera --seeds 0 1 2
+    python benchmarks/streets.py --part shipped --seeds 0 1 2
 
 ``lidar``: encoders of ``pretrain_streets`` (``--recipes``), pre-trained without labels of the transfer towns, then a
 linear probe on 24 labelled sweeps and fine-tuning from 20 labelled points in each of 8 sweeps, in ``--trials``.
@@ -11,6 +12,8 @@ seeds of the means of their trials; gains are taken trial by trial, from the row
 
 ``camera``: ``pretrain_streets.camera``, and the same with an untrained backbone that stays as it is, so that only what
 lies behind it learns. Depth error in metres at the laser's points in test towns, and that of each view's median depth.
+
+``shipped``: the linear probe of ``outdoor-small``, of its last level and of all; a minute a seed.
 
 A seed decides towns, order and initial weights. Interrupted, it goes on where it was.
 """
@@ -64,7 +67,7 @@ def finetuning(seed: int, trial: int, cache: str, init: str = "", longer: int = 
     )
 
 
-def probe(seed: int, trial: int, cache: str, encoder_file: str) -> dict[str, float]:
+def probe(seed: int, trial: int, cache: str, encoder_file: str, all_levels: bool = False) -> dict[str, float]:
     own = keyed.derive(seed, trial) % 10_000
     torch.manual_seed(own)
     recipe = seeded(semseg_driving.streets(), seed, cache)
@@ -74,6 +77,7 @@ def probe(seed: int, trial: int, cache: str, encoder_file: str) -> dict[str, flo
     train, test = (sampled(towns, encoder.config.grid_size) for towns in (data, data.held_out()))
     labels = data.build().labels
     assert labels is not None
+    encoder = encoder.all_levels() if all_levels else encoder
     return linear_probe(encoder, train, test, labels, LinearProbeConfig(), own)
 
 
@@ -170,9 +174,21 @@ def camera(seeds: list[int], steps: int, out: Path, processes: int) -> None:
     table(("", "depth error, m", "PSNR, dB"), rows)
 
 
+def shipped(seeds: list[int], out: Path, processes: int) -> None:
+    cache = str(out / "towns")
+    for seed in seeds:
+        fill(seed, cache, processes, [], transfer=True)
+    print(machine(1))
+    rows = []
+    for name, file in (("random", ""), ("outdoor-small", "outdoor-small")):
+        found = [[100 * probe(s, 0, cache, file, levels)["miou"] for s in seeds] for levels in (False, True)]
+        rows.append((name, *map(cell, found)))
+    table(("", "last level, mIoU %", "all levels"), rows)
+
+
 def main() -> None:
     made = parser(__doc__)
-    made.add_argument("--part", choices=["lidar", "camera"], default="lidar")
+    made.add_argument("--part", choices=["lidar", "camera", "shipped"], default="lidar")
     made.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     made.add_argument("--steps", type=int, default=600)
     made.add_argument("--trials", type=int, default=3, help="of --part lidar, each with other labelled points")
@@ -183,6 +199,8 @@ def main() -> None:
     with saved(args.save):
         if args.part == "lidar":
             lidar(args.seeds, args.trials, args.steps, args.out, args.processes, args.recipes)
+        elif args.part == "shipped":
+            shipped(args.seeds, args.out, args.processes)
         else:
             camera(args.seeds, args.steps, args.out, args.processes)
 
