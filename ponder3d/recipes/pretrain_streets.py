@@ -204,8 +204,10 @@ def camera() -> Experiment:
 
 
 def camera_depth() -> Experiment:
-    """As ``camera``, and the laser also says which bin of depth each cell of the images' map is in (``depth_weight``),
-    as in BEVDepth (Li et al. 2023)."""
+    """As ``camera``, and the laser also teaches the lift (``depth_weight``), as in BEVDepth (Li et al. 2023).
+
+    It says in which bin of depth each cell of the images' map is.
+    """
     base = camera()
     assert isinstance(base.task, PonderConfig) and isinstance(base.task.encoder, CameraEncoderConfig)
     task = replace(base.task, encoder=replace(base.task.encoder, depth_weight=1.0))

@@ -51,8 +51,6 @@ class CombinedConfig(TaskConfig):
         names = [part.name for part in self.parts]
         if not names or len(set(names)) < len(names):
             raise ValueError(f"CombinedConfig.parts: at least one part, each with a name of its own, not {names}")
-        if any(isinstance(part.task, CombinedConfig) for part in self.parts):
-            raise ValueError("CombinedConfig.parts: a combination is no part of another; list all parts in one")
         widths = {part.task.feature_width() for part in self.parts} - {0}
         if len(widths) > 1:
             raise ValueError(f"CombinedConfig.parts: their rays have target features of {sorted(widths)} channels")
@@ -145,6 +143,11 @@ class Combined(Task):
 
     def _tasks(self) -> dict[str, Task]:
         return cast(dict[str, Task], dict(self.parts.items()))
+
+    def borrow(self, encoder: Encoder) -> None:
+        """Also for the parts, which ask for features by way of this task."""
+        super().borrow(encoder)
+        object.__setattr__(self.once, "behind", encoder)
 
     def prepare(self, passes: Iterator[Iterable[Batch]]) -> None:
         """Each part in turn."""

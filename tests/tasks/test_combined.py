@@ -75,9 +75,14 @@ def test_what_the_encoder_learns_by_itself_counts_once(config, batch, monkeypatc
         assert "encoder_own" not in task.eval().losses(batch, 0).terms
 
 
-def test_no_combination_in_a_combination(config):
-    with pytest.raises(ValueError, match="a combination is no part of another"):
-        replace(config, parts=(PartConfig("inner", config),))
+def test_a_combination_in_a_combination_trains_the_one_encoder(config, batch):
+    nested = replace(config, parts=(config.parts[1], PartConfig("inner", replace(config, parts=config.parts[2:]))))
+    task, seen = nested.build(None), []
+    task.encoder.register_forward_hook(lambda module, args, out: seen.append(args[0]))
+    terms = task.losses(batch, 0).terms
+    assert len(seen) == 1 and {"inner_also_occupancy", "inner_distil_distil"} <= set(terms)
+    terms["inner_also_occupancy"].backward()
+    assert any(p.grad is not None and float(p.grad.abs().max()) > 0 for p in task.encoder.parameters())
 
 
 def test_gradients_of_a_shared_pass_are_the_sum_of_those_of_the_parts(config, batch):
