@@ -1,5 +1,7 @@
 """Whether an encoder can read the scenes that it will be given, asked before hours are spent."""
 
+from collections.abc import Callable, Iterator
+
 from ponder3d.data.dataset import SceneDataset
 from ponder3d.data.transforms import Transform, steps_of
 from ponder3d.encoders.encoder import Encoder
@@ -51,13 +53,11 @@ def check_images(name: str, scenes: SceneDataset, transforms: tuple[Transform, .
     """
     if not encoder.reads_images:
         return
-    for condition in scenes.conditions or ("",):
-        if not any(step.gives_images for step in steps_of(transforms, condition)):
-            of = f" for scenes of {condition}" if condition else ""
-            raise ValueError(
-                f"Experiment.{name}: the encoder reads images, and no transform gives it any{of}; put "
-                "SeeImages among them, before PickRays"
-            )
+    for of in _without(scenes, transforms, lambda step: step.gives_images):
+        raise ValueError(
+            f"Experiment.{name}: the encoder reads images, and no transform gives it any{of}; put SeeImages among "
+            "them, before PickRays"
+        )
 
 
 def check_depth(scenes: SceneDataset, transforms: tuple[Transform, ...], task: Task) -> None:
@@ -78,10 +78,17 @@ def check_depth(scenes: SceneDataset, transforms: tuple[Transform, ...], task: T
             f"Experiment.task: the encoder learns from the depth of images, and a {type(task).__name__} has no such "
             "term; set depth_weight to 0, or make it a part of a CombinedConfig"
         )
+    for of in _without(scenes, transforms, lambda step: step.gives_depth):
+        raise ValueError(
+            f"Experiment.transforms: the encoder learns from the depth of images, and no transform gives it any{of}; "
+            "set SeeImages.depth, or depth_weight to 0"
+        )
+
+
+def _without(
+    scenes: SceneDataset, transforms: tuple[Transform, ...], gives: Callable[[Transform], bool]
+) -> Iterator[str]:
+    """The kinds of scenes to which no transform gives something, as words for a message; none, of scenes of no kind."""
     for condition in scenes.conditions or ("",):
-        if not any(step.gives_depth for step in steps_of(transforms, condition)):
-            of = f" of scenes of {condition}" if condition else ""
-            raise ValueError(
-                f"Experiment.transforms: the encoder learns from the depth of images, and those{of} have none; set "
-                "SeeImages.depth, or depth_weight to 0"
-            )
+        if not any(map(gives, steps_of(transforms, condition))):
+            yield f" for scenes of {condition}" if condition else ""

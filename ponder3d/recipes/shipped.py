@@ -31,7 +31,7 @@ def indoor_small() -> Experiment:
 
 
 def outdoor_small() -> Experiment:
-    """``outdoor-small``: colour, depth and sky of generated streets, rendered from one sweep of a laser.
+    """``outdoor-small``: colour, depth and surroundings of generated streets, rendered from one sweep of a laser.
 
     ``pretrain_streets.lidar`` for longer; a quarter of an hour on one core. Self-distillation beside it makes it worse
     (docs/log.md).

@@ -86,7 +86,7 @@ def test_an_encoder_that_learns_from_depth_gets_some(tmp_path):
     run = camera_run()
     config = replace(run.task, encoder=replace(run.task.encoder, depth_weight=1.0))
     run = replace(run, task=config)
-    with pytest.raises(ValueError, match=r"Experiment\.transforms: .*those have none; set SeeImages\.depth"):
+    with pytest.raises(ValueError, match=r"Experiment\.transforms: .*no transform gives it any; set SeeImages\.depth"):
         train(run, tmp_path / "run", quiet=True)
     seen = replace(run, transforms=(SeeImages(depth=True), PickRays(2, 8)))
     train(seen, tmp_path / "run", quiet=True)  # no depth in evaluation
@@ -95,5 +95,5 @@ def test_an_encoder_that_learns_from_depth_gets_some(tmp_path):
         train(replace(seen, task=ALSOConfig(encoder=config.encoder)), tmp_path / "other", quiet=True)
     data = JointConfig((PartConfig("a", TinyRooms()), PartConfig("b", TinyRooms(first=9)))).build()
     steps = (Only(("a",), (SeeImages(depth=True),)), Only(("b",), (SeeImages(),)), PickRays(2, 8))
-    with pytest.raises(ValueError, match="those of scenes of b have none"):
+    with pytest.raises(ValueError, match="depth of images, and no transform gives it any for scenes of b"):
         replace(run, transforms=steps).check_images(data, data, config.build(None))
