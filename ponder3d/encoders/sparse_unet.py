@@ -206,9 +206,11 @@ class _AllLevels(Encoder):
         """One row per voxel of the input, as of the SparseUNet itself; its features are the last channels."""
         levels: list[SparseTensor] = []
         last = self.unet._decoded(batch, levels)
+        centres, scene = voxel_centres(last), last.coords[:, 0].to(torch.int64)
+        if torch.is_grad_enabled():
+            return last.with_feats(torch.cat([sample_at(level, centres, scene) for level in levels], dim=1))
         # Filled level by level: putting them together at the end would take twice the memory.
         feats = last.feats.new_empty(len(last.feats), self.out_channels)
-        centres, scene = voxel_centres(last), last.coords[:, 0].to(torch.int64)
         columns = feats.split([level.feats.shape[1] for level in levels], dim=1)
         for into, level in zip(columns, levels, strict=True):
             into.copy_(sample_at(level, centres, scene))

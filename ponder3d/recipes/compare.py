@@ -50,7 +50,7 @@ from ponder3d.tasks.tuning import DecoderOnly, Full, HeadOnly, Lora, TuningConfi
 
 _ESTIMATE = "estimate.json"
 _MANY_STEPS = 2000
-"""Of fine-tuning, at most, from which on a comparison is estimated beforehand."""
+"""Of pre-training and fine-tuning together, at most, from which on a comparison is estimated beforehand."""
 _SECONDS = 15.0
 """For the estimate of one job."""
 _TUNINGS: dict[str, TuningConfig] = {FINETUNE: Full(), "decoder": DecoderOnly(), "head": HeadOnly(), "lora": Lora()}
@@ -408,6 +408,11 @@ class Comparison:
         frozen = sum(way in FROZEN for way in self.ways)
         return len(self.recipes) * len(self.budgets) * self.config.seeds, tuned, cells * frozen
 
+    def num_steps(self) -> int:
+        """Of all pre-trainings, and of fine-tuning at most, if each has the recipe's steps."""
+        pretraining = sum(self.budgets) * len(self.recipes) * self.config.seeds
+        return pretraining + self.num_jobs()[1] * self.experiment.steps
+
     def estimates(self, seconds: float) -> list[tuple[str, Estimate]]:
         """What one of the pre-trainings of each method takes, and one fine-tuning of the recipe's steps, each with the
         threads that a job has."""
@@ -420,9 +425,9 @@ class Comparison:
 
     def _estimates(self, seconds: float) -> list[tuple[str, Estimate]]:
         jobs = {f"pre-training by {method}": self.pretraining(method, self.budgets[-1], 0) for method in self.recipes}
-        if self._tuned():
-            plain = _Candidate(False, 1.0)
-            jobs["fine-tuning"] = self.finetuning("", self.labels[-1], 0, plain, 1, choosing=True)
+        # Also where nothing is fine-tuned: a probe takes less memory than this, without gradients as it is.
+        plain = _Candidate(False, 1.0)
+        jobs["fine-tuning"] = self.finetuning("", self.labels[-1], 0, plain, 1, choosing=True)
         known = []
         for name, experiment in jobs.items():
             with contextlib.suppress(ValueError):  # its row will say why
@@ -478,7 +483,7 @@ def run_compare(config: CompareConfig, target: str, experiment: Experiment, tell
         ValueError: the recipe is no segmentation, there is no such method, or nothing came to an end.
     """
     comparison = Comparison(config, target, experiment)
-    if experiment.steps * comparison.num_jobs()[1] >= _MANY_STEPS and not comparison._estimated():
+    if comparison.num_steps() >= _MANY_STEPS and not comparison._estimated():
         for line in comparison.keep_estimates(comparison.estimates(_SECONDS)):
             tell(line)
     rows = comparison.run()

@@ -1,6 +1,5 @@
 """Parts of the jobs of a comparison."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -18,7 +17,6 @@ from ponder3d.tasks.knn_probe import KNNProbeConfig, knn_probe
 from ponder3d.tasks.linear_probe import LinearProbeConfig, linear_probe
 from ponder3d.tasks.ponder import PonderConfig
 from ponder3d.tasks.task import TaskConfig
-from ponder3d.types import Scene
 
 
 @dataclass(frozen=True)
@@ -86,8 +84,9 @@ def probe(experiment: Experiment, encoder_file: str, way: str = PROBE) -> dict[s
     labels = data.labels
     if labels is None:
         raise ValueError("compare: the data have no labels")
-    train = [apply((*limits, *steps), data[i], experiment.seed, i) for i in range(len(data))]
-    held_out: Sequence[Scene] = [apply(steps, test[i], experiment.seed, i) for i in range(len(test))]
+    # Scene by scene, so that a probe of many has no more of them in memory than a training.
+    train = (apply((*limits, *steps), data[i], experiment.seed, i) for i in range(len(data)))
+    held_out = (apply(steps, test[i], experiment.seed, i) for i in range(len(test)))
     if way == "knn":
         return knn_probe(encoder, train, held_out, labels, KNNProbeConfig(), experiment.seed)
     if way == "levels":

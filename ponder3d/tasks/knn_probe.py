@@ -4,7 +4,7 @@ The weighted vote is that of Wu et al. 2018 ("Unsupervised feature learning via 
 and of Caron et al. 2021 (DINO: k = 20, temperature 0.07).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -43,8 +43,8 @@ class KNNProbeConfig(Config):
 
 def knn_probe(
     encoder: Encoder,
-    train: Sequence[Scene],
-    test: Sequence[Scene],
+    train: Iterable[Scene],
+    test: Iterable[Scene],
     labels: LabelSet,
     config: KNNProbeConfig,
     seed: int,

@@ -4,7 +4,7 @@ Features are computed once per scene, so a probe costs one pass over the data an
 regression; nothing of the encoder is trained, its batch statistics included.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -39,8 +39,8 @@ class LinearProbeConfig(Config):
 
 def linear_probe(
     encoder: Encoder,
-    train: Sequence[Scene],
-    test: Sequence[Scene],
+    train: Iterable[Scene],
+    test: Iterable[Scene],
     labels: LabelSet,
     config: LinearProbeConfig,
     seed: int,

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ponder3d.config import later
-from ponder3d.encoders.encoder import EncoderConfig, Features
+from ponder3d.encoders.encoder import Encoder, EncoderConfig, Features
 from ponder3d.encoders.sparse_unet import SparseUNetConfig
 from ponder3d.geometry.drawing import birds_eye, block_view, class_colours
 from ponder3d.geometry.grid import fragments
@@ -45,6 +45,8 @@ class SemSegConfig(TaskConfig):
     """What tells the classes from the features; they differ where several datasets are trained on together."""
     tuning: TuningConfig = later(Full())
     """What of the encoder is trained: ``Full()``, ``DecoderOnly()``, ``HeadOnly()``, ``Lora()``."""
+    all_levels: bool = later(False)
+    """Whether the head reads every level of the encoder's decoder (``Encoder.all_levels``), not the last one alone."""
 
     def __post_init__(self):
         if self.head_passes < 0:
@@ -71,8 +73,15 @@ class SemSeg(Task):
         super().__init__()
         self.config, self.labels = config, labels
         self.encoder = config.encoder.build()
-        self.head = config.head.build(self.encoder.out_channels, labels)
+        if config.all_levels and self.reader is self.encoder:
+            raise ValueError(f"SemSeg: all_levels: a {type(self.encoder).__name__} has one level")
+        self.head = config.head.build(self.reader.out_channels, labels)
         self.tuning = config.tuning.build(self.encoder)
+
+    @property
+    def reader(self) -> Encoder:
+        """What the head reads: the encoder, or all of its levels."""
+        return self.encoder.all_levels() if self.config.all_levels else self.encoder
 
     def train(self, mode: bool = True) -> "SemSeg":
         """Set the mode, but for what ``SemSegConfig.tuning`` freezes: that stays in evaluation mode."""
@@ -84,7 +93,7 @@ class SemSeg(Task):
         """Fit the head to the encoder's features as they are, if ``head_passes`` asks for it."""
         if self.config.head_passes:
             batches = chain.from_iterable(islice(passes, self.config.head_passes))
-            fit_head(self.encoder, self.head, batches, LinearProbeConfig(), seed=0)
+            fit_head(self.reader, self.head, batches, LinearProbeConfig(), seed=0)
 
     def facts(self) -> dict[str, str]:
         """``class_vectors``: what made those of the head, if it has some."""
@@ -110,7 +119,7 @@ class SemSeg(Task):
 
     def logits(self, batch: Batch) -> Float[Tensor, "N K"]:
         """Class scores of every point; of classes that its scene's condition does not have, ``IMPOSSIBLE``."""
-        return self._scores(self.encoder(batch), batch)
+        return self._scores(self.reader(batch), batch)
 
     def _scores(self, features: Features, batch: Batch) -> Float[Tensor, "N K"]:
         points = batch.points

@@ -79,9 +79,14 @@ class Task(nn.Module, ABC):
         del self.encoder
         object.__setattr__(self, "encoder", encoder)  # past nn.Module, which would register it
 
+    @property
+    def reader(self) -> Encoder:
+        """The encoder as the task reads it."""
+        return self.encoder
+
     def learn(self, batch: Batch) -> tuple[Features, dict[str, Float[Tensor, ""]]]:
         """What the encoder makes of a batch, and in training the terms of its own, for the losses."""
-        return self.encoder.learn(batch) if self.training else (self.encoder(batch), {})
+        return self.reader.learn(batch) if self.training else (self.reader(batch), {})
 
     def facts(self) -> dict[str, str]:
         """What a result should name beside its configuration: the encoder's card and the evaluation carry it."""

@@ -330,6 +330,40 @@ def test_what_a_probe_reads(way, width, tmp_path, monkeypatch) -> None:
     assert read == [(experiment.task.encoder, width)]
 
 
+def test_a_probe_holds_one_scene_at_a_time(tmp_path, monkeypatch) -> None:
+    made = []
+
+    def note(encoder, train, test, *rest):
+        assert not made, "none beforehand"
+        for scenes in (train, test):
+            for number, _ in enumerate(scenes):
+                made.append(number)
+                assert len(made) == applied.count(True)
+        return {"miou": 0.0}
+
+    applied: list[bool] = []
+    monkeypatch.setattr(jobs, "apply", lambda *arguments: applied.append(True))
+    monkeypatch.setattr(jobs, "linear_probe", note)
+    probe(comparison(tmp_path).finetuning("", Labels.parse("20"), 0, one(), 1), "")
+    assert len(made) > 2
+
+
+def test_a_long_comparison_is_estimated_first_whatever_is_long_in_it(tmp_path, monkeypatch) -> None:
+    """Pre-trainings count too, and a comparison of probes alone knows what memory one of them takes at most."""
+    frozen = comparison(tmp_path, ways="probe", methods="scratch,ponder", pretrain_steps="2,500")
+    assert frozen.num_steps() == 2 * 502
+    tuned = comparison(tmp_path, methods="scratch,ponder")
+    assert tuned.num_steps() == 2 * 2 + tuned.num_jobs()[1] * tuned.experiment.steps
+    tried = []
+
+    def refuse(experiment, seconds):
+        tried.append(type(experiment.task))
+        raise ValueError("it has no time")
+
+    monkeypatch.setattr(recipe, "estimate", refuse)
+    assert frozen.estimates(1.0) == [] and tried == [PonderConfig, SemSegConfig]
+
+
 def test_a_share_of_scenes_has_all_labels_of_them(tmp_path) -> None:
     few = Comparison(replace(CHOICES, out=str(tmp_path)), "smoke.semseg_rooms", smoke.semseg_rooms())
     assert any(isinstance(step, LimitLabels) for step in smoke.semseg_rooms().transforms)

@@ -11,6 +11,7 @@ from ponder3d.geometry.grid import voxelize
 from ponder3d.metrics.segmentation import SegmentationMetric
 from ponder3d.tasks.semseg import SemSegConfig, lovasz_softmax
 from ponder3d.types import Batch, Boxes, Cameras, LabelSet, Scene, Views
+from ponder3d.volume.convert import sample_at
 
 
 @pytest.fixture
@@ -272,3 +273,24 @@ def test_a_head_is_fitted_to_labels_that_are_classes(pass_config, labels):
     for given, message in (([0, 3], "few points has the label 3"), (None, "few points has no point labels")):
         with pytest.raises(ValueError, match=message):
             task.prepare(iter([[batch(torch.randn(2, 3), given)]]))
+
+
+def test_a_head_that_reads_all_levels(room, small_encoder, labels, pass_config):
+    """The head sees every level, is fitted to them beforehand, and through it every level is trained at once."""
+    torch.manual_seed(0)
+    task = SemSegConfig(encoder=small_encoder, head_passes=1, all_levels=True).build(labels)
+    half = len(small_encoder.channels) // 2
+    assert task.head.in_features == sum(small_encoder.channels[half:]) > task.encoder.out_channels
+    assert set(task.state_dict()) == set(SemSegConfig(encoder=small_encoder).build(labels).state_dict())
+    data = Batch.of([room(1), room(2)], small_encoder.inputs)
+    task.prepare(iter([[data]]))
+    with torch.no_grad():
+        levels = sample_at(task.eval().encoder.all_levels()(data), data.points.xyz, data.points.scene)
+        torch.testing.assert_close(task.logits(data), levels @ task.head.weight.T + task.head.bias)
+        task.head.weight[:, -task.encoder.out_channels :] = 0  # nothing comes through the last level
+    task.train().losses(data, 0).terms["cross_entropy"].backward()
+    assert float(next(task.encoder.dec[-1].parameters()).grad.abs().max()) == 0
+    for stage in task.encoder.dec[:-1]:
+        assert float(next(stage.parameters()).grad.abs().max()) > 0
+    with pytest.raises(ValueError, match="all_levels: a \\w+ has one level"):
+        SemSegConfig(encoder=pass_config(), all_levels=True).build(labels)
