@@ -16,8 +16,10 @@ from ponder3d.engine.probe import Off
 from ponder3d.recipes import pretrain_driving, pretrain_indoor, pretrain_streets
 from ponder3d.recipes.catalogue import Recipe, find_recipe, list_recipes
 from ponder3d.render.opacity import UniSurf
+from ponder3d.tasks.combined import CombinedConfig
 from ponder3d.tasks.ponder import PonderConfig
 from ponder3d.tasks.semseg import SemSegConfig
+from ponder3d.tasks.task import TaskConfig
 
 
 def rooms_ponder() -> Experiment:
@@ -114,10 +116,21 @@ def pretraining(recipe: Recipe, target: Experiment, seed: int, steps: int, cache
     # Its own evaluation is no part of the comparison; it shows whether something was learnt at all.
     data = with_fields(data, seed=seed, cache=cache, num_test_rooms=1, num_test_towns=1)
     steps = steps or own.steps
-    task = replace(own.task, encoder=target.task.encoder)  # pyright: ignore[reportArgumentType, reportCallIssue]
-    if isinstance(task, PonderConfig) and isinstance(task.render.opacity, UniSurf):  # it shrinks over the whole run
-        task = replace(task, render=replace(task.render, opacity=replace(task.render.opacity, shrinking=steps)))
+    task = _of_budget(replace(own.task, encoder=target.task.encoder), steps)  # pyright: ignore[reportArgumentType, reportCallIssue]
     return replace(own, task=task, data=data, seed=seed, steps=steps, validate_every=0, probe=Off())
+
+
+def _of_budget(task: TaskConfig, steps: int) -> TaskConfig:
+    """A task, or every part of a combination, for a run of so many steps whose own evaluation nobody reads."""
+    if isinstance(task, CombinedConfig):
+        return replace(task, parts=tuple(replace(part, task=_of_budget(part.task, steps)) for part in task.parts))
+    if not isinstance(task, PonderConfig):
+        return task
+    # Four times the samples cost minutes a run, and change no weight.
+    render = replace(task.render, evaluation_factor=1)
+    if isinstance(render.opacity, UniSurf):  # it shrinks over the whole run
+        render = replace(render, opacity=replace(render.opacity, shrinking=steps))
+    return replace(task, render=render)
 
 
 def with_fields(data: DatasetConfig, **values: object) -> DatasetConfig:

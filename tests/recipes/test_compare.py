@@ -21,13 +21,14 @@ from ponder3d.engine.jobs import Job
 from ponder3d.engine.loop import train
 from ponder3d.recipes import compare as recipe
 from ponder3d.recipes import compare_jobs as jobs
-from ponder3d.recipes import semseg, semseg_driving, smoke
+from ponder3d.recipes import rivals_masked, semseg, semseg_driving, smoke
 from ponder3d.recipes.compare import Comparison, run_compare
 from ponder3d.recipes.compare_config import CompareConfig
 from ponder3d.recipes.compare_jobs import find_twin, probe
-from ponder3d.recipes.methods import known_methods
+from ponder3d.recipes.methods import known_methods, pretraining
 from ponder3d.render.opacity import UniSurf
 from ponder3d.report.compare_page import write_compare_page
+from ponder3d.tasks.combined import CombinedConfig
 from ponder3d.tasks.ponder import PonderConfig
 from ponder3d.tasks.semseg import SemSegConfig
 from ponder3d.tasks.tuning import Full, Lora
@@ -429,6 +430,19 @@ def test_unisurf_shrinks_over_the_run_that_it_gets(tmp_path) -> None:
     task = comparison(tmp_path, methods="unisurf").pretraining("unisurf", 6, 0).task
     assert isinstance(task, PonderConfig) and isinstance(task.render.opacity, UniSurf)
     assert task.render.opacity.shrinking == 6
+
+
+def test_a_combination_has_the_budget_in_every_part() -> None:
+    """Renderings within it too: what shrinks does so over the run, and nothing is spent on views that nobody reads."""
+    own = rivals_masked.streets_ponder_distil()
+    assert isinstance(own.task, CombinedConfig)
+    part = own.task.parts[0]
+    assert isinstance(part.task, PonderConfig) and part.task.render.evaluation_factor == 4
+    shrinking = replace(part.task, render=replace(part.task.render, opacity=UniSurf(shrinking=7)))
+    mixed = replace(own, task=replace(own.task, parts=(replace(part, task=shrinking), *own.task.parts[1:])))
+    made = pretraining(lambda: mixed, semseg_driving.streets(), 0, 60, "unused").task
+    assert isinstance(made, CombinedConfig) and made.parts[1:] == mixed.task.parts[1:]
+    assert made.parts[0].task.render == replace(shrinking.render, opacity=UniSurf(shrinking=60), evaluation_factor=1)
 
 
 def test_an_unfinished_comparison_has_no_page(tmp_path) -> None:
