@@ -5,7 +5,8 @@ The protocol, in order; every part is a job with its own directory, so an interr
 1. Pre-train by each method and seed, all for the same number of steps of the same number of scenes.
 2. Choose, on labelled scenes that are set aside and never trained or tested on, by the same rule for every method
    and scratch: the recipe as it is or its twin for pre-trained encoders (``RECIPE_finetune``), at some learning rates.
-3. Let scratch converge, on the same scenes: the steps are doubled until that gains less than ``converged``.
+3. Let scratch converge, on the same scenes: the steps are doubled until that gains less than ``converged``. Choose
+   again for that number of steps: what is best for a short training need not be so for a long one.
 4. Fine-tune for as many steps from every start, for every seed, and test. Frozen features are probed beside it.
 
 Gains are differences from scratch (of probes: from random weights), seed by seed.
@@ -215,8 +216,9 @@ class Comparison:
         self._run(pretrained, processes, "pre-training")
         # What has failed may have left an encoder file, of its last checkpoint.
         self.lost = {str(job.out / FILE_NAME): self.failed[job.name] for job in pretrained if job.name in self.failed}
-        chosen = self._choose(processes)
+        chosen = self._choose({labels.text: 1 for labels in self.labels}, processes)
         factors = self._converge(chosen, processes) if chosen else {}
+        chosen |= self._choose({text: factor for text, factor in factors.items() if factor > 1}, processes)
         cells = self._cells(chosen, factors)
         figures = self._run([cell.job for cell in cells], processes, "comparison")
         rows = self._rows(cells, figures)
@@ -224,7 +226,10 @@ class Comparison:
             "config": to_json(self.config),
             "target": self.target,
             "experiment": to_json(self.experiment),
-            "chosen": {", ".join(cell): str(one) for cell, one in chosen.items()},
+            "chosen": [
+                (way, method, labels, self.experiment.steps * factor, str(one))
+                for (way, method, labels, factor), one in chosen.items()
+            ],
             "steps": {labels: self.experiment.steps * factors[labels] for labels in factors},
             "convergence": self.convergence,
             "twin": self.twin is not None,
@@ -255,23 +260,24 @@ class Comparison:
             if way == FINETUNE or (way in TUNED and made is not None)
         ]
 
-    def _choose(self, processes: int) -> dict[tuple[str, str, str], _Candidate]:
-        """The candidate of each way, method and amount of labels that is best on the scenes set aside."""
+    def _choose(self, factors: dict[str, int], processes: int) -> dict[tuple[str, str, str, int], _Candidate]:
+        """The candidate that is best on the scenes set aside, by way, method, amount of labels and number of steps.
+
+        ``factors`` has the multiple of the recipe's steps by the amounts of labels to choose for.
+        """
         candidates = [
             _Candidate(twin, rate)
             for twin in ((False, True) if self.twin is not None else (False,))
             for rate in numbers_of(self.config.rates, "rates")
         ]
-        jobs: dict[tuple[str, str, str], dict[_Candidate, Job]] = {}
-        for way, method in self._tuned():
-            init = self._first_encoder(method)
-            for labels in self.labels:
-                of_cell = jobs.setdefault((way, method, labels.text), {})
-                for one in candidates:
-                    e = self.finetuning(init, labels, 0, one, 1, choosing=True, way=way)
-                    of_cell[one] = self._job(
-                        f"{way}-{self._mark(method)}-{labels.text}-{one}".replace(" ", "-"), "choose", e
-                    )
+        jobs = {
+            (way, method, labels.text, factors[labels.text]): {
+                one: self._choosing_job(way, method, labels, one, factors[labels.text]) for one in candidates
+            }
+            for way, method in self._tuned()
+            for labels in self.labels
+            if labels.text in factors
+        }
         flat = [job for of_cell in jobs.values() for job in of_cell.values()]
         figures = self._run(flat, processes, "choosing")
         chosen = {}
@@ -280,6 +286,11 @@ class Comparison:
             # Where none came to an end, the cells say why.
             chosen[cell] = max(reached, key=reached.__getitem__) if reached else candidates[0]
         return chosen
+
+    def _choosing_job(self, way: str, method: str, labels: Labels, one: _Candidate, factor: int) -> Job:
+        e = self.finetuning(self._first_encoder(method), labels, 0, one, factor, choosing=True, way=way)
+        name = f"{way}-{self._mark(method)}-{labels.text}-{one}-{e.steps}".replace(" ", "-")
+        return self._job(name, "choose", e)
 
     def _first_encoder(self, method: str) -> str:
         """Of the longest pre-training that came to an end, of the first seed that did."""
@@ -290,20 +301,20 @@ class Comparison:
         ]
         return next((file for file in files if file not in self.lost), files[0])
 
-    def _converge(self, chosen: dict[tuple[str, str, str], _Candidate], processes: int) -> dict[str, int]:
+    def _converge(self, chosen: dict[tuple[str, str, str, int], _Candidate], processes: int) -> dict[str, int]:
         """By how much the recipe's steps have to be multiplied for scratch to converge, by amount of labels."""
         self.convergence = {labels.text: [] for labels in self.labels}
         factors: dict[str, int] = {}
         factor = 1
         one = _Candidate(False, 1.0)
         while len(factors) < len(self.labels):
-            jobs = {}
-            for labels in self.labels:
-                if labels.text not in factors:
-                    e = self.finetuning(
-                        "", labels, 0, chosen.get((FINETUNE, SCRATCH, labels.text), one), factor, choosing=True
-                    )
-                    jobs[labels.text] = self._job(f"{labels.text}-x{factor}", "converge", e)
+            jobs = {
+                labels.text: self._choosing_job(
+                    FINETUNE, SCRATCH, labels, chosen.get((FINETUNE, SCRATCH, labels.text, 1), one), factor
+                )
+                for labels in self.labels
+                if labels.text not in factors
+            }
             figures = self._run(list(jobs.values()), processes, f"scratch for {self.experiment.steps * factor} steps")
             for text, job in jobs.items():
                 steps = self.convergence[text]
@@ -317,7 +328,7 @@ class Comparison:
             factor *= 2
         return factors
 
-    def _cells(self, chosen: dict[tuple[str, str, str], _Candidate], factors: dict[str, int]) -> list[_Cell]:
+    def _cells(self, chosen: dict[tuple[str, str, str, int], _Candidate], factors: dict[str, int]) -> list[_Cell]:
         """All cells; a row's follow each other by seed."""
         cells = []
         for method, made in self.methods.items():
@@ -327,9 +338,9 @@ class Comparison:
                         init = self.encoder(method, budget, seed)
                         name = f"{self._mark(method)}-{budget}-{labels.text}-{seed}"
                         for way in self.ways:
-                            if (way, method, labels.text) in chosen:
-                                one = chosen[way, method, labels.text]
+                            if (way, method, labels.text, 1) in chosen:
                                 for factor in sorted({1, factors[labels.text]}):
+                                    one = chosen[way, method, labels.text, factor]
                                     e = self.finetuning(init, labels, seed, one, factor, way=way)
                                     job = self._job(f"{name}-x{factor}", way, e)
                                     cells.append(_Cell(job, way, method, labels.text, budget, e.steps, seed))
@@ -403,7 +414,8 @@ class Comparison:
         rates = len(numbers_of(self.config.rates, "rates")) * (2 if self.twin is not None else 1)
         cells = starts * len(self.labels) * self.config.seeds
         num = len(self._tuned())
-        tuned = len(self.labels) * num * rates + 2 * cells * num // len(self.methods)
+        times = 1 if self.config.longest == 1 else 2  # they are chosen, and tested
+        tuned = times * (len(self.labels) * num * rates + cells * num // len(self.methods))
         tuned += len(self.labels) * doublings if num else 0
         frozen = sum(way in FROZEN for way in self.ways)
         return len(self.recipes) * len(self.budgets) * self.config.seeds, tuned, cells * frozen

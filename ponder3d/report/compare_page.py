@@ -65,10 +65,10 @@ def _protocol(record: dict[str, Any]) -> str:
         f"mIoU in percent on scenes never seen, one point per voxel; mean and standard deviation of {config['seeds']} "
         "seeds, which differ in the scenes to pre-train on, in what is labelled, in order and weights. Gains are taken "
         "seed by seed: from scratch or, of probes, from random weights. All methods pre-train the same encoder for as "
-        "many steps of as many scenes, and all starts are fine-tuned for as many steps. Learning rates were chosen by "
-        f"one rule on {record['withheld']} labelled scenes that are never trained or tested on. Time is that of the "
-        "steps of pre-training and fine-tuning, without evaluations. Methods marked (classes) are told classes in "
-        "pre-training; the others see no label."
+        "many steps of as many scenes, and all starts are fine-tuned for as many steps. Settings were chosen by one "
+        f"rule, for every number of steps, on {record['withheld']} labelled scenes that are never trained or tested "
+        "on. Time is that of the steps of pre-training and fine-tuning, without evaluations. Methods marked (classes) "
+        "are told classes in pre-training; the others see no label."
         + (f" NOT on the same data as the first: {', '.join(record['other_data'])}." if record["other_data"] else "")
     )
 
@@ -163,15 +163,16 @@ def _convergence(page: Page, record: dict[str, Any]) -> None:
         rows.append((labels, *reached, *[""] * (most - len(reached)), str(record["steps"].get(labels, ""))))
     page.table(header, rows)
     twin = "as it is or with what its twin for pre-trained encoders does otherwise, and" if record["twin"] else "and"
-    page.text(f"Chosen by one rule: the recipe {twin} the learning rate.")
+    page.text(f"Chosen by one rule, for every number of steps: the recipe {twin} the learning rate.")
     methods = [name.partition("=")[0] for name in items_of(config["methods"], "methods")]
     labels = list(record["convergence"])
-    chosen = record["chosen"]
-    ways = [way for way in items_of(config["ways"], "ways") if any(key.startswith(f"{way}, ") for key in chosen)]
+    chosen = {(way, method, amount, steps): one for way, method, amount, steps, one in record["chosen"]}
+    ways = [way for way in items_of(config["ways"], "ways") if any(key[0] == way for key in chosen)]
+    columns = sorted({key[2:] for key in chosen}, key=lambda column: (labels.index(column[0]), column[1]))
     page.table(
-        ("", "", *labels),
+        ("", "", *(f"{amount}, {steps} steps" for amount, steps in columns)),
         [
-            (way, method, *(chosen.get(f"{way}, {method}, {amount}", "") for amount in labels))
+            (way, method, *(chosen.get((way, method, *column), "") for column in columns))
             for way in ways
             for method in methods
         ],

@@ -112,10 +112,13 @@ def test_a_comparison_at_a_size_of_seconds(tmp_path) -> None:
 def test_one_run_of_each_kind_with_nothing_made_up(tmp_path, monkeypatch, shared_cache) -> None:
     (tmp_path / "scenes").symlink_to(shared_cache)
 
+    done: dict[str, dict[str, float]] = {}
+
     def run(jobs: Sequence[Job], *_: object) -> dict[str, dict[str, float]]:
-        done = {}
         for job in jobs:
             job.out.mkdir(parents=True, exist_ok=True)
+            if job.name in done:  # what was chosen is where scratch begins to converge
+                continue
             if job.experiment is not None:
                 done[job.name] = train(job.experiment, job.out, quiet=True).figures
             else:
@@ -140,8 +143,9 @@ def test_one_run_of_each_kind_with_nothing_made_up(tmp_path, monkeypatch, shared
 def test_every_cell_is_run_at_equal_budgets(finished) -> None:
     folder, ran, rows = finished
     assert [name for name in ran if name.startswith("pretrain")] == ["pretrain-ponder-2-0", "pretrain-ponder-2-1"]
-    # Two methods, two amounts of labels, the recipe and its twin.
-    assert len([name for name in ran if name.startswith("choose")]) == 8
+    # Two methods, two amounts of labels, the recipe and its twin; once for 4 steps and once for 8, at which scratch of
+    # its own settings has been run by then, to see whether it converges.
+    assert len([name for name in ran if name.startswith("choose")]) == 16 and len(set(ran)) == len(ran)
     of_finetuning = [row for row in rows if row.way == "finetune"]
     for labels in ("50%", "20"):
         steps = {
@@ -169,11 +173,12 @@ def test_the_record_and_the_page_say_what_was_done(finished) -> None:
     folder, _, rows = finished
     record = table.read_results(folder)
     assert [Row(**row) for row in record["rows"]] == rows
-    assert set(record["chosen"]) == {
-        f"finetune, {m}, {labels}" for m in ("scratch", "ponder") for labels in ("50%", "20")
+    assert {tuple(cell[:4]) for cell in record["chosen"]} == {
+        ("finetune", m, labels, steps) for m in ("scratch", "ponder") for labels in ("50%", "20") for steps in (4, 8)
     }
     assert record["steps"]["50%"] in (4, 8)
     text = write_compare_page(folder).read_text()
+    assert "20, 4 steps" in text and "20, 8 steps" in text, "what was chosen for each"
     assert "2 seeds" in text and "chosen by one rule" in text and "When scratch has converged" in text
     assert "scenes seen" in text and "random" in text
     assert f"20 labelled: after {record['steps']['20']} steps" in text, "the methods side by side"
@@ -256,7 +261,7 @@ def test_processes_follow_the_memory(tmp_path) -> None:
     memory = {"fine-tuning": 2**29, "pre-training": 9 * 2**26}
     write_json(tmp_path / "estimate.json", {"key": made._key(), "memory": memory})
     assert made._processes() == 3
-    assert made.num_jobs() == (2, 2 * (2 * 2 + 2) + 2 * 8, 8)
+    assert made.num_jobs() == (2, 2 * (2 * 2 * 2 + 2) + 2 * 8, 8)
     write_json(tmp_path / "estimate.json", {"key": "of another comparison", "memory": memory})
     assert made._processes() == 4
 
@@ -464,6 +469,37 @@ def test_convergence_stops_when_doubling_gains_too_little(tmp_path, monkeypatch)
     assert made._converge({}, 1) == {"50%": 2}
 
 
+def test_settings_are_chosen_for_every_number_of_steps(tmp_path, monkeypatch) -> None:
+    """The twin is best for a short training, the recipe as it is for a long one; each is tested with its own."""
+    twin_of = {}
+
+    def run(jobs: Sequence[Job], *_: object) -> dict[str, dict[str, float]]:
+        figures = {}
+        for job in jobs:
+            assert job.experiment is not None
+            task = job.experiment.task
+            if not isinstance(task, SemSegConfig):
+                figures[job.name] = {"psnr": 10.0}
+                continue
+            twin, steps = task.head_passes > 0, job.experiment.steps
+            figures[job.name] = {"miou": 0.1 + 0.02 * steps + (0.1 if twin == (steps == 4) else 0.0)}
+            if job.name.startswith("finetune"):
+                twin_of[steps] = twin_of.get(steps, set()) | {twin}
+        return figures
+
+    monkeypatch.setattr(recipe, "run_jobs", run)
+    made = Comparison(
+        replace(CHOICES, out=str(tmp_path), ways="finetune", methods="scratch,ponder", labels="20"),
+        "smoke.semseg_rooms",
+        smoke.semseg_rooms(),
+    )
+    rows = made.run()
+    assert twin_of == {4: {True}, 8: {False}}
+    chosen = {(method, steps): text for _, method, _, steps, text in table.read_results(tmp_path)["chosen"]}
+    assert chosen == {(m, s): f"{'finetune' if s == 4 else 'own'} x1" for m in ("scratch", "ponder") for s in (4, 8)}
+    assert {row.steps for row in rows} == {4, 8}
+
+
 def test_ways_that_freeze_are_measured_against_scratch_trained_in_full(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(recipe, "run_jobs", Inline())
     made = comparison(tmp_path, ways="finetune,decoder,lora,knn", labels="20", longest=1)
@@ -476,4 +512,4 @@ def test_ways_that_freeze_are_measured_against_scratch_trained_in_full(tmp_path,
     }  # fmt: skip
     assert rows["decoder", "ponder"].gain == pytest.approx(5.0)
     assert rows["knn", "ponder"].gain == pytest.approx(5.0)
-    assert made.num_jobs() == (2, 2 * 4 + 1 + 2 * 4 * 2, 4)
+    assert made.num_jobs() == (2, 2 * 4 + 1 + 4 * 2, 4)
