@@ -30,7 +30,10 @@ def streets() -> Experiment:
 
 
 def streets_finetune() -> Experiment:
-    """The same from a pre-trained encoder, ``--init FILE``: a head for its features first, then all is trained."""
+    """The same from a pre-trained encoder, ``--init FILE``: a head for its features first, then all is trained.
+
+    With ``--task.all-levels`` a pre-trained encoder gains a point or two more (``docs/log.md``).
+    """
     scratch = streets()
     assert isinstance(scratch.task, SemSegConfig)
     return replace(scratch, task=replace(scratch.task, head_passes=4), optim=OptimConfig(lr=1.5e-3))
