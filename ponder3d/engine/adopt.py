@@ -58,9 +58,9 @@ def adopt(
     if labels is None:
         raise EncoderFileError("adopt: the recipe's data have no labels")
     head, weights = _head(released.head, condition, labels, released.kind)
-    experiment = replace(
-        experiment, task=replace(task_config, encoder=encoder.config, head=head, tuning=Full()), init=""
-    )
+    # A released head reads the last level.
+    task_config = replace(task_config, encoder=encoder.config, head=head, tuning=Full(), all_levels=False)
+    experiment = replace(experiment, task=task_config, init="")
     task = experiment.task.build(labels)
     of_encoder = {f"encoder.{name}": value for name, value in encoder.state_dict().items()}
     task.load_state_dict({**of_encoder, **{f"head.{name}": value for name, value in weights.items()}})

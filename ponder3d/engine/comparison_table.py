@@ -178,11 +178,13 @@ def read_results(folder: Path | str) -> dict[str, Any]:
     """What a finished comparison has written.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or an earlier version has written it.
     """
     record = read_json(Path(folder) / RESULTS)
     if record is None:
         raise ValueError(
             f"{folder}: no finished comparison ({RESULTS} is missing); run ponder3d compare --out {folder}"
         )
+    if isinstance(record["chosen"], dict):
+        raise ValueError(f"{folder}: {RESULTS} is of an earlier version; run the same ponder3d compare again")
     return record

@@ -5,8 +5,9 @@ The protocol, in order; every part is a job with its own directory, so an interr
 1. Pre-train by each method and seed, all for the same number of steps of the same number of scenes.
 2. Choose, on labelled scenes that are set aside and never trained or tested on, by the same rule for every method
    and scratch: the recipe as it is or its twin for pre-trained encoders (``RECIPE_finetune``), at some learning rates.
-3. Let scratch converge, on the same scenes: the steps are doubled until that gains less than ``converged``. Choose
-   again for that number of steps: what is best for a short training need not be so for a long one.
+3. Let scratch converge, on the same scenes: the steps are doubled until that gains less than ``converged``, with the
+   settings that are best for each number of steps. All starts choose again for the number that it took: what is best
+   for a short training need not be so for a long one.
 4. Fine-tune for as many steps from every start, for every seed, and test. Frozen features are probed beside it.
 
 Gains are differences from scratch (of probes: from random weights), seed by seed.
@@ -51,7 +52,7 @@ from ponder3d.tasks.tuning import DecoderOnly, Full, HeadOnly, Lora, TuningConfi
 
 _ESTIMATE = "estimate.json"
 _MANY_STEPS = 2000
-"""Of pre-training and fine-tuning together, at most, from which on a comparison is estimated beforehand."""
+"""Of pre-training and fine-tuning together, if scratch converges at once, from which on it is estimated beforehand."""
 _SECONDS = 15.0
 """For the estimate of one job."""
 _TUNINGS: dict[str, TuningConfig] = {FINETUNE: Full(), "decoder": DecoderOnly(), "head": HeadOnly(), "lora": Lora()}
@@ -216,9 +217,11 @@ class Comparison:
         self._run(pretrained, processes, "pre-training")
         # What has failed may have left an encoder file, of its last checkpoint.
         self.lost = {str(job.out / FILE_NAME): self.failed[job.name] for job in pretrained if job.name in self.failed}
-        chosen = self._choose({labels.text: 1 for labels in self.labels}, processes)
-        factors = self._converge(chosen, processes) if chosen else {}
-        chosen |= self._choose({text: factor for text, factor in factors.items() if factor > 1}, processes)
+        tuned = self._tuned()
+        factors = self._converge(processes) if tuned else {}
+        reached = self._choose(tuned, {labels.text: 1 for labels in self.labels}, processes)
+        reached |= self._choose(tuned, {text: factor for text, factor in factors.items() if factor > 1}, processes)
+        chosen = {cell: one for cell, (one, _) in reached.items()}
         cells = self._cells(chosen, factors)
         figures = self._run([cell.job for cell in cells], processes, "comparison")
         rows = self._rows(cells, figures)
@@ -260,10 +263,17 @@ class Comparison:
             if way == FINETUNE or (way in TUNED and made is not None)
         ]
 
-    def _choose(self, factors: dict[str, int], processes: int) -> dict[tuple[str, str, str, int], _Candidate]:
-        """The candidate that is best on the scenes set aside, by way, method, amount of labels and number of steps.
+    def _choose(
+        self, tuned: Sequence[tuple[str, str]], factors: dict[str, int], processes: int, title: str = "choosing"
+    ) -> dict[tuple[str, str, str, int], tuple[_Candidate, float]]:
+        """What is best on the scenes set aside, and the mIoU that it reaches there in percent, nan if nothing came to
+        an end, by way, method, amount of labels and multiple of the recipe's steps.
 
-        ``factors`` has the multiple of the recipe's steps by the amounts of labels to choose for.
+        Args:
+            tuned: ways and methods to choose for.
+            factors: the multiple, by the amounts of labels to choose for.
+            processes: at a time.
+            title: of the progress.
         """
         candidates = [
             _Candidate(twin, rate)
@@ -274,17 +284,18 @@ class Comparison:
             (way, method, labels.text, factors[labels.text]): {
                 one: self._choosing_job(way, method, labels, one, factors[labels.text]) for one in candidates
             }
-            for way, method in self._tuned()
+            for way, method in tuned
             for labels in self.labels
             if labels.text in factors
         }
         flat = [job for of_cell in jobs.values() for job in of_cell.values()]
-        figures = self._run(flat, processes, "choosing")
+        figures = self._run(flat, processes, title)
         chosen = {}
         for cell, of_cell in jobs.items():
-            reached = {one: figures[job.name]["miou"] for one, job in of_cell.items() if job.name in figures}
+            reached = {one: 100 * figures[job.name]["miou"] for one, job in of_cell.items() if job.name in figures}
+            best = max(reached, key=reached.__getitem__) if reached else candidates[0]
             # Where none came to an end, the cells say why.
-            chosen[cell] = max(reached, key=reached.__getitem__) if reached else candidates[0]
+            chosen[cell] = best, reached.get(best, math.nan)
         return chosen
 
     def _choosing_job(self, way: str, method: str, labels: Labels, one: _Candidate, factor: int) -> Job:
@@ -301,27 +312,20 @@ class Comparison:
         ]
         return next((file for file in files if file not in self.lost), files[0])
 
-    def _converge(self, chosen: dict[tuple[str, str, str, int], _Candidate], processes: int) -> dict[str, int]:
+    def _converge(self, processes: int) -> dict[str, int]:
         """By how much the recipe's steps have to be multiplied for scratch to converge, by amount of labels."""
         self.convergence = {labels.text: [] for labels in self.labels}
         factors: dict[str, int] = {}
         factor = 1
-        one = _Candidate(False, 1.0)
         while len(factors) < len(self.labels):
-            jobs = {
-                labels.text: self._choosing_job(
-                    FINETUNE, SCRATCH, labels, chosen.get((FINETUNE, SCRATCH, labels.text, 1), one), factor
-                )
-                for labels in self.labels
-                if labels.text not in factors
-            }
-            figures = self._run(list(jobs.values()), processes, f"scratch for {self.experiment.steps * factor} steps")
-            for text, job in jobs.items():
+            left = {labels.text: factor for labels in self.labels if labels.text not in factors}
+            title = f"scratch for {self.experiment.steps * factor} steps"
+            for (*_, text, _), (_, miou) in self._choose([(FINETUNE, SCRATCH)], left, processes, title).items():
                 steps = self.convergence[text]
-                if job.name not in figures:
+                if math.isnan(miou):
                     factors[text] = max(1, factor // 2)
                     continue
-                steps.append((self.experiment.steps * factor, 100 * figures[job.name]["miou"]))
+                steps.append((self.experiment.steps * factor, miou))
                 gained = steps[-1][1] - steps[-2][1] if len(steps) > 1 else math.inf
                 if gained < self.config.converged or 2 * factor > self.config.longest:
                     factors[text] = factor
@@ -410,20 +414,31 @@ class Comparison:
     def num_jobs(self) -> tuple[int, int, int]:
         """Pre-trainings, fine-tunings at most, probes."""
         starts = sum(len(self.budgets) if callable(made) else 1 for made in self.methods.values())
-        doublings = int(math.log2(self.config.longest)) + 1
-        rates = len(numbers_of(self.config.rates, "rates")) * (2 if self.twin is not None else 1)
-        cells = starts * len(self.labels) * self.config.seeds
-        num = len(self._tuned())
-        times = 1 if self.config.longest == 1 else 2  # they are chosen, and tested
-        tuned = times * (len(self.labels) * num * rates + cells * num // len(self.methods))
-        tuned += len(self.labels) * doublings if num else 0
-        frozen = sum(way in FROZEN for way in self.ways)
-        return len(self.recipes) * len(self.budgets) * self.config.seeds, tuned, cells * frozen
+        choosing, tested, doubling = self._num_finetunings()
+        times = 1 if self.config.longest == 1 else 2
+        most = times * (choosing + tested) + doubling * max(0, int(math.log2(self.config.longest)) - 1)
+        frozen = starts * len(self.labels) * self.config.seeds * sum(way in FROZEN for way in self.ways)
+        return len(self.recipes) * len(self.budgets) * self.config.seeds, most if self._tuned() else 0, frozen
 
-    def num_steps(self) -> int:
-        """Of all pre-trainings, and of fine-tuning at most, if each has the recipe's steps."""
-        pretraining = sum(self.budgets) * len(self.recipes) * self.config.seeds
-        return pretraining + self.num_jobs()[1] * self.experiment.steps
+    def _num_finetunings(self) -> tuple[int, int, int]:
+        """Fine-tunings of one number of steps: to choose, to be tested, and of scratch alone where it is doubled."""
+        tuned = self._tuned()
+        rates = len(numbers_of(self.config.rates, "rates")) * (2 if self.twin is not None else 1)
+        starts = sum(len(self.budgets) if callable(self.methods[method]) else 1 for _, method in tuned)
+        labels = len(self.labels)
+        return labels * len(tuned) * rates, labels * starts * self.config.seeds, labels * rates
+
+    def num_steps(self, factor: int) -> int:
+        """Of all pre-trainings and fine-tunings, if scratch takes ``factor`` times the recipe's steps."""
+        return sum(self.budgets) * len(self.recipes) * self.config.seeds + self._finetuning_steps(factor)
+
+    def _finetuning_steps(self, factor: int) -> int:
+        if not self._tuned():
+            return 0
+        choosing, tested, doubling = self._num_finetunings()
+        between = sum(2**k for k in range(1, int(math.log2(factor))))
+        every = (choosing + tested) * (1 + (factor if factor > 1 else 0)) + doubling * between
+        return every * self.experiment.steps
 
     def estimates(self, seconds: float) -> list[tuple[str, Estimate]]:
         """What one of the pre-trainings of each method takes, and one fine-tuning of the recipe's steps, each with the
@@ -437,7 +452,7 @@ class Comparison:
 
     def _estimates(self, seconds: float) -> list[tuple[str, Estimate]]:
         jobs = {f"pre-training by {method}": self.pretraining(method, self.budgets[-1], 0) for method in self.recipes}
-        # Also where nothing is fine-tuned: a probe takes less memory than this, without gradients as it is.
+        # Also where nothing is fine-tuned: a probe, without gradients, takes less memory than this as a rule.
         plain = _Candidate(False, 1.0)
         jobs["fine-tuning"] = self.finetuning("", self.labels[-1], 0, plain, 1, choosing=True)
         known = []
@@ -465,21 +480,32 @@ class Comparison:
             self.out / _ESTIMATE, {"key": self._key(), "memory": {name: one.memory_bytes for name, one in known}}
         )
         pretrainings, finetunings, probes = self.num_jobs()
-        total = 0.0
-        for name, one in known:
-            seconds = one.steps * one.step_seconds + one.first_seconds
-            if name == "fine-tuning":
-                total += finetunings * seconds
-            else:
-                total += seconds * len(self.budgets) * self.config.seeds
         processes = self._processes()
+        once, longest = (self._seconds(known, factor) / processes / 60 for factor in self._factors())
         lines = [f"{pretrainings} pre-trainings, at most {finetunings} fine-tunings and {probes} probes"]
         peak = max((one.memory_bytes for _, one in known), default=0) / 2**30
         lines.append(
-            f"about {total / processes / 60:.0f} min if scratch converges at once, without evaluations and probes, "
-            f"{processes} at a time; {peak:.1f} GiB each of {self.config.memory:g} GiB"
+            f"about {once:.0f} min if scratch converges at once, {longest:.0f} if it takes {self._factors()[1]} times "
+            f"the steps, without evaluations and probes, {processes} at a time; {peak:.1f} GiB each of "
+            f"{self.config.memory:g} GiB"
         )
         return lines
+
+    def _factors(self) -> tuple[int, int]:
+        """Multiples of the recipe's steps: of the earliest convergence that can be seen, and the most."""
+        most = 2 ** int(math.log2(self.config.longest))
+        return min(2, most), most
+
+    def _seconds(self, known: Sequence[tuple[str, Estimate]], factor: int) -> float:
+        """Of all jobs but probes, one after the other, if scratch takes ``factor`` times the recipe's steps."""
+        total = 0.0
+        for name, one in known:
+            if name == "fine-tuning":
+                total += self._finetuning_steps(factor) * one.step_seconds + one.first_seconds
+            else:
+                seconds = one.steps * one.step_seconds + one.first_seconds
+                total += seconds * len(self.budgets) * self.config.seeds
+        return total
 
 
 def run_compare(config: CompareConfig, target: str, experiment: Experiment, tell: Callable[[str], None]) -> list[Row]:
@@ -495,7 +521,7 @@ def run_compare(config: CompareConfig, target: str, experiment: Experiment, tell
         ValueError: the recipe is no segmentation, there is no such method, or nothing came to an end.
     """
     comparison = Comparison(config, target, experiment)
-    if comparison.num_steps() >= _MANY_STEPS and not comparison._estimated():
+    if comparison.num_steps(comparison._factors()[0]) >= _MANY_STEPS and not comparison._estimated():
         for line in comparison.keep_estimates(comparison.estimates(_SECONDS)):
             tell(line)
     rows = comparison.run()

@@ -113,7 +113,7 @@ def pretraining(recipe: Recipe, target: Experiment, seed: int, steps: int, cache
     data = own.data
     if getattr(data, "root", None) == "":
         data = with_fields(data, root=getattr(target.data, "root", ""))
-    # Its own evaluation is no part of the comparison; it shows whether something was learnt at all.
+    # Its own evaluation is no part of the comparison: a little of it shows whether something was learnt at all.
     data = with_fields(data, seed=seed, cache=cache, num_test_rooms=1, num_test_towns=1)
     steps = steps or own.steps
     task = _of_budget(replace(own.task, encoder=target.task.encoder), steps)  # pyright: ignore[reportArgumentType, reportCallIssue]
@@ -121,12 +121,12 @@ def pretraining(recipe: Recipe, target: Experiment, seed: int, steps: int, cache
 
 
 def _of_budget(task: TaskConfig, steps: int) -> TaskConfig:
-    """A task, or every part of a combination, for a run of so many steps whose own evaluation nobody reads."""
+    """A task, or every part of a combination, for a run of so many steps and a cheap evaluation of its own."""
     if isinstance(task, CombinedConfig):
         return replace(task, parts=tuple(replace(part, task=_of_budget(part.task, steps)) for part in task.parts))
     if not isinstance(task, PonderConfig):
         return task
-    # Four times the samples cost minutes a run, and change no weight.
+    # More samples than training has cost minutes a run, and change no weight.
     render = replace(task.render, evaluation_factor=1)
     if isinstance(render.opacity, UniSurf):  # it shrinks over the whole run
         render = replace(render, opacity=replace(render.opacity, shrinking=steps))

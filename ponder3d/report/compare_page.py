@@ -151,7 +151,8 @@ def _convergence(page: Page, record: dict[str, Any]) -> None:
     config = record["config"]
     page.heading("When scratch has converged")
     page.text(
-        f"On the scenes set aside, the steps of training from scratch were doubled until that gained less than "
+        "On the scenes set aside, with the best settings for each number of steps, training from scratch was doubled "
+        "until that gained less than "
         f"{config['converged']:g} points of mIoU, at most {config['longest']} times the recipe's. Every start was then "
         "fine-tuned for as many steps."
     )

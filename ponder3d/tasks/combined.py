@@ -105,6 +105,11 @@ class _Once(Encoder):
             self.own.append(own)
         return features
 
+    def all_levels(self) -> Encoder:
+        """Of the encoder behind, in a pass of its own, whose terms (``learn``) nobody adds."""
+        levels = self.behind.all_levels()
+        return self if levels is self.behind else levels
+
     def terms(self) -> dict[str, Tensor]:
         """The terms by which the encoder learns itself: their mean over the passes, so that a weight means the same
         however many there are."""

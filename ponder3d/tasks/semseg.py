@@ -46,14 +46,19 @@ class SemSegConfig(TaskConfig):
     tuning: TuningConfig = later(Full())
     """What of the encoder is trained: ``Full()``, ``DecoderOnly()``, ``HeadOnly()``, ``Lora()``."""
     all_levels: bool = later(False)
-    """Whether the head reads every level of the encoder's decoder (``Encoder.all_levels``), not the last one alone."""
+    """Whether the head reads every level of the encoder's decoder (``Encoder.all_levels``), not the last one alone; for
+    encoders that have several, such as a SparseUNet."""
 
     def __post_init__(self):
         if self.head_passes < 0:
             raise ValueError(f"SemSegConfig.head_passes must not be negative, but is {self.head_passes}")
 
     def build(self, labels: LabelSet | None) -> Task:
-        """The task for a dataset with labels."""
+        """The task for a dataset with labels.
+
+        Raises:
+            ValueError: there are no labels; ``all_levels`` is asked of an encoder that has one.
+        """
         if labels is None:
             raise ValueError("SemSeg: the dataset has no labels")
         return SemSeg(self, labels)

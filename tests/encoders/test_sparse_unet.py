@@ -154,7 +154,7 @@ def test_all_levels_side_by_side():
         known = {tuple(where): feats for where, feats in zip(level.coords.tolist(), level.feats, strict=True)}
         for (scene, *cell), feats in zip(plain.coords.tolist(), levels.feats, strict=True):
             assert torch.equal(feats[columns], known[(scene, *(c // level.stride for c in cell))])
-    assert torch.equal(encoder.all_levels()(batch).feats.detach(), levels.feats), "in training too"
+    assert torch.equal(encoder.all_levels()(batch).feats.detach(), levels.feats), "with gradients too"
     cloud = torch.rand(100, 3)
     assert encoder.all_levels().encode(cloud).shape == (100, 14)
     assert torch.equal(encoder.all_levels().encode(cloud)[:, 11:], encoder.encode(cloud))

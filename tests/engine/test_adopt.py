@@ -62,7 +62,10 @@ def recipe() -> Experiment:
 def test_a_run_scores_points_as_the_model_does(head, files, tmp_path):
     released = found(files, head, tmp_path)
     condition = "" if head == "final" else "ScanNet"
-    experiment = adopt(released, semseg_run(), tmp_path / "run", condition, {"source": "released.pth"})
+    recipe = semseg_run()
+    recipe = replace(recipe, task=replace(recipe.task, all_levels=head == "final"))  # a released head reads the last
+    experiment = adopt(released, recipe, tmp_path / "run", condition, {"source": "released.pth"})
+    assert not experiment.task.all_levels
     task, stored, step = load_task(tmp_path / "run")
     assert stored == experiment == resume_experiment(tmp_path / "run") and step == experiment.steps
     assert stored.task.encoder == released.encoder.only(["ScanNet"]).folded("ScanNet").config if condition else True

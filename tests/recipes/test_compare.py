@@ -261,9 +261,15 @@ def test_processes_follow_the_memory(tmp_path) -> None:
     memory = {"fine-tuning": 2**29, "pre-training": 9 * 2**26}
     write_json(tmp_path / "estimate.json", {"key": made._key(), "memory": memory})
     assert made._processes() == 3
-    assert made.num_jobs() == (2, 2 * (2 * 2 * 2 + 2) + 2 * 8, 8)
+    # Two amounts of labels, two methods: to choose, the recipe and its twin; to be tested, two seeds; 4 and 8 steps.
+    assert made.num_jobs() == (2, 2 * (2 * 2 * 2 + 2 * 2 * 2), 8)
     write_json(tmp_path / "estimate.json", {"key": "of another comparison", "memory": memory})
     assert made._processes() == 4
+    # In between, scratch alone: 8 and 16 steps of 32. Two budgets make two starts of a method.
+    made = comparison(tmp_path, longest=8, pretrain_steps="2,4")
+    assert made.num_jobs() == (4, 2 * (2 * 2 * 2 + 2 * 3 * 2) + 2 * 2 * 2, 12)
+    assert made.num_steps(8) == 2 * 6 + 4 * ((8 + 12) * (1 + 8) + 2 * 2 * (2 + 4))
+    assert made._factors() == (2, 8) and comparison(tmp_path, longest=1)._factors() == (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -357,9 +363,9 @@ def test_a_probe_holds_one_scene_at_a_time(tmp_path, monkeypatch) -> None:
 def test_a_long_comparison_is_estimated_first_whatever_is_long_in_it(tmp_path, monkeypatch) -> None:
     """Pre-trainings count too, and a comparison of probes alone knows what memory one of them takes at most."""
     frozen = comparison(tmp_path, ways="probe", methods="scratch,ponder", pretrain_steps="2,500")
-    assert frozen.num_steps() == 2 * 502
-    tuned = comparison(tmp_path, methods="scratch,ponder")
-    assert tuned.num_steps() == 2 * 2 + tuned.num_jobs()[1] * tuned.experiment.steps
+    assert frozen.num_steps(1) == frozen.num_steps(2) == 2 * 502
+    tuned = comparison(tmp_path, methods="scratch,ponder", longest=1)
+    assert tuned.num_steps(1) == 2 * 2 + tuned.num_jobs()[1] * tuned.experiment.steps
     tried = []
 
     def refuse(experiment, seconds):
@@ -455,18 +461,29 @@ def test_an_unfinished_comparison_has_no_page(tmp_path) -> None:
         write_compare_page(tmp_path)
 
 
+def test_a_comparison_of_an_earlier_version_is_told(tmp_path) -> None:
+    write_json(tmp_path / table.RESULTS, {"rows": [], "chosen": {"finetune, scratch, 20": "own x1"}})
+    with pytest.raises(ValueError, match=r"compare.json is of an earlier version; run the same"):
+        write_compare_page(tmp_path)
+
+
 def test_convergence_stops_when_doubling_gains_too_little(tmp_path, monkeypatch) -> None:
-    reached = {4: 0.10, 8: 0.20, 16: 0.203, 32: 0.9}
+    """Of the best settings for each number of steps: those of the first gain nothing from 4 steps to 8."""
+    own, twin = {4: 0.15, 8: 0.15, 16: 0.1, 32: 0.9}, {4: 0.10, 8: 0.20, 16: 0.203, 32: 0.9}
 
     def run(jobs: Sequence[Job], *_: object) -> dict[str, dict[str, float]]:
-        return {job.name: {"miou": reached[job.experiment.steps]} for job in jobs if job.experiment is not None}
+        experiments = {job.name: job.experiment for job in jobs if job.experiment is not None}
+        return {
+            name: {"miou": (twin if e.task.head_passes else own)[e.steps]}  # type: ignore[union-attr]
+            for name, e in experiments.items()
+        }
 
     monkeypatch.setattr(recipe, "run_jobs", run)
     made = comparison(tmp_path, labels="50%", longest=8)
-    assert made._converge({}, 1) == {"50%": 4}
-    assert made.convergence["50%"] == [(4, 10.0), (8, 20.0), (16, pytest.approx(20.3))]
+    assert made._converge(1) == {"50%": 4}
+    assert made.convergence["50%"] == [(4, 15.0), (8, 20.0), (16, pytest.approx(20.3))]
     made = comparison(tmp_path, labels="50%", longest=2)
-    assert made._converge({}, 1) == {"50%": 2}
+    assert made._converge(1) == {"50%": 2}
 
 
 def test_settings_are_chosen_for_every_number_of_steps(tmp_path, monkeypatch) -> None:
@@ -512,4 +529,4 @@ def test_ways_that_freeze_are_measured_against_scratch_trained_in_full(tmp_path,
     }  # fmt: skip
     assert rows["decoder", "ponder"].gain == pytest.approx(5.0)
     assert rows["knn", "ponder"].gain == pytest.approx(5.0)
-    assert made.num_jobs() == (2, 2 * 4 + 1 + 4 * 2, 4)
+    assert made.num_jobs() == (2, 2 * 4 + 4 * 2, 4)

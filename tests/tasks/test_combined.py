@@ -12,6 +12,7 @@ from ponder3d.tasks.combined import CombinedConfig, PartConfig
 from ponder3d.tasks.masked_occupancy import MaskedOccupancyConfig
 from ponder3d.tasks.projection_heads import MLPProjection
 from ponder3d.tasks.self_distil import SelfDistilConfig
+from ponder3d.tasks.semseg import SemSegConfig
 from ponder3d.types import Batch
 
 
@@ -83,6 +84,21 @@ def test_a_combination_in_a_combination_trains_the_one_encoder(config, batch):
     assert len(seen) == 1 and {"inner_also_occupancy", "inner_distil_distil"} <= set(terms)
     terms["inner_also_occupancy"].backward()
     assert any(p.grad is not None and float(p.grad.abs().max()) > 0 for p in task.encoder.parameters())
+
+
+def test_a_part_that_reads_all_levels_has_a_pass_of_its_own(config, room, small_encoder, labels):
+    """Its head is as wide as the decoder, and what the others share is as it was."""
+    parts = (PartConfig("segment", SemSegConfig(all_levels=True)), PartConfig("last", SemSegConfig()))
+    torch.manual_seed(0)
+    task = CombinedConfig(small_encoder, parts).build(labels)
+    data = Batch.of([room(1)], small_encoder.inputs)
+    seen: list[object] = []
+    task.encoder.register_forward_hook(lambda module, args, out: seen.append(args[0]))
+    task.eval().losses(data, 0).terms["segment_cross_entropy"].backward()
+    assert len(seen) == 1, "of the other part"
+    width = sum(small_encoder.channels[len(small_encoder.channels) // 2 :])
+    assert task.parts["segment"].head.in_features == width > task.parts["last"].head.in_features
+    assert all(float(next(stage.parameters()).grad.abs().max()) > 0 for stage in task.encoder.dec)
 
 
 def test_gradients_of_a_shared_pass_are_the_sum_of_those_of_the_parts(config, batch):

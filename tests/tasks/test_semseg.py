@@ -283,7 +283,9 @@ def test_a_head_that_reads_all_levels(room, small_encoder, labels, pass_config):
     assert task.head.in_features == sum(small_encoder.channels[half:]) > task.encoder.out_channels
     assert set(task.state_dict()) == set(SemSegConfig(encoder=small_encoder).build(labels).state_dict())
     data = Batch.of([room(1), room(2)], small_encoder.inputs)
+    before = task.head.weight.clone()
     task.prepare(iter([[data]]))
+    assert bool((task.head.weight != before).any(0).all()), "of every level"
     with torch.no_grad():
         levels = sample_at(task.eval().encoder.all_levels()(data), data.points.xyz, data.points.scene)
         torch.testing.assert_close(task.logits(data), levels @ task.head.weight.T + task.head.bias)
