@@ -46,6 +46,7 @@ from ponder3d.engine.jobs import Job, run_jobs
 from ponder3d.geometry import keyed
 from ponder3d.recipes.compare_config import CompareConfig
 from ponder3d.recipes.compare_jobs import find_twin, learns_from_labels, one_point_per_voxel, probe
+from ponder3d.recipes.compare_workload import FINETUNING, Workload
 from ponder3d.recipes.methods import find_method, pretraining, with_fields
 from ponder3d.tasks.semseg import SemSegConfig
 from ponder3d.tasks.tuning import DecoderOnly, Full, HeadOnly, Lora, TuningConfig
@@ -411,34 +412,23 @@ class Comparison:
 
     # What it takes ----------------------------------------------------------------------------------------------
 
-    def num_jobs(self) -> tuple[int, int, int]:
-        """Pre-trainings, fine-tunings at most, probes."""
-        starts = sum(len(self.budgets) if callable(made) else 1 for made in self.methods.values())
-        choosing, tested, doubling = self._num_finetunings()
-        times = 1 if self.config.longest == 1 else 2
-        most = times * (choosing + tested) + doubling * max(0, int(math.log2(self.config.longest)) - 1)
-        frozen = starts * len(self.labels) * self.config.seeds * sum(way in FROZEN for way in self.ways)
-        return len(self.recipes) * len(self.budgets) * self.config.seeds, most if self._tuned() else 0, frozen
-
-    def _num_finetunings(self) -> tuple[int, int, int]:
-        """Fine-tunings of one number of steps: to choose, to be tested, and of scratch alone where it is doubled."""
+    def workload(self) -> Workload:
+        """How much there is to do."""
         tuned = self._tuned()
-        rates = len(numbers_of(self.config.rates, "rates")) * (2 if self.twin is not None else 1)
-        starts = sum(len(self.budgets) if callable(self.methods[method]) else 1 for _, method in tuned)
-        labels = len(self.labels)
-        return labels * len(tuned) * rates, labels * starts * self.config.seeds, labels * rates
-
-    def num_steps(self, factor: int) -> int:
-        """Of all pre-trainings and fine-tunings, if scratch takes ``factor`` times the recipe's steps."""
-        return sum(self.budgets) * len(self.recipes) * self.config.seeds + self._finetuning_steps(factor)
-
-    def _finetuning_steps(self, factor: int) -> int:
-        if not self._tuned():
-            return 0
-        choosing, tested, doubling = self._num_finetunings()
-        between = sum(2**k for k in range(1, int(math.log2(factor))))
-        every = (choosing + tested) * (1 + (factor if factor > 1 else 0)) + doubling * between
-        return every * self.experiment.steps
+        starts = [len(self.budgets) if callable(self.methods[method]) else 1 for _, method in tuned]
+        every = sum(len(self.budgets) if callable(made) else 1 for made in self.methods.values())
+        cells = len(self.labels) * self.config.seeds
+        settings = len(numbers_of(self.config.rates, "rates")) * (2 if self.twin is not None else 1)
+        return Workload(
+            pretrainings=len(self.recipes) * len(self.budgets) * self.config.seeds,
+            pretraining_steps=len(self.recipes) * sum(self.budgets) * self.config.seeds,
+            choosing=len(self.labels) * settings * len(tuned),
+            doubling=len(self.labels) * settings if tuned else 0,
+            tested=cells * sum(starts),
+            probes=cells * every * sum(way in FROZEN for way in self.ways),
+            steps=self.experiment.steps,
+            longest=self.config.longest,
+        )
 
     def estimates(self, seconds: float) -> list[tuple[str, Estimate]]:
         """What one of the pre-trainings of each method takes, and one fine-tuning of the recipe's steps, each with the
@@ -454,7 +444,7 @@ class Comparison:
         jobs = {f"pre-training by {method}": self.pretraining(method, self.budgets[-1], 0) for method in self.recipes}
         # Also where nothing is fine-tuned: a probe, without gradients, takes less memory than this as a rule.
         plain = _Candidate(False, 1.0)
-        jobs["fine-tuning"] = self.finetuning("", self.labels[-1], 0, plain, 1, choosing=True)
+        jobs[FINETUNING] = self.finetuning("", self.labels[-1], 0, plain, 1, choosing=True)
         known = []
         for name, experiment in jobs.items():
             with contextlib.suppress(ValueError):  # its row will say why
@@ -479,33 +469,8 @@ class Comparison:
         write_json(
             self.out / _ESTIMATE, {"key": self._key(), "memory": {name: one.memory_bytes for name, one in known}}
         )
-        pretrainings, finetunings, probes = self.num_jobs()
-        processes = self._processes()
-        once, longest = (self._seconds(known, factor) / processes / 60 for factor in self._factors())
-        lines = [f"{pretrainings} pre-trainings, at most {finetunings} fine-tunings and {probes} probes"]
-        peak = max((one.memory_bytes for _, one in known), default=0) / 2**30
-        lines.append(
-            f"about {once:.0f} min if scratch converges at once, {longest:.0f} if it takes {self._factors()[1]} times "
-            f"the steps, without evaluations and probes, {processes} at a time; {peak:.1f} GiB each of "
-            f"{self.config.memory:g} GiB"
-        )
-        return lines
-
-    def _factors(self) -> tuple[int, int]:
-        """Multiples of the recipe's steps: of the earliest convergence that can be seen, and the most."""
-        most = 2 ** int(math.log2(self.config.longest))
-        return min(2, most), most
-
-    def _seconds(self, known: Sequence[tuple[str, Estimate]], factor: int) -> float:
-        """Of all jobs but probes, one after the other, if scratch takes ``factor`` times the recipe's steps."""
-        total = 0.0
-        for name, one in known:
-            if name == "fine-tuning":
-                total += self._finetuning_steps(factor) * one.step_seconds + one.first_seconds
-            else:
-                seconds = one.steps * one.step_seconds + one.first_seconds
-                total += seconds * len(self.budgets) * self.config.seeds
-        return total
+        repeats = len(self.budgets) * self.config.seeds
+        return self.workload().lines(known, repeats, self._processes(), self.config.memory)
 
 
 def run_compare(config: CompareConfig, target: str, experiment: Experiment, tell: Callable[[str], None]) -> list[Row]:
@@ -521,7 +486,8 @@ def run_compare(config: CompareConfig, target: str, experiment: Experiment, tell
         ValueError: the recipe is no segmentation, there is no such method, or nothing came to an end.
     """
     comparison = Comparison(config, target, experiment)
-    if comparison.num_steps(comparison._factors()[0]) >= _MANY_STEPS and not comparison._estimated():
+    work = comparison.workload()
+    if work.all_steps(work.factors[0]) >= _MANY_STEPS and not comparison._estimated():
         for line in comparison.keep_estimates(comparison.estimates(_SECONDS)):
             tell(line)
     rows = comparison.run()

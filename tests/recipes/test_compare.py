@@ -16,6 +16,7 @@ from ponder3d.encoders.files import EncoderFileError, read_card, save_encoder
 from ponder3d.encoders.sparse_unet import SparseUNetConfig
 from ponder3d.engine import comparison_table as table
 from ponder3d.engine.comparison_table import Labels, Row
+from ponder3d.engine.estimate import Estimate
 from ponder3d.engine.evaluate import read_json, write_json
 from ponder3d.engine.jobs import Job
 from ponder3d.engine.loop import train
@@ -25,6 +26,7 @@ from ponder3d.recipes import rivals_masked, semseg, semseg_driving, smoke
 from ponder3d.recipes.compare import Comparison, run_compare
 from ponder3d.recipes.compare_config import CompareConfig
 from ponder3d.recipes.compare_jobs import find_twin, probe
+from ponder3d.recipes.compare_workload import FINETUNING
 from ponder3d.recipes.methods import known_methods, pretraining
 from ponder3d.render.opacity import UniSurf
 from ponder3d.report.compare_page import write_compare_page
@@ -261,15 +263,29 @@ def test_processes_follow_the_memory(tmp_path) -> None:
     memory = {"fine-tuning": 2**29, "pre-training": 9 * 2**26}
     write_json(tmp_path / "estimate.json", {"key": made._key(), "memory": memory})
     assert made._processes() == 3
-    # Two amounts of labels, two methods: to choose, the recipe and its twin; to be tested, two seeds; 4 and 8 steps.
-    assert made.num_jobs() == (2, 2 * (2 * 2 * 2 + 2 * 2 * 2), 8)
     write_json(tmp_path / "estimate.json", {"key": "of another comparison", "memory": memory})
     assert made._processes() == 4
+
+
+def test_how_much_there_is_to_do(tmp_path) -> None:
+    # Two amounts of labels, two methods: to choose, the recipe and its twin; to be tested, two seeds; 4 and 8 steps.
+    work = comparison(tmp_path).workload()
+    assert (work.pretrainings, work.finetunings, work.probes) == (2, 2 * (2 * 2 * 2 + 2 * 2 * 2), 8)
     # In between, scratch alone: 8 and 16 steps of 32. Two budgets make two starts of a method.
-    made = comparison(tmp_path, longest=8, pretrain_steps="2,4")
-    assert made.num_jobs() == (4, 2 * (2 * 2 * 2 + 2 * 3 * 2) + 2 * 2 * 2, 12)
-    assert made.num_steps(8) == 2 * 6 + 4 * ((8 + 12) * (1 + 8) + 2 * 2 * (2 + 4))
-    assert made._factors() == (2, 8) and comparison(tmp_path, longest=1)._factors() == (1, 1)
+    work = comparison(tmp_path, longest=9, pretrain_steps="2,4").workload()
+    assert (work.pretrainings, work.finetunings, work.probes) == (4, 2 * (8 + 12) + 2 * 2 * 2, 12)
+    assert work.factors == (2, 8) and work.all_steps(8) == 2 * 6 + 4 * ((8 + 12) * (1 + 8) + 2 * 2 * (2 + 4))
+    assert work.all_steps(2) == 2 * 6 + 4 * (8 + 12) * 3
+    work = comparison(tmp_path, longest=1).workload()
+    assert work.factors == (1, 1) and work.all_steps(1) == 2 * 2 + 4 * work.finetunings
+    frozen = comparison(tmp_path, ways="probe", methods="scratch,ponder", pretrain_steps="2,500").workload()
+    assert frozen.finetunings == 0 and frozen.all_steps(1) == frozen.all_steps(8) == 2 * 502
+    one = Estimate(10, 0.5, 0.0, 0.0, 3.0, 0.0, 0.0, 1, 1, 1, "cpu", 1)
+    known = [("pre-training by ponder", one), (FINETUNING, replace(one, step_seconds=2.0))]
+    assert work.seconds(known, 2, 1) == 2 * (10 * 0.5 + 3.0) + work.finetuning_steps(1) * 2.0 + 3.0
+    counts, time = work.lines(known, 2, processes=2, memory=8.0)
+    assert counts.startswith("2 pre-trainings, at most 16 fine-tunings and 8 probes")
+    assert "about 1 min if scratch converges at once, 1 if it takes 1 times the steps" in time and "2 at a time" in time
 
 
 @pytest.mark.parametrize(
@@ -309,13 +325,15 @@ def test_a_file_is_a_method_of_its_own_and_known_by_its_weights(tmp_path) -> Non
         made = comparison(tmp_path, methods=f"old={file}", labels="20")
         names.append({str(cell.job.out) for cell in made._cells({}, {"20": 1}) if cell.method == "old"})
     assert made.encoder("old", 0, 1) == str(file)
-    assert made.num_jobs()[0] == 0
+    assert made.workload().pretrainings == 0
     assert names[0] and not names[0] & names[1]
 
 
 def test_an_encoder_that_comes_with_the_package_is_a_method(tmp_path) -> None:
     made = comparison(tmp_path, methods="scratch,small=indoor-small", labels="20")
-    assert read_card(made.encoder("small", 0, 1))["card"]["name"] == "indoor-small" and made.num_jobs()[0] == 0
+    assert (
+        read_card(made.encoder("small", 0, 1))["card"]["name"] == "indoor-small" and made.workload().pretrainings == 0
+    )
 
 
 def test_an_encoder_of_another_kind_is_refused_by_probes_too(tmp_path) -> None:
@@ -361,11 +379,8 @@ def test_a_probe_holds_one_scene_at_a_time(tmp_path, monkeypatch) -> None:
 
 
 def test_a_long_comparison_is_estimated_first_whatever_is_long_in_it(tmp_path, monkeypatch) -> None:
-    """Pre-trainings count too, and a comparison of probes alone knows what memory one of them takes at most."""
+    """Pre-trainings count too, and a comparison of probes alone tries a fine-tuning for the memory of a probe."""
     frozen = comparison(tmp_path, ways="probe", methods="scratch,ponder", pretrain_steps="2,500")
-    assert frozen.num_steps(1) == frozen.num_steps(2) == 2 * 502
-    tuned = comparison(tmp_path, methods="scratch,ponder", longest=1)
-    assert tuned.num_steps(1) == 2 * 2 + tuned.num_jobs()[1] * tuned.experiment.steps
     tried = []
 
     def refuse(experiment, seconds):
@@ -529,4 +544,5 @@ def test_ways_that_freeze_are_measured_against_scratch_trained_in_full(tmp_path,
     }  # fmt: skip
     assert rows["decoder", "ponder"].gain == pytest.approx(5.0)
     assert rows["knn", "ponder"].gain == pytest.approx(5.0)
-    assert made.num_jobs() == (2, 2 * 4 + 4 * 2, 4)
+    work = made.workload()
+    assert (work.pretrainings, work.finetunings, work.probes) == (2, 2 * 4 + 4 * 2, 4)

@@ -1,0 +1,80 @@
+"""How much a comparison has to do."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ponder3d.engine.estimate import Estimate
+
+FINETUNING = "fine-tuning"
+"""What the estimate of one fine-tuning is called; all others are of pre-trainings."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Numbers of jobs. Fine-tunings have a multiple of the recipe's steps, the factor at which scratch converges, or
+    the recipe's own."""
+
+    pretrainings: int
+    pretraining_steps: int
+    """Of all of them together."""
+    choosing: int
+    """Fine-tunings of one factor whose settings are chosen."""
+    doubling: int
+    """Those of scratch among them, which go through the factors in between as well."""
+    tested: int
+    """Fine-tunings of one factor that are cells of the table."""
+    probes: int
+    steps: int
+    """Of the recipe."""
+    longest: int
+    """The largest factor allowed."""
+
+    @property
+    def factors(self) -> tuple[int, int]:
+        """Of the earliest convergence that can be seen, and the largest power of two that is allowed."""
+        most = 2 ** int(math.log2(self.longest))
+        return min(2, most), most
+
+    @property
+    def finetunings(self) -> int:
+        """At most."""
+        most = self.factors[1]
+        ends = 1 if most == 1 else 2
+        return ends * (self.choosing + self.tested) + self.doubling * max(0, int(math.log2(most)) - 1)
+
+    def finetuning_steps(self, factor: int) -> int:
+        """Of all fine-tunings, if scratch converges at a factor."""
+        between = sum(2**k for k in range(1, int(math.log2(factor))))
+        ends = 1 if factor == 1 else 1 + factor
+        return self.steps * (ends * (self.choosing + self.tested) + between * self.doubling)
+
+    def all_steps(self, factor: int) -> int:
+        """Of pre-trainings and fine-tunings."""
+        return self.pretraining_steps + self.finetuning_steps(factor)
+
+    def lines(self, known: Sequence[tuple[str, Estimate]], repeats: int, processes: int, memory: float) -> list[str]:
+        """To be read before all starts; arguments as of ``seconds``, jobs at a time, and GiB that there are."""
+        once, longest = (self.seconds(known, repeats, factor) / processes / 60 for factor in self.factors)
+        peak = max((one.memory_bytes for _, one in known), default=0) / 2**30
+        return [
+            f"{self.pretrainings} pre-trainings, at most {self.finetunings} fine-tunings and {self.probes} probes",
+            f"about {once:.0f} min if scratch converges at once, {longest:.0f} if it takes {self.factors[1]} times the "
+            f"steps, without evaluations and probes, {processes} at a time; {peak:.1f} GiB each of {memory:g} GiB",
+        ]
+
+    def seconds(self, known: Sequence[tuple[str, Estimate]], repeats: int, factor: int) -> float:
+        """Of pre-trainings and fine-tunings one after the other.
+
+        Args:
+            known: estimates of one pre-training by each method and of one fine-tuning, by name.
+            repeats: pre-trainings by each method.
+            factor: at which scratch converges.
+        """
+        total = 0.0
+        for name, one in known:
+            if name == FINETUNING:
+                total += self.finetuning_steps(factor) * one.step_seconds + one.first_seconds
+            else:
+                total += repeats * (one.steps * one.step_seconds + one.first_seconds)
+        return total
