@@ -75,6 +75,12 @@ def rooms_feature_only() -> Experiment:
     return _losses(base, replace(_silent(losses), feature=losses.feature))
 
 
+def rooms_no_colour() -> Experiment:
+    """All terms but colour: distance and the surroundings."""
+    base = pretrain_indoor.rooms()
+    return _losses(base, replace(_task(base).losses, colour=0.0))
+
+
 def rooms_colour_and_depth() -> Experiment:
     """Colour and depth, the terms of the paper, without the surroundings."""
     return _colour_and_depth()

@@ -35,6 +35,11 @@ def ablations_rooms_feature_only() -> Experiment:
     return _small(ablations.rooms_feature_only())
 
 
+def ablations_rooms_no_colour() -> Experiment:
+    """``ablations.rooms_no_colour`` in seconds."""
+    return _small(ablations.rooms_no_colour())
+
+
 def ablations_rooms_colour_and_depth() -> Experiment:
     """``ablations.rooms_colour_and_depth`` in seconds."""
     return _small(ablations.rooms_colour_and_depth())

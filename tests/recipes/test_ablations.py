@@ -69,6 +69,7 @@ def test_masks():
         ("depth_only", {"depth", "sdf", "free_space", "eikonal"}),
         ("semantic_only", {"semantic", "eikonal"}),
         ("feature_only", {"feature", "eikonal"}),
+        ("no_colour", {"depth", "sdf", "free_space", "eikonal", "feature"}),
         ("colour_and_depth", {"colour", "depth", "sdf", "free_space", "eikonal"}),
     ],
 )
