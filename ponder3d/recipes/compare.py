@@ -45,7 +45,14 @@ from ponder3d.engine.experiment import Experiment
 from ponder3d.engine.jobs import Job, run_jobs
 from ponder3d.geometry import keyed
 from ponder3d.recipes.compare_config import CompareConfig
-from ponder3d.recipes.compare_jobs import find_twin, learns_from_labels, one_point_per_voxel, probe
+from ponder3d.recipes.compare_jobs import (
+    Candidate,
+    Setting,
+    find_twin,
+    learns_from_labels,
+    one_point_per_voxel,
+    probe,
+)
 from ponder3d.recipes.compare_workload import FINETUNING, Workload
 from ponder3d.recipes.methods import find_method, pretraining, with_fields
 from ponder3d.tasks.semseg import SemSegConfig
@@ -57,18 +64,6 @@ _MANY_STEPS = 2000
 _SECONDS = 15.0
 """For the estimate of one job."""
 _TUNINGS: dict[str, TuningConfig] = {FINETUNE: Full(), "decoder": DecoderOnly(), "head": HeadOnly(), "lora": Lora()}
-
-
-@dataclass(frozen=True)
-class _Candidate:
-    """A way to fine-tune that all starts choose from."""
-
-    twin: bool
-    """Whether it is the recipe's twin for pre-trained encoders."""
-    rate: float
-
-    def __str__(self) -> str:
-        return f"{'finetune' if self.twin else 'own'} x{self.rate:g}"
 
 
 @dataclass(frozen=True)
@@ -151,7 +146,7 @@ class Comparison:
         init: str,
         labels: Labels,
         seed: int,
-        candidate: _Candidate,
+        candidate: Candidate,
         factor: int,
         choosing: bool = False,
         way: str = FINETUNE,
@@ -222,7 +217,7 @@ class Comparison:
         factors = self._converge(processes) if tuned else {}
         reached = self._choose(tuned, {labels.text: 1 for labels in self.labels}, processes)
         reached |= self._choose(tuned, {text: factor for text, factor in factors.items() if factor > 1}, processes)
-        chosen = {cell: one for cell, (one, _) in reached.items()}
+        chosen = {setting: one for setting, (one, _) in reached.items()}
         cells = self._cells(chosen, factors)
         figures = self._run([cell.job for cell in cells], processes, "comparison")
         rows = self._rows(cells, figures)
@@ -231,8 +226,8 @@ class Comparison:
             "target": self.target,
             "experiment": to_json(self.experiment),
             "chosen": [
-                (way, method, labels, self.experiment.steps * factor, str(one))
-                for (way, method, labels, factor), one in chosen.items()
+                (of.way, of.method, of.labels, self.experiment.steps * of.factor, str(one))
+                for of, one in chosen.items()
             ],
             "steps": {labels: self.experiment.steps * factors[labels] for labels in factors},
             "convergence": self.convergence,
@@ -266,9 +261,9 @@ class Comparison:
 
     def _choose(
         self, tuned: Sequence[tuple[str, str]], factors: dict[str, int], processes: int, title: str = "choosing"
-    ) -> dict[tuple[str, str, str, int], tuple[_Candidate, float]]:
+    ) -> dict[Setting, tuple[Candidate, float]]:
         """What is best on the scenes set aside, and the mIoU that it reaches there in percent, nan if nothing came to
-        an end, by way, method, amount of labels and multiple of the recipe's steps.
+        an end.
 
         Args:
             tuned: ways and methods to choose for.
@@ -277,29 +272,29 @@ class Comparison:
             title: of the progress.
         """
         candidates = [
-            _Candidate(twin, rate)
+            Candidate(twin, rate)
             for twin in ((False, True) if self.twin is not None else (False,))
             for rate in numbers_of(self.config.rates, "rates")
         ]
         jobs = {
-            (way, method, labels.text, factors[labels.text]): {
+            Setting(way, method, labels.text, factors[labels.text]): {
                 one: self._choosing_job(way, method, labels, one, factors[labels.text]) for one in candidates
             }
             for way, method in tuned
             for labels in self.labels
             if labels.text in factors
         }
-        flat = [job for of_cell in jobs.values() for job in of_cell.values()]
+        flat = [job for tried in jobs.values() for job in tried.values()]
         figures = self._run(flat, processes, title)
         chosen = {}
-        for cell, of_cell in jobs.items():
-            reached = {one: 100 * figures[job.name]["miou"] for one, job in of_cell.items() if job.name in figures}
+        for setting, tried in jobs.items():
+            reached = {one: 100 * figures[job.name]["miou"] for one, job in tried.items() if job.name in figures}
             best = max(reached, key=reached.__getitem__) if reached else candidates[0]
             # Where none came to an end, the cells say why.
-            chosen[cell] = best, reached.get(best, math.nan)
+            chosen[setting] = best, reached.get(best, math.nan)
         return chosen
 
-    def _choosing_job(self, way: str, method: str, labels: Labels, one: _Candidate, factor: int) -> Job:
+    def _choosing_job(self, way: str, method: str, labels: Labels, one: Candidate, factor: int) -> Job:
         e = self.finetuning(self._first_encoder(method), labels, 0, one, factor, choosing=True, way=way)
         name = f"{way}-{self._mark(method)}-{labels.text}-{one}-{e.steps}".replace(" ", "-")
         return self._job(name, "choose", e)
@@ -321,19 +316,19 @@ class Comparison:
         while len(factors) < len(self.labels):
             left = {labels.text: factor for labels in self.labels if labels.text not in factors}
             title = f"scratch for {self.experiment.steps * factor} steps"
-            for (*_, text, _), (_, miou) in self._choose([(FINETUNE, SCRATCH)], left, processes, title).items():
-                steps = self.convergence[text]
+            for of, (_, miou) in self._choose([(FINETUNE, SCRATCH)], left, processes, title).items():
+                steps = self.convergence[of.labels]
                 if math.isnan(miou):
-                    factors[text] = max(1, factor // 2)
+                    factors[of.labels] = max(1, factor // 2)
                     continue
                 steps.append((self.experiment.steps * factor, miou))
                 gained = steps[-1][1] - steps[-2][1] if len(steps) > 1 else math.inf
                 if gained < self.config.converged or 2 * factor > self.config.longest:
-                    factors[text] = factor
+                    factors[of.labels] = factor
             factor *= 2
         return factors
 
-    def _cells(self, chosen: dict[tuple[str, str, str, int], _Candidate], factors: dict[str, int]) -> list[_Cell]:
+    def _cells(self, chosen: dict[Setting, Candidate], factors: dict[str, int]) -> list[_Cell]:
         """All cells; a row's follow each other by seed."""
         cells = []
         for method, made in self.methods.items():
@@ -343,14 +338,14 @@ class Comparison:
                         init = self.encoder(method, budget, seed)
                         name = f"{self._mark(method)}-{budget}-{labels.text}-{seed}"
                         for way in self.ways:
-                            if (way, method, labels.text, 1) in chosen:
+                            if Setting(way, method, labels.text, 1) in chosen:
                                 for factor in sorted({1, factors[labels.text]}):
-                                    one = chosen[way, method, labels.text, factor]
+                                    one = chosen[Setting(way, method, labels.text, factor)]
                                     e = self.finetuning(init, labels, seed, one, factor, way=way)
                                     job = self._job(f"{name}-x{factor}", way, e)
                                     cells.append(_Cell(job, way, method, labels.text, budget, e.steps, seed))
                             elif way in FROZEN:
-                                plain = self.finetuning("", labels, seed, _Candidate(False, 1.0), 1)
+                                plain = self.finetuning("", labels, seed, Candidate(False, 1.0), 1)
                                 key = f"{fingerprint(plain)}-{self._mark(method)}-{init}"
                                 job = Job(f"{way}-{name}", self.out / way / name, None, probe, (plain, init, way), key)
                                 cells.append(_Cell(job, way, method, labels.text, budget, 0, seed))
@@ -443,7 +438,7 @@ class Comparison:
     def _estimates(self, seconds: float) -> list[tuple[str, Estimate]]:
         jobs = {f"pre-training by {method}": self.pretraining(method, self.budgets[-1], 0) for method in self.recipes}
         # Also where nothing is fine-tuned: a probe, without gradients, takes less memory than this as a rule.
-        plain = _Candidate(False, 1.0)
+        plain = Candidate(False, 1.0)
         jobs[FINETUNING] = self.finetuning("", self.labels[-1], 0, plain, 1, choosing=True)
         known = []
         for name, experiment in jobs.items():

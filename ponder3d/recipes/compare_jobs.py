@@ -1,7 +1,7 @@
 """Parts of the jobs of a comparison."""
 
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -17,6 +17,28 @@ from ponder3d.tasks.knn_probe import KNNProbeConfig, knn_probe
 from ponder3d.tasks.linear_probe import LinearProbeConfig, linear_probe
 from ponder3d.tasks.ponder import PonderConfig
 from ponder3d.tasks.task import TaskConfig
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A way to fine-tune that all starts choose from."""
+
+    twin: bool
+    """Whether it is the recipe's twin for pre-trained encoders."""
+    rate: float
+
+    def __str__(self) -> str:
+        return f"{'finetune' if self.twin else 'own'} x{self.rate:g}"
+
+
+class Setting(NamedTuple):
+    """What a candidate is chosen for."""
+
+    way: str
+    method: str
+    labels: str
+    factor: int
+    """Multiple of the recipe's steps."""
 
 
 @dataclass(frozen=True)

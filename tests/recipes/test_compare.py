@@ -45,8 +45,8 @@ def comparison(folder: Path, **changes: object) -> Comparison:
     return Comparison(replace(CHOICES, out=str(folder), **changes), TARGET, smoke.semseg())  # type: ignore[arg-type]
 
 
-def one(twin: bool = False, rate: float = 1.0) -> recipe._Candidate:
-    return recipe._Candidate(twin, rate)
+def one(twin: bool = False, rate: float = 1.0) -> jobs.Candidate:
+    return jobs.Candidate(twin, rate)
 
 
 class Inline:
