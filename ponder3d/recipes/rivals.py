@@ -149,6 +149,38 @@ def streets_masked_scene_contrast() -> Experiment:
     return _streets(base, task, view)
 
 
+def streets_pixel_contrast() -> Experiment:
+    """PPKT on generated streets: as ``rooms_pixel_contrast``, with the pixels on which points of the laser fall.
+
+    Published figures are with ``rooms_pixel_contrast``. Not run here.
+    """
+    return _street_pixels(GradientMaps(), superpixels=False)
+
+
+def streets_superpixel_contrast() -> Experiment:
+    """SLidR on generated streets: as ``streets_pixel_contrast``, with means over regions of an image and their points.
+
+    Published figures are with ``rooms_superpixel_contrast``. Not run here.
+    """
+    return _street_pixels(SuperpixelMaps(), superpixels=True)
+
+
+def _street_pixels(features: FeatureMaps, superpixels: bool) -> Experiment:
+    base = pretrain_streets.lidar()
+    rays = replace(pretrain_streets.street_rays(), features=features)
+    # A laser's point is where its own ray ends: within the voxel that it is in.
+    task = PixelContrastConfig(
+        encoder=pretrain_streets.small_encoder(), superpixels=superpixels, reach=0.2, radii=(0.2, 0.5)
+    )
+    seen = pretrain_streets.street_range()
+    return replace(
+        base,
+        task=task,
+        transforms=(seen, Rotate(), Scale(), Flip(), GridSample(), rays),
+        validation_transforms=(seen, GridSample(), rays),
+    )
+
+
 def _streets(
     base: Experiment, task: PointContrastConfig | MaskedSceneContrastConfig, view: tuple[Transform, ...]
 ) -> Experiment:

@@ -12,8 +12,6 @@ from ponder3d.recipes import (
     pretrain_indoor,
     pretrain_rgbd,
     pretrain_streets,
-    rivals,
-    rivals_masked,
     rooms_and_streets,
     semseg_datasets,
     semseg_driving,
@@ -351,71 +349,6 @@ def rooms_and_streets_rooms_finetune() -> Experiment:
 def rooms_and_streets_streets_finetune() -> Experiment:
     """``rooms_and_streets.streets_finetune`` in seconds."""
     return _small(rooms_and_streets.streets_finetune())
-
-
-def rivals_rooms_point_contrast() -> Experiment:
-    """``rivals.rooms_point_contrast`` in seconds."""
-    return _small(rivals.rooms_point_contrast())
-
-
-def rivals_rooms_masked_scene_contrast() -> Experiment:
-    """``rivals.rooms_masked_scene_contrast`` in seconds."""
-    return _small(rivals.rooms_masked_scene_contrast())
-
-
-def rivals_rooms_pixel_contrast() -> Experiment:
-    """``rivals.rooms_pixel_contrast`` in seconds."""
-    return _small(rivals.rooms_pixel_contrast())
-
-
-def rivals_rooms_superpixel_contrast() -> Experiment:
-    """``rivals.rooms_superpixel_contrast`` in seconds."""
-    return _small(rivals.rooms_superpixel_contrast())
-
-
-def rivals_streets_point_contrast() -> Experiment:
-    """``rivals.streets_point_contrast`` in seconds."""
-    return _small(rivals.streets_point_contrast())
-
-
-def rivals_streets_masked_scene_contrast() -> Experiment:
-    """``rivals.streets_masked_scene_contrast`` in seconds."""
-    return _small(rivals.streets_masked_scene_contrast())
-
-
-def rivals_masked_rooms_masked_occupancy() -> Experiment:
-    """``rivals_masked.rooms_masked_occupancy`` in seconds."""
-    return _small(rivals_masked.rooms_masked_occupancy())
-
-
-def rivals_masked_rooms_also() -> Experiment:
-    """``rivals_masked.rooms_also`` in seconds."""
-    return _small(rivals_masked.rooms_also())
-
-
-def rivals_masked_rooms_self_distil() -> Experiment:
-    """``rivals_masked.rooms_self_distil`` in seconds."""
-    return _small(rivals_masked.rooms_self_distil())
-
-
-def rivals_masked_rooms_ponder_distil() -> Experiment:
-    """``rivals_masked.rooms_ponder_distil`` in seconds."""
-    return _small(rivals_masked.rooms_ponder_distil())
-
-
-def rivals_masked_streets_masked_occupancy() -> Experiment:
-    """``rivals_masked.streets_masked_occupancy`` in seconds."""
-    return _small(rivals_masked.streets_masked_occupancy())
-
-
-def rivals_masked_streets_also() -> Experiment:
-    """``rivals_masked.streets_also`` in seconds."""
-    return _small(rivals_masked.streets_also())
-
-
-def rivals_masked_streets_ponder_distil() -> Experiment:
-    """``rivals_masked.streets_ponder_distil`` in seconds."""
-    return _small(rivals_masked.streets_ponder_distil())
 
 
 def semseg() -> Experiment:

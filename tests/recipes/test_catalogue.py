@@ -89,6 +89,8 @@ TRAINED_ON_REQUEST = (
     "rivals_streets",
     "rivals_masked_streets_also",
     "rivals_masked_streets_masked",
+    "rivals_masked_streets_self",
+    "rivals_pandaset",
     "semseg_finetune",
     "full_finetune",
     "shipped",

@@ -23,6 +23,7 @@ from ponder3d.engine.loop import train
 from ponder3d.recipes import compare as recipe
 from ponder3d.recipes import compare_jobs as jobs
 from ponder3d.recipes import rivals_masked, semseg, semseg_driving, smoke
+from ponder3d.recipes.catalogue import find_recipe
 from ponder3d.recipes.compare import Comparison, run_compare
 from ponder3d.recipes.compare_config import CompareConfig
 from ponder3d.recipes.compare_jobs import find_twin, probe
@@ -446,6 +447,22 @@ def test_other_data_are_told(tmp_path) -> None:
 def test_image_encoders_are_no_methods_of_points() -> None:
     known = known_methods("semseg_driving.pandaset", semseg_driving.pandaset().data)
     assert "ponder" in known and "camera" not in known
+
+
+@pytest.mark.parametrize("target", ["semseg.rooms", "semseg_driving.streets", "semseg_driving.pandaset"])
+def test_rivals_have_the_data_and_the_budget_of_rendering(target) -> None:
+    """Each of them, indoors, outdoors and on recordings; what differs is what is learnt."""
+    rivals = {"point_contrast", "masked_scene_contrast", "pixel_contrast", "superpixel_contrast", "masked_occupancy"}
+    rivals |= {"also", "self_distil", "ponder_distil"}
+    known = known_methods(target, find_recipe(target)().data)
+    assert set(known) >= rivals | {"ponder"}
+    own = known["ponder"]()
+    for name in rivals:
+        rival = known[name]()
+        assert replace(rival, task=own.task, transforms=own.transforms, validation_transforms=()) == replace(
+            own, validation_transforms=()
+        )
+        assert rival.task.encoder == own.task.encoder and rival.task != own.task
 
 
 def test_the_readmes_target_has_a_twin() -> None:

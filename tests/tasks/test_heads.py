@@ -203,9 +203,10 @@ def test_impossible_language_heads():
         LanguageHeadConfig(FixedCodes(4)).build(6, UNION)
 
 
-def test_segmentation_with_several_datasets(example, small_encoder, room):
+@pytest.mark.parametrize("all_levels", [False, True], ids=["last_level", "all_levels"])
+def test_segmentation_with_several_datasets(example, all_levels, small_encoder, room):
     """Only classes of a scene's dataset are predicted, for every point of a dense cloud."""
-    task = SemSegConfig(encoder=small_encoder, head=example).build(UNION)
+    task = SemSegConfig(encoder=small_encoder, head=example, all_levels=all_levels).build(UNION)
     scenes = [replace(room(i, num=900), condition=name) for i, name in enumerate(("small", "big"))]
     scenes = [replace(s, labels=torch.tensor(POSSIBLE[s.condition])[s.labels.clamp(max=1)]) for s in scenes]
     batch = Batch.of(scenes, small_encoder.inputs)

@@ -26,10 +26,11 @@ def data(room, small_encoder):
 def build(small_encoder, labels, data):
     """A task whose encoder has the running statistics of the data, as one that was pre-trained has them."""
 
-    def make(tuning, encoder=small_encoder):
+    def make(tuning, encoder=small_encoder, all_levels=False):
         torch.manual_seed(0)
-        encoder = replace(encoder, norm_momentum=1.0, channels=(8, 8), blocks=(1, 1))
-        task = SemSegConfig(encoder=encoder, tuning=tuning).build(labels)
+        stages = 4 if all_levels else 2
+        encoder = replace(encoder, norm_momentum=1.0, channels=(8,) * stages, blocks=(1,) * stages)
+        task = SemSegConfig(encoder=encoder, tuning=tuning, all_levels=all_levels).build(labels)
         task.encoder.train()
         with torch.no_grad():
             task.encoder(data)
@@ -58,9 +59,10 @@ def test_each_is_a_configuration_and_leaves_the_initial_weights(member, build, l
     assert all(torch.equal(value, task.state_dict()[name]) for name, value in plain.state_dict().items())
 
 
-def test_each_trains_what_it_says_and_nothing_else(member, build, data):
+@pytest.mark.parametrize("all_levels", [False, True], ids=["last_level", "all_levels"])
+def test_each_trains_what_it_says_and_nothing_else(member, all_levels, build, data):
     """Weights, and running statistics: what is frozen is in evaluation mode although the task is being trained."""
-    task = build(member())
+    task = build(member(), all_levels=all_levels)
     before = deepcopy(task.state_dict())
     with torch.no_grad():
         first = task.eval().logits(data)

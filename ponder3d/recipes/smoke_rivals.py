@@ -1,0 +1,125 @@
+"""The rivals at a size of seconds: a part of ``smoke``, and named like it."""
+
+from ponder3d.engine.experiment import Experiment
+from ponder3d.recipes import rivals, rivals_masked, rivals_pandaset
+from ponder3d.recipes.small import small as _small
+
+
+def rivals_rooms_point_contrast() -> Experiment:
+    """``rivals.rooms_point_contrast`` in seconds."""
+    return _small(rivals.rooms_point_contrast())
+
+
+def rivals_rooms_masked_scene_contrast() -> Experiment:
+    """``rivals.rooms_masked_scene_contrast`` in seconds."""
+    return _small(rivals.rooms_masked_scene_contrast())
+
+
+def rivals_rooms_pixel_contrast() -> Experiment:
+    """``rivals.rooms_pixel_contrast`` in seconds."""
+    return _small(rivals.rooms_pixel_contrast())
+
+
+def rivals_rooms_superpixel_contrast() -> Experiment:
+    """``rivals.rooms_superpixel_contrast`` in seconds."""
+    return _small(rivals.rooms_superpixel_contrast())
+
+
+def rivals_streets_point_contrast() -> Experiment:
+    """``rivals.streets_point_contrast`` in seconds."""
+    return _small(rivals.streets_point_contrast())
+
+
+def rivals_streets_masked_scene_contrast() -> Experiment:
+    """``rivals.streets_masked_scene_contrast`` in seconds."""
+    return _small(rivals.streets_masked_scene_contrast())
+
+
+def rivals_streets_pixel_contrast() -> Experiment:
+    """``rivals.streets_pixel_contrast`` in seconds."""
+    return _small(rivals.streets_pixel_contrast())
+
+
+def rivals_streets_superpixel_contrast() -> Experiment:
+    """``rivals.streets_superpixel_contrast`` in seconds."""
+    return _small(rivals.streets_superpixel_contrast())
+
+
+def rivals_masked_rooms_masked_occupancy() -> Experiment:
+    """``rivals_masked.rooms_masked_occupancy`` in seconds."""
+    return _small(rivals_masked.rooms_masked_occupancy())
+
+
+def rivals_masked_rooms_also() -> Experiment:
+    """``rivals_masked.rooms_also`` in seconds."""
+    return _small(rivals_masked.rooms_also())
+
+
+def rivals_masked_rooms_self_distil() -> Experiment:
+    """``rivals_masked.rooms_self_distil`` in seconds."""
+    return _small(rivals_masked.rooms_self_distil())
+
+
+def rivals_masked_rooms_ponder_distil() -> Experiment:
+    """``rivals_masked.rooms_ponder_distil`` in seconds."""
+    return _small(rivals_masked.rooms_ponder_distil())
+
+
+def rivals_masked_streets_masked_occupancy() -> Experiment:
+    """``rivals_masked.streets_masked_occupancy`` in seconds."""
+    return _small(rivals_masked.streets_masked_occupancy())
+
+
+def rivals_masked_streets_also() -> Experiment:
+    """``rivals_masked.streets_also`` in seconds."""
+    return _small(rivals_masked.streets_also())
+
+
+def rivals_masked_streets_self_distil() -> Experiment:
+    """``rivals_masked.streets_self_distil`` in seconds."""
+    return _small(rivals_masked.streets_self_distil())
+
+
+def rivals_masked_streets_ponder_distil() -> Experiment:
+    """``rivals_masked.streets_ponder_distil`` in seconds."""
+    return _small(rivals_masked.streets_ponder_distil())
+
+
+def rivals_pandaset_pandaset_point_contrast() -> Experiment:
+    """``rivals_pandaset.pandaset_point_contrast`` in seconds; ``--data.root DIR`` as there."""
+    return _small(rivals_pandaset.pandaset_point_contrast())
+
+
+def rivals_pandaset_pandaset_masked_scene_contrast() -> Experiment:
+    """``rivals_pandaset.pandaset_masked_scene_contrast`` in seconds; ``--data.root DIR`` as there."""
+    return _small(rivals_pandaset.pandaset_masked_scene_contrast())
+
+
+def rivals_pandaset_pandaset_pixel_contrast() -> Experiment:
+    """``rivals_pandaset.pandaset_pixel_contrast`` in seconds; ``--data.root DIR`` as there."""
+    return _small(rivals_pandaset.pandaset_pixel_contrast())
+
+
+def rivals_pandaset_pandaset_superpixel_contrast() -> Experiment:
+    """``rivals_pandaset.pandaset_superpixel_contrast`` in seconds; ``--data.root DIR`` as there."""
+    return _small(rivals_pandaset.pandaset_superpixel_contrast())
+
+
+def rivals_pandaset_pandaset_masked_occupancy() -> Experiment:
+    """``rivals_pandaset.pandaset_masked_occupancy`` in seconds; ``--data.root DIR`` as there."""
+    return _small(rivals_pandaset.pandaset_masked_occupancy())
+
+
+def rivals_pandaset_pandaset_also() -> Experiment:
+    """``rivals_pandaset.pandaset_also`` in seconds; ``--data.root DIR`` as there."""
+    return _small(rivals_pandaset.pandaset_also())
+
+
+def rivals_pandaset_pandaset_self_distil() -> Experiment:
+    """``rivals_pandaset.pandaset_self_distil`` in seconds; ``--data.root DIR`` as there."""
+    return _small(rivals_pandaset.pandaset_self_distil())
+
+
+def rivals_pandaset_pandaset_ponder_distil() -> Experiment:
+    """``rivals_pandaset.pandaset_ponder_distil`` in seconds; ``--data.root DIR`` as there."""
+    return _small(rivals_pandaset.pandaset_ponder_distil())
