@@ -93,29 +93,40 @@ def superpixels(
     known = torch.zeros(num_views, height * width, 1) if depth is None else (depth > 0).view(num_views, -1, 1).float()
     far = known if depth is None else depth.clamp(min=1e-3).log().view(num_views, -1, 1) * depth_weight * known
     colour = rgb.view(num_views, -1, 3).to(torch.float32) / 255
-    # What is added up for the means: the number of pixels, and of those with depth, stand beside the values.
-    told = torch.cat([colour, place.expand(num_views, -1, 2), far, torch.ones_like(known), known], dim=2)
-    label = (row[:, None] * columns + column).view(1, -1).expand(num_views, -1)
-    first = torch.arange(num_views)[:, None] * (rows * columns)
-    means, deep = told.new_zeros(num_views, rows * columns, 6), told.new_zeros(num_views, rows * columns, 1)
+    # A squared distance to a mean is the product of these nine numbers of a pixel with nine of the mean, but for a
+    # number that is the same for all means. The pixels of a block have their nine candidates in common: blocks filled
+    # up with zeros to one size make a step one product of matrices.
+    told = torch.cat([colour, place.expand(num_views, -1, 2), far, known, far.square(), torch.ones_like(known)], dim=2)
+    block = (row[:, None] * columns + column).flatten()
+    order = block.argsort(stable=True)
+    inside = torch.bincount(block, minlength=rows * columns)
+    slot = torch.arange(len(block)) - (inside.cumsum(0) - inside)[block[order]]
+    pixels = told.new_zeros(num_views, rows * columns, int(inside.max()), 9)
+    pixels[:, block[order], slot] = told[:, order]
+
+    candidates = _around(rows, columns)
+    first = torch.arange(num_views)[:, None, None] * (rows * columns)
+    label = candidates[:, 4, None].expand(pixels.shape[:3])  # the block itself
+    means, deep = told.new_zeros(num_views * rows * columns, 6), told.new_zeros(num_views * rows * columns, 1)
     for _ in range(steps):
-        sums = told.new_zeros(num_views * rows * columns, 8).index_add_(
-            0, (first + label).flatten(), told.flatten(0, 1)
-        )
-        count = sums[:, 6:].clamp(min=1)
-        mean = torch.cat([sums[:, :5] / count[:, :1], sums[:, 5:6] / count[:, 1:]], dim=1).view_as(means)
+        sums = torch.zeros(len(means), 9).index_add_(0, (first + label).flatten(), pixels.flatten(0, 2))
+        count, with_depth = sums[:, 8:], sums[:, 6:7]
+        mean = torch.cat([sums[:, :5] / count.clamp(min=1), sums[:, 5:6] / with_depth.clamp(min=1)], dim=1)
         # A region that has lost its last pixel stays where it was; one without depth has none to be compared with.
-        there = (sums[:, 6:7] > 0).view(num_views, -1, 1)
-        means = torch.where(there, mean, means)
-        deep = torch.where(there, (sums[:, 7:] > 0).view(num_views, -1, 1).float(), deep)
-        nearest = told.new_full((num_views, height * width), torch.inf)
-        for dy in (-1, 0, 1):
-            for dx in (-1, 0, 1):
-                y, x = (row + dy).clamp(0, rows - 1), (column + dx).clamp(0, columns - 1)
-                candidate = (y[:, None] * columns + x).flatten()
-                gap = (told[..., :6] - means[:, candidate]).square()
-                apart = gap[..., :5].sum(2) + (gap[..., 5:] * known * deep[:, candidate])[..., 0]
-                closer = apart < nearest
-                nearest = torch.where(closer, apart, nearest)
-                label = torch.where(closer, candidate, label)
-    return label.view(num_views, height, width)
+        means = torch.where(count > 0, mean, means)
+        deep = torch.where(count > 0, (with_depth > 0).float(), deep)
+        flat, distance = means[:, :5], means[:, 5:]
+        times = [-2 * flat, -2 * distance * deep, distance.square() * deep, deep, flat.square().sum(1, keepdim=True)]
+        tried = torch.cat(times, dim=1).view(num_views, -1, 9)[:, candidates]
+        nearest = (pixels @ tried.transpose(2, 3)).argmin(3)
+        label = candidates.expand(num_views, -1, -1).gather(2, nearest)
+    out = torch.empty(num_views, height * width, dtype=torch.int64)
+    out[:, order] = label[:, block[order], slot]
+    return out.view(num_views, height, width)
+
+
+def _around(rows: int, columns: int) -> Int[Tensor, "B 9"]:
+    """Numbers of the blocks around each block of a grid, row by row; beyond an edge, that at the edge."""
+    row = (torch.arange(rows)[:, None] + torch.arange(-1, 2)).clamp(0, rows - 1)
+    column = (torch.arange(columns)[:, None] + torch.arange(-1, 2)).clamp(0, columns - 1)
+    return (row[:, None, :, None] * columns + column[None, :, None, :]).reshape(rows * columns, 9)
