@@ -461,9 +461,9 @@ class Comparison:
 
     def keep_estimates(self, known: Sequence[tuple[str, Estimate]]) -> list[str]:
         """Note what a job takes, for the number of processes; returns lines to be read before all starts."""
-        write_json(
-            self.out / _ESTIMATE, {"key": self._key(), "memory": {name: one.memory_bytes for name, one in known}}
-        )
+        memory = {name: one.memory_bytes for name, one in known}
+        self.out.mkdir(parents=True, exist_ok=True)  # where nothing has been generated, it is the first file
+        write_json(self.out / _ESTIMATE, {"key": self._key(), "memory": memory})
         repeats = len(self.budgets) * self.config.seeds
         return self.workload().lines(known, repeats, self._processes(), self.config.memory)
 

@@ -392,6 +392,13 @@ def test_a_long_comparison_is_estimated_first_whatever_is_long_in_it(tmp_path, m
     assert frozen.estimates(1.0) == [] and tried == [PonderConfig, SemSegConfig]
 
 
+def test_an_estimate_makes_the_directory_that_it_is_kept_in(tmp_path) -> None:
+    """Recordings generate nothing: there is no directory before the first job."""
+    made = comparison(tmp_path / "a" / "new")
+    assert made.keep_estimates([]) and not made._estimated()
+    assert (tmp_path / "a" / "new" / "estimate.json").is_file()
+
+
 def test_a_share_of_scenes_has_all_labels_of_them(tmp_path) -> None:
     few = Comparison(replace(CHOICES, out=str(tmp_path)), "smoke.semseg_rooms", smoke.semseg_rooms())
     assert any(isinstance(step, LimitLabels) for step in smoke.semseg_rooms().transforms)
