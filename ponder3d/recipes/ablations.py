@@ -75,6 +75,16 @@ def rooms_feature_only() -> Experiment:
     return _losses(base, replace(_silent(losses), feature=losses.feature))
 
 
+def rooms_feature_at_surface() -> Experiment:
+    """Nothing but the surroundings, asked where rays end: nothing is rendered.
+
+    What is left is the regression of a hand-made descriptor at points, through the volume: what rendering adds shows
+    against it.
+    """
+    base = rooms_feature_only()
+    return _losses(base, replace(_task(base).losses, surface=1.0, eikonal=0.0))
+
+
 def rooms_no_colour() -> Experiment:
     """All terms but colour: distance and the surroundings."""
     base = pretrain_indoor.rooms()

@@ -1,8 +1,8 @@
 """Ways to pre-train by the names that ``ponder3d compare`` knows them by.
 
-Method M for data of family F (``rooms``, ``streets``, ``pandaset``: the name of the data's configuration) is the recipe
-``F_M`` of any module here, so that a new rival is one new recipe. The recipes of this module give the project's own
-pre-trainings such names. For a target of ``smoke``, methods are the smoke sizes of these recipes.
+Method M for data of family F (``rooms``, ``streets``, ``pandaset``, ``prepared``: the name of the data's configuration)
+is the recipe ``F_M`` of any module here, so that a new rival is one new recipe. The recipes of this module give the
+project's own pre-trainings such names. For a target of ``smoke``, methods are the smoke sizes of these recipes.
 """
 
 from dataclasses import replace
@@ -13,7 +13,7 @@ from ponder3d.encoders.files import SHIPPED, shipped_names
 from ponder3d.engine.comparison_table import SCRATCH
 from ponder3d.engine.experiment import Experiment
 from ponder3d.engine.probe import Off
-from ponder3d.recipes import pretrain_driving, pretrain_indoor, pretrain_streets
+from ponder3d.recipes import pretrain_driving, pretrain_indoor, pretrain_rgbd, pretrain_streets
 from ponder3d.recipes.catalogue import Recipe, find_recipe, list_recipes
 from ponder3d.render.opacity import UniSurf
 from ponder3d.tasks.combined import CombinedConfig
@@ -35,6 +35,11 @@ def streets_ponder() -> Experiment:
 def pandaset_ponder() -> Experiment:
     """Label-free rendering of PandaSet: ``pretrain_driving.pandaset``, without the images that segmentation leaves."""
     return pretrain_driving.pandaset()
+
+
+def prepared_ponder() -> Experiment:
+    """Label-free rendering of prepared scenes: ``pretrain_rgbd.prepared``."""
+    return pretrain_rgbd.prepared()
 
 
 def find_method(method: str, target: str, data: DatasetConfig) -> Recipe | Path | None:

@@ -30,7 +30,7 @@ from ponder3d.volume.unet3d import UNet3DConfig
 _DROP = DropModality(colour=0.1, normal=0.1)
 
 
-_STREET_CELL = 0.6
+STREET_CELL = 0.6
 """Metres; three voxels, as in rooms."""
 
 
@@ -109,21 +109,27 @@ def rooms_ponder_distil() -> Experiment:
     Rendering says what is there, the teacher what is alike. One pass of the encoder serves both: what is taken away
     from the rendered scene is what the student misses.
     """
-    base = pretrain_indoor.rooms()
+    return distilled(pretrain_indoor.rooms(), Centre())
+
+
+def distilled(base: Experiment, first: Transform, cell: float = 0.24) -> Experiment:
+    """Rendering, and self-distillation together with it.
+
+    Args:
+        base: the pre-training by rendering.
+        first: what its transforms begin with, and those of the teacher's view.
+        cell: ``SelfDistilConfig.cell`` in metres.
+    """
     assert isinstance(base.task, PonderConfig)
-    other = (Centre(), Rotate(probability=1.0), Scale(), Flip(), GridSample())
-    return _rooms(
-        _with_distillation(base.task),
-        (TwoViews(base.transforms, other),),
-        (TwoViews(base.validation_transforms, _TURNED),),
-    )
-
-
-def _with_distillation(task: PonderConfig) -> CombinedConfig:
     # Rendering has gradients ten times as large (docs/log.md, where the weight was chosen).
-    distil = SelfDistilConfig(encoder=task.encoder, hide=(0.0, 0.0))
-    return CombinedConfig(
-        encoder=task.encoder, parts=(PartConfig("ponder", task), PartConfig("distil", distil, weight=5.0))
+    distil = SelfDistilConfig(encoder=base.task.encoder, hide=(0.0, 0.0), cell=cell)
+    parts = (PartConfig("ponder", base.task), PartConfig("distil", distil, weight=5.0))
+    turn = Rotate(probability=1.0)
+    return replace(
+        base,
+        task=CombinedConfig(encoder=base.task.encoder, parts=parts),
+        transforms=(TwoViews(base.transforms, (first, turn, Scale(), Flip(), GridSample())),),
+        validation_transforms=(TwoViews(base.validation_transforms, (first, turn, GridSample())),),
     )
 
 
@@ -162,7 +168,9 @@ def streets_also() -> Experiment:
     """Generated streets: what is full behind what the laser hits, and empty on the way there.
 
     ALSO (Boulch et al. 2022) is made for this. TREND (Chen et al. 2024) measures it for detection on ONCE with all
-    labels: 64.2 mAP, from scratch 65.0. Not run here. The rays are those of the laser that fall into an image.
+    labels: 64.2 mAP, from scratch 65.0. Not run here. Rays run from the cameras to points of the laser that their
+    images show, up to a metre beside the laser's own; places lie within half a metre of the surface, in the paper
+    within 0.1 m, and intensities are not told.
     """
     task = ALSOConfig(
         encoder=pretrain_streets.small_encoder(),
@@ -186,7 +194,7 @@ def streets_self_distil() -> Experiment:
     seen = pretrain_streets.street_range()
     student = (seen, Rotate(probability=1.0), Scale(), Flip(), GridSample(), PointsOnly())
     half = RemoveBlocks(0.5, 0.5, size=1.6, corner=(0.0, 0.0, 0.0))
-    task = SelfDistilConfig(encoder=pretrain_streets.small_encoder(), block=(0.8, 3.2), cell=_STREET_CELL)
+    task = SelfDistilConfig(encoder=pretrain_streets.small_encoder(), block=(0.8, 3.2), cell=STREET_CELL)
     return _streets(
         task,
         (TwoViews(student),),
@@ -196,20 +204,4 @@ def streets_self_distil() -> Experiment:
 
 def streets_ponder_distil() -> Experiment:
     """``pretrain_streets.lidar`` and self-distillation together."""
-    return distilled(pretrain_streets.lidar())
-
-
-def distilled(base: Experiment) -> Experiment:
-    """Rendering of sweeps, and self-distillation together with it."""
-    assert isinstance(base.task, PonderConfig)
-    task = _with_distillation(base.task)
-    distil = task.parts[1].task
-    assert isinstance(distil, SelfDistilConfig)
-    task = replace(task, parts=(task.parts[0], replace(task.parts[1], task=replace(distil, cell=_STREET_CELL))))
-    seen, turn = pretrain_streets.street_range(), Rotate(probability=1.0)
-    return replace(
-        base,
-        task=task,
-        transforms=(TwoViews(base.transforms, (seen, turn, Scale(), Flip(), GridSample())),),
-        validation_transforms=(TwoViews(base.validation_transforms, (seen, turn, GridSample())),),
-    )
+    return distilled(pretrain_streets.lidar(), pretrain_streets.street_range(), STREET_CELL)

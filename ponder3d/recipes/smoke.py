@@ -386,6 +386,11 @@ def methods_pandaset_ponder() -> Experiment:
     return _small(methods.pandaset_ponder())
 
 
+def methods_prepared_ponder() -> Experiment:
+    """``methods.prepared_ponder`` in seconds; ``--data.root DIR`` as there."""
+    return _small(methods.prepared_ponder())
+
+
 def shipped_indoor_small() -> Experiment:
     """``shipped.indoor_small`` in seconds."""
     return _small(shipped.indoor_small())

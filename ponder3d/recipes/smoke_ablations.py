@@ -35,6 +35,11 @@ def ablations_rooms_feature_only() -> Experiment:
     return _small(ablations.rooms_feature_only())
 
 
+def ablations_rooms_feature_at_surface() -> Experiment:
+    """``ablations.rooms_feature_at_surface`` in seconds."""
+    return _small(ablations.rooms_feature_at_surface())
+
+
 def ablations_rooms_no_colour() -> Experiment:
     """``ablations.rooms_no_colour`` in seconds."""
     return _small(ablations.rooms_no_colour())

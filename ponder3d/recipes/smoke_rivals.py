@@ -1,7 +1,7 @@
 """The rivals at a size of seconds: a part of ``smoke``, and named like it."""
 
 from ponder3d.engine.experiment import Experiment
-from ponder3d.recipes import rivals, rivals_masked, rivals_pandaset
+from ponder3d.recipes import rivals, rivals_masked, rivals_recorded
 from ponder3d.recipes.small import small as _small
 
 
@@ -85,41 +85,81 @@ def rivals_masked_streets_ponder_distil() -> Experiment:
     return _small(rivals_masked.streets_ponder_distil())
 
 
-def rivals_pandaset_pandaset_point_contrast() -> Experiment:
-    """``rivals_pandaset.pandaset_point_contrast`` in seconds; ``--data.root DIR`` as there."""
-    return _small(rivals_pandaset.pandaset_point_contrast())
+def rivals_recorded_pandaset_point_contrast() -> Experiment:
+    """``rivals_recorded.pandaset_point_contrast`` in seconds; ``--data.root DIR`` as there."""
+    return _small(rivals_recorded.pandaset_point_contrast())
 
 
-def rivals_pandaset_pandaset_masked_scene_contrast() -> Experiment:
-    """``rivals_pandaset.pandaset_masked_scene_contrast`` in seconds; ``--data.root DIR`` as there."""
-    return _small(rivals_pandaset.pandaset_masked_scene_contrast())
+def rivals_recorded_pandaset_masked_scene_contrast() -> Experiment:
+    """``rivals_recorded.pandaset_masked_scene_contrast`` in seconds; ``--data.root DIR`` as there."""
+    return _small(rivals_recorded.pandaset_masked_scene_contrast())
 
 
-def rivals_pandaset_pandaset_pixel_contrast() -> Experiment:
-    """``rivals_pandaset.pandaset_pixel_contrast`` in seconds; ``--data.root DIR`` as there."""
-    return _small(rivals_pandaset.pandaset_pixel_contrast())
+def rivals_recorded_pandaset_pixel_contrast() -> Experiment:
+    """``rivals_recorded.pandaset_pixel_contrast`` in seconds; ``--data.root DIR`` as there."""
+    return _small(rivals_recorded.pandaset_pixel_contrast())
 
 
-def rivals_pandaset_pandaset_superpixel_contrast() -> Experiment:
-    """``rivals_pandaset.pandaset_superpixel_contrast`` in seconds; ``--data.root DIR`` as there."""
-    return _small(rivals_pandaset.pandaset_superpixel_contrast())
+def rivals_recorded_pandaset_superpixel_contrast() -> Experiment:
+    """``rivals_recorded.pandaset_superpixel_contrast`` in seconds; ``--data.root DIR`` as there."""
+    return _small(rivals_recorded.pandaset_superpixel_contrast())
 
 
-def rivals_pandaset_pandaset_masked_occupancy() -> Experiment:
-    """``rivals_pandaset.pandaset_masked_occupancy`` in seconds; ``--data.root DIR`` as there."""
-    return _small(rivals_pandaset.pandaset_masked_occupancy())
+def rivals_recorded_pandaset_masked_occupancy() -> Experiment:
+    """``rivals_recorded.pandaset_masked_occupancy`` in seconds; ``--data.root DIR`` as there."""
+    return _small(rivals_recorded.pandaset_masked_occupancy())
 
 
-def rivals_pandaset_pandaset_also() -> Experiment:
-    """``rivals_pandaset.pandaset_also`` in seconds; ``--data.root DIR`` as there."""
-    return _small(rivals_pandaset.pandaset_also())
+def rivals_recorded_pandaset_also() -> Experiment:
+    """``rivals_recorded.pandaset_also`` in seconds; ``--data.root DIR`` as there."""
+    return _small(rivals_recorded.pandaset_also())
 
 
-def rivals_pandaset_pandaset_self_distil() -> Experiment:
-    """``rivals_pandaset.pandaset_self_distil`` in seconds; ``--data.root DIR`` as there."""
-    return _small(rivals_pandaset.pandaset_self_distil())
+def rivals_recorded_pandaset_self_distil() -> Experiment:
+    """``rivals_recorded.pandaset_self_distil`` in seconds; ``--data.root DIR`` as there."""
+    return _small(rivals_recorded.pandaset_self_distil())
 
 
-def rivals_pandaset_pandaset_ponder_distil() -> Experiment:
-    """``rivals_pandaset.pandaset_ponder_distil`` in seconds; ``--data.root DIR`` as there."""
-    return _small(rivals_pandaset.pandaset_ponder_distil())
+def rivals_recorded_pandaset_ponder_distil() -> Experiment:
+    """``rivals_recorded.pandaset_ponder_distil`` in seconds; ``--data.root DIR`` as there."""
+    return _small(rivals_recorded.pandaset_ponder_distil())
+
+
+def rivals_recorded_prepared_point_contrast() -> Experiment:
+    """``rivals_recorded.prepared_point_contrast`` in seconds; ``--data.root DIR`` as there."""
+    return _small(rivals_recorded.prepared_point_contrast())
+
+
+def rivals_recorded_prepared_masked_scene_contrast() -> Experiment:
+    """``rivals_recorded.prepared_masked_scene_contrast`` in seconds; ``--data.root DIR`` as there."""
+    return _small(rivals_recorded.prepared_masked_scene_contrast())
+
+
+def rivals_recorded_prepared_pixel_contrast() -> Experiment:
+    """``rivals_recorded.prepared_pixel_contrast`` in seconds; ``--data.root DIR`` as there."""
+    return _small(rivals_recorded.prepared_pixel_contrast())
+
+
+def rivals_recorded_prepared_superpixel_contrast() -> Experiment:
+    """``rivals_recorded.prepared_superpixel_contrast`` in seconds; ``--data.root DIR`` as there."""
+    return _small(rivals_recorded.prepared_superpixel_contrast())
+
+
+def rivals_recorded_prepared_masked_occupancy() -> Experiment:
+    """``rivals_recorded.prepared_masked_occupancy`` in seconds; ``--data.root DIR`` as there."""
+    return _small(rivals_recorded.prepared_masked_occupancy())
+
+
+def rivals_recorded_prepared_also() -> Experiment:
+    """``rivals_recorded.prepared_also`` in seconds; ``--data.root DIR`` as there."""
+    return _small(rivals_recorded.prepared_also())
+
+
+def rivals_recorded_prepared_self_distil() -> Experiment:
+    """``rivals_recorded.prepared_self_distil`` in seconds; ``--data.root DIR`` as there."""
+    return _small(rivals_recorded.prepared_self_distil())
+
+
+def rivals_recorded_prepared_ponder_distil() -> Experiment:
+    """``rivals_recorded.prepared_ponder_distil`` in seconds; ``--data.root DIR`` as there."""
+    return _small(rivals_recorded.prepared_ponder_distil())

@@ -21,7 +21,11 @@ minus infinity."""
 
 
 def info_nce(
-    queries: Float[Tensor, "P C"], targets: Float[Tensor, "P C"], valid: Bool[Tensor, " P"], temperature: float
+    queries: Float[Tensor, "P C"],
+    targets: Float[Tensor, "P C"],
+    valid: Bool[Tensor, " P"],
+    temperature: float,
+    owner: Int[Tensor, " P"] | None = None,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """Cross-entropy of telling the target of each query from those of all others by its cosine (Oord et al. 2018).
 
@@ -30,12 +34,16 @@ def info_nce(
         targets: row i is that of query i.
         valid: rows that take part, as queries and as targets.
         temperature: cosines are divided by it.
+        owner: rows of one owner show the same thing, and are no candidates for each other's queries.
 
     Returns:
         The mean over the valid queries, and the share of them whose own target has the highest cosine; 0 without any.
     """
     queries, targets = F.normalize(queries.float(), dim=1), F.normalize(targets.float(), dim=1)
     scores = (queries @ targets.T / temperature).masked_fill(~valid[None], _NOWHERE)
+    if owner is not None:
+        own_row = torch.eye(len(owner), dtype=torch.bool, device=owner.device)
+        scores = scores.masked_fill((owner[:, None] == owner) & ~own_row, _NOWHERE)
     own = (queries * targets).sum(1) / temperature
     num = valid.sum().clamp(min=1)
     loss = ((scores.logsumexp(1) - own) * valid).sum() / num

@@ -4,7 +4,8 @@ PPKT (Liu et al. 2021, arXiv 2104.04687) compares single pixels and points; SLid
 2203.16258) the means over superpixels, so that a wall counts once and not once for each of its points. Both distil from
 a ResNet-50 that was trained on images without labels (MoCo v2, DINO and others); here any target feature of rays is
 one (``PickRays.features``): maps of such a model, or oriented gradients. Published, in SLidR's configurations of both:
-temperature 0.07, 64 channels, one linear layer on either side, 4096 pixels or superpixels of about 150 an image.
+temperature 0.07, 64 channels, one linear layer on either side, 4096 pixels or superpixels of about 150 an image. They
+also crop and flip the images, which is not here, and a superpixel is all of its pixels there, not those of the rays.
 """
 
 from dataclasses import dataclass
@@ -78,6 +79,8 @@ class _Sides:
 
     pixel: Float[Tensor, "R C"]
     point: Float[Tensor, "R C"]
+    owner: Int[Tensor, " R"]
+    """Which point it is, or which region."""
     place: Float[Tensor, "R 3"]
     scene: Int[Tensor, " R"]
     valid: Bool[Tensor, " R"]
@@ -113,7 +116,8 @@ class PixelContrast(Task):
         self.pixel_projection = config.pixel_projection.build(config.feature_channels)
 
     def losses(self, batch: Batch, step: int) -> StepLosses:
-        """InfoNCE of finding the point of a pixel, or the points of a region, among those of the batch. Monitors:
+        """InfoNCE of finding the pixel of a point, or the region of its points, among those of the batch; other pixels
+        that show the same point, from other views, are no negatives. Monitors:
         ``matched``, the share that would be found, and ``pairs``, their number.
 
         Raises:
@@ -123,7 +127,7 @@ class PixelContrast(Task):
         points = self.projection(self._features(batch))
         with torch.autocast(points.device.type, enabled=False):
             sides = self._sides(batch, points.float())
-            loss, matched = info_nce(sides.pixel, sides.point, sides.valid, self.config.temperature)
+            loss, matched = info_nce(sides.point, sides.pixel, sides.valid, self.config.temperature, sides.owner)
         return StepLosses({"contrast": loss}, {"matched": matched, "pairs": sides.valid.sum().to(torch.float32)})
 
     def _features(self, batch: Batch) -> Float[Tensor, "N C"]:
@@ -148,7 +152,7 @@ class PixelContrast(Task):
         feature = torch.where(known[:, None], targets.feature, 0.0)
         pixel, point = self.pixel_projection(feature), take(points, row.clamp(min=0))
         valid = (row >= 0) & (targets.t > 0) & known
-        sides = _Sides(pixel, point, ends, rays.scene, valid)
+        sides = _Sides(pixel, point, row, ends, rays.scene, valid)
         if not config.superpixels:
             return sides
         if targets.group is None:
@@ -204,4 +208,5 @@ def _pooled(sides: _Sides, group: Int[Tensor, " R"]) -> _Sides:
     sums = sum_rows(torch.cat(values, dim=1) * weight, region, num).split(widths, dim=1)
     size = sums[3].clamp(min=1)
     scene = torch.zeros_like(region).scatter_(0, region, sides.scene)  # rays of a region are of one scene
-    return _Sides(sums[0] / size, sums[1] / size, sums[2] / size, scene, sums[3][:, 0] > 0)
+    rows = torch.arange(num, device=key.device)
+    return _Sides(sums[0] / size, sums[1] / size, rows, sums[2] / size, scene, sums[3][:, 0] > 0)

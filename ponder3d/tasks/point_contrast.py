@@ -2,6 +2,8 @@
 
 Published: pairs of frames of ScanNet that overlap by 30 %; 4096 pairs of the four scenes of a GPU, temperature 0.4 (the
 released scripts). Every other pair's point of the second view is a negative, wherever it is.
+Recipes here take two crops of one cloud instead of two recordings of a place, so that in both views the sensor stood
+where it stood; and 1024 pairs of each scene.
 """
 
 from dataclasses import dataclass

@@ -6,7 +6,8 @@ average of the student. Both assign what they see to prototypes; the teacher's a
 
 No geometric shortcut: the two views are turned and scaled differently, hidden points are moved out of their place, and
 what is compared are means over cells of some voxels, not single points. Sonata has no decoder at all for that reason;
-here the whole encoder is taught, for that is what the other tasks teach and what is used afterwards.
+here the whole encoder is taught, for that is what the other tasks teach and what is used afterwards. Nor are Sonata's
+local crops here, half of its loss, its second global view, and its changes of colours.
 """
 
 from collections.abc import Iterable, Iterator

@@ -69,6 +69,7 @@ def test_masks():
         ("depth_only", {"depth", "sdf", "free_space", "eikonal"}),
         ("semantic_only", {"semantic", "eikonal"}),
         ("feature_only", {"feature", "eikonal"}),
+        ("feature_at_surface", {"feature"}),
         ("no_colour", {"depth", "sdf", "free_space", "eikonal", "feature"}),
         ("colour_and_depth", {"colour", "depth", "sdf", "free_space", "eikonal"}),
     ],
@@ -79,6 +80,11 @@ def test_single_terms(name, terms):
     silent = {"semantic"} if type(task.semantics).__name__ == "NoVectors" else set()
     assert {term for term in every if getattr(task.losses, term) > 0} - silent == terms
     assert bool(task.feature_channels) == ("feature" in terms)
+
+
+def test_what_is_asked_where_rays_end_alone_is_not_rendered():
+    assert ALL["ablations.rooms_feature_at_surface"].task.losses.surface == 1
+    assert ALL["ablations.rooms_feature_only"].task.losses.surface == 0.5
 
 
 def test_the_released_objective_is_all_of_its_parts():

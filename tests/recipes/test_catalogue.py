@@ -90,7 +90,7 @@ TRAINED_ON_REQUEST = (
     "rivals_masked_streets_also",
     "rivals_masked_streets_masked",
     "rivals_masked_streets_self",
-    "rivals_pandaset",
+    "rivals_recorded",
     "semseg_finetune",
     "full_finetune",
     "shipped",

@@ -456,7 +456,9 @@ def test_image_encoders_are_no_methods_of_points() -> None:
     assert "ponder" in known and "camera" not in known
 
 
-@pytest.mark.parametrize("target", ["semseg.rooms", "semseg_driving.streets", "semseg_driving.pandaset"])
+@pytest.mark.parametrize(
+    "target", ["semseg.rooms", "semseg.prepared", "semseg_driving.streets", "semseg_driving.pandaset"]
+)
 def test_rivals_have_the_data_and_the_budget_of_rendering(target) -> None:
     """Each of them, indoors, outdoors and on recordings; what differs is what is learnt."""
     rivals = {"point_contrast", "masked_scene_contrast", "pixel_contrast", "superpixel_contrast", "masked_occupancy"}

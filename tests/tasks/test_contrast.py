@@ -30,6 +30,14 @@ def test_info_nce_by_hand():
     assert float(loss) == pytest.approx(math.log(1 + math.exp(2))) and float(right) == 0
 
 
+def test_rows_of_one_owner_are_no_negatives():
+    """Three rows that are all alike: of two of one owner neither is told from the other."""
+    same, valid = torch.ones(3, 2), torch.ones(3, dtype=torch.bool)
+    assert float(info_nce(same, same, valid, 1.0)[0]) == pytest.approx(math.log(3))
+    owner = torch.tensor([4, 4, 9])
+    assert float(info_nce(same, same, valid, 1.0, owner)[0]) == pytest.approx((2 * math.log(2) + math.log(3)) / 3)
+
+
 def test_rows_that_are_not_valid_have_no_part():
     torch.manual_seed(1)
     a, b = torch.randn(2, 5, 4)

@@ -55,7 +55,7 @@ def test_regions_are_means_of_directions_by_hand():
     point = torch.tensor([[1.0, 0], [1, 0], [0, 5], [9, 9], [1, 0]])
     place = torch.tensor([[0.0, 0, 0], [1, 0, 0], [2, 0, 0], [9, 9, 9], [4, 0, 0]])
     scene = torch.tensor([0, 0, 0, 0, 1])
-    sides = _Sides(pixel, point, place, scene, torch.tensor([1, 1, 1, 0, 1]).bool())
+    sides = _Sides(pixel, point, torch.arange(5), place, scene, torch.tensor([1, 1, 1, 0, 1]).bool())
     pooled = _pooled(sides, torch.tensor([7, 7, 3, 7, 7]))
     # Region 3 and 7 of scene 0, region 7 of scene 1; the ray that is not valid has no part in any.
     assert pooled.valid.tolist() == [True, True, True, False, False]
@@ -63,6 +63,7 @@ def test_regions_are_means_of_directions_by_hand():
     torch.testing.assert_close(pooled.pixel[:3], torch.tensor([[1.0, 0], [0.5, 0.5], [0, 1]]))
     torch.testing.assert_close(pooled.point[:3], torch.tensor([[0.0, 1], [1, 0], [1, 0]]))
     torch.testing.assert_close(pooled.place[:3, 0], torch.tensor([2.0, 0.5, 4.0]))
+    assert pooled.owner.tolist() == [0, 1, 2, 3, 4], "regions are negatives of each other"
     assert not bool(_pooled(sides, torch.full((5,), -1)).valid.any())
 
 
