@@ -19,7 +19,8 @@ _USAGE = """\
 usage: ponder3d compare RECIPE [options]: does pre-training pay?
 
 Encoders are pre-trained by several methods, and by none, and used for the segmentation that RECIPE is, at equal
-budgets, over shares of labels and seeds. Interrupted, the same command goes on.
+budgets, over shares of labels and seeds. Interrupted, the same command goes on. `ponder3d compare RECIPE --help` lists
+the methods that there are for its data, and all options.
 
   ponder3d compare semseg.rooms_full --methods scratch,ponder --labels 1%,10%,100% --seeds 3 --steps 80 --out DIR
 """

@@ -1,4 +1,4 @@
-"""What is done to a scene, in turn, when its prediction is the sum over several looks at it (spec 5.4).
+"""What is done to a scene, in turn, when its prediction is the sum over several looks at it.
 
 Every transform of a set keeps the points and their order, so that the probabilities of a point can be added up. Turns
 and mirrors are about the origin: centre scenes before.

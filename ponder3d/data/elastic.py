@@ -1,6 +1,6 @@
 """Elastic distortion: the room bends smoothly (Simard et al. 2003, "Best practices for convolutional neural networks").
 
-As in PonderV2 (spec 5.1), except that normals turn with the surface. Where the noise has more nodes than ``DENSE``,
+As in PonderV2, except that normals turn with the surface. Where the noise has more nodes than ``DENSE``,
 only those around points are drawn, each from a hash of its number: other numbers of the same distribution.
 """
 

@@ -2,7 +2,7 @@
 
 Every transform is a frozen dataclass: its fields are the choices, calling it does the work. All randomness comes from
 the generator it is given. Transforms that move points move cameras, depth, rays, normals and boxes along. Numbers in
-the docstrings are those of PonderV2 (spec 5.2). They live in the modules ``transforms_*`` and have their names here.
+the docstrings are those of PonderV2. They live in the modules ``transforms_*`` and have their names here.
 """
 
 from ponder3d.data.transforms_base import Transform as Transform

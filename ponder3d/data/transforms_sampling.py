@@ -40,7 +40,7 @@ class RemoveBlocks(Transform):
     Unlike hiding features behind a learned token (``tasks.masking``), this takes the geometry away too. The lattice of
     blocks is shifted at random, unless it has a corner. The scene remembers its bounds from before.
 
-    The masking of UniPAD's LiDAR encoder (spec 3.2.3) is ``RemoveBlocks(0.8, 0.8, 0.6, 1.6, (-54.0, -54.0, -5.0))``:
+    The masking of UniPAD's LiDAR encoder is ``RemoveBlocks(0.8, 0.8, 0.6, 1.6, (-54.0, -54.0, -5.0))``:
     blocks of 8 x 8 x 8 voxels, each a cell of its volume.
     """
 
@@ -159,7 +159,7 @@ class PointRange(Transform):
     """Keep what lies in a box around the origin: the reach of an outdoor model around its sensor.
 
     The scene ends there: its bounds are cut to the range, and boxes whose centre is outside are gone. A spinning laser
-    sees some 100 m, the grid of such a model covers 54 m (spec 3).
+    sees some 100 m, the grid of such a model covers 54 m.
     """
 
     keeps_points = False

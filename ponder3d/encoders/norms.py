@@ -45,7 +45,7 @@ class PlainNormConfig(NormConfig):
 
 @dataclass(frozen=True)
 class PromptNormConfig(NormConfig):
-    """Norms that know the condition of each scene: PonderV2's PDNorm (spec of ``SpUNet-v1m3``)."""
+    """Norms that know the condition of each scene: PonderV2's PDNorm (``SpUNet-v1m3``)."""
 
     names: tuple[str, ...] = ("ScanNet", "S3DIS", "Structured3D")
     """Conditions, in the order of their rows."""

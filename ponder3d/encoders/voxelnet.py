@@ -1,4 +1,4 @@
-"""VoxelNet, the outdoor encoder of UniPAD (spec 3.2.3): sparse convolutions down to a dense volume over a fixed box.
+"""VoxelNet, the outdoor encoder of UniPAD: sparse convolutions down to a dense volume over a fixed box.
 
 Zhou and Tuzel 2018 (voxels of a fixed box), Yan et al. 2018 (sparse convolutions down to an eighth of the resolution).
 Numbers as in UniPAD's ``MaskSparseEncoderHD``, ``SECOND3D`` and ``SECOND3DFPN``.

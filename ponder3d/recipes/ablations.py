@@ -192,23 +192,23 @@ def rooms_released_alpha() -> Experiment:
 def rooms_released_samples() -> Experiment:
     """``rooms_colour_and_depth`` with samples spread evenly.
 
-    The released code looks for the surface at the wrong place, and finds it nowhere (spec 9.1, number 1).
+    The released code looks for the surface at the wrong place, and finds it nowhere.
     """
     return _samples(_colour_and_depth())
 
 
 def rooms_released_cube() -> Experiment:
-    """``rooms_colour_and_depth`` with a volume that is as high as the room is long (spec 9.1, number 3)."""
+    """``rooms_colour_and_depth`` with a volume that is as high as the room is long."""
     return _cube(_colour_and_depth())
 
 
 def rooms_released_frames() -> Experiment:
-    """``rooms_colour_and_depth`` with a volume read in another frame than it was filled in (spec 9.1, number 2)."""
+    """``rooms_colour_and_depth`` with a volume read in another frame than it was filled in."""
     return _stretched(_colour_and_depth())
 
 
 def rooms_released_units() -> Experiment:
-    """``rooms_colour_and_depth`` with distances, truncation and slope in units of the room (spec 9.1, 8 and 18).
+    """``rooms_colour_and_depth`` with distances, truncation and slope in units of the room.
 
     In a room of 6 m depth weighs as much as before; it is the relation between rooms, and the truncation, that change.
     """

@@ -1,4 +1,4 @@
-"""Pre-training on published indoor datasets with the paper's settings (spec 2 and 8.1): jointly, and each by itself.
+"""Pre-training on published indoor datasets with the paper's settings: jointly, and each by itself.
 
 Data are what ``ponder3d prepare`` has written: ``--data.root DIR``, jointly ``--data.parts.0.data.root DIR`` and so on.
 Recipes are the paper's in the number of scenes they see and in how, and differ where the released code is in error
@@ -118,7 +118,7 @@ def scannet_label_free_one_gpu() -> Experiment:
 def s3dis() -> Experiment:
     """Pre-training on S3DIS without area 5, with rendered semantics: 800 passes over its rooms, 8 GPUs with 8 each.
 
-    Images are those of 2D-3D-S. The released configuration of it does not start (spec 9.3), so there is no figure.
+    Images are those of 2D-3D-S. The released configuration of it does not start, so there is no figure.
     """
     optim = replace(scannet().optim, lr=8e-4)
     return replace(scannet(), optim=optim, steps=800 * S3DIS_ROOMS // 64, batch_size=64, devices=8, validate_every=500)
@@ -142,7 +142,7 @@ def s3dis_label_free_one_gpu() -> Experiment:
 def structured3d() -> Experiment:
     """Pre-training on Structured3D with rendered semantics: 800 passes over its rooms, 8 GPUs with 8 rooms each.
 
-    The released configuration of it does not start (spec 9.3), so there is no figure.
+    The released configuration of it does not start, so there is no figure.
     """
     return replace(s3dis(), steps=800 * STRUCTURED3D_ROOMS // 64, validate_every=5000)
 

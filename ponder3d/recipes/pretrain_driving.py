@@ -1,4 +1,4 @@
-"""Pre-training on recordings of drives: nuScenes with the paper's settings (spec 3.2 and 8.2), PandaSet, one's own.
+"""Pre-training on recordings of drives: nuScenes with the paper's settings, PandaSet, one's own.
 
 nuScenes and PandaSet are read as they are published, ``--data.root DIR``. ``NAME_one_gpu`` takes the same steps on one
 GPU, in several passes each. The recipes of nuScenes have not been run on all of it; the figures in their docstrings are
@@ -198,7 +198,7 @@ def nuscenes_sparse_unet_semantic() -> Experiment:
 
 
 def pandaset() -> Experiment:
-    """Label-free, from the laser, at a size for a CPU: the frames that ``--data.root DIR`` has, the last two held out.
+    """Label-free, from the laser, at a size for a CPU; of each drive in ``--data.root DIR`` the last fifth is held out.
 
     The network and the terms of ``pretrain_streets.lidar``, with the sky, in a finer volume.
     """

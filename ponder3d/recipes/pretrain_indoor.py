@@ -39,7 +39,7 @@ PAPER_TRANSFORMS: tuple[Transform, ...] = (
     GridSample(),
     PickRays(),
 )
-"""Augmentation, corruption and rays of the paper's indoor pre-training (spec 5.2)."""
+"""Augmentation, corruption and rays of the paper's indoor pre-training."""
 
 
 def small_encoder() -> SparseUNetConfig:
@@ -150,7 +150,7 @@ def rooms_semantic() -> Experiment:
 
 
 def rooms_paper() -> Experiment:
-    """The paper's indoor settings (spec 2 and 8.1) on generated rooms: 39 million parameters, 2 cm voxels, for a GPU.
+    """The paper's indoor settings on generated rooms: 39 million parameters, 2 cm voxels, for a GPU.
 
     Eight scenes of five views and 256 rays per step, 96 + 36 samples, volume of 128 x 128 x 32, 80 % of the points
     dropped. PonderV2 reports 77.0 mIoU on ScanNet after joint training with labels on three datasets; there is no

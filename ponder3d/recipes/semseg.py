@@ -98,7 +98,7 @@ def rooms_full_finetune() -> Experiment:
 
 
 def rooms_paper() -> Experiment:
-    """The paper's segmentation from scratch (spec 5.2 and 8.1) on generated rooms, for a GPU.
+    """The paper's segmentation from scratch on generated rooms, for a GPU.
 
     39 million parameters, 2 cm voxels, 12 scenes of at most 100,000 points per step. There is no published number for
     generated rooms.
@@ -121,7 +121,7 @@ def rooms_paper() -> Experiment:
 
 
 def prepared() -> Experiment:
-    """The paper's segmentation (spec 5.2 and 8.1) of prepared scenes, ``--data.root DIR_OR_URL``, for a GPU.
+    """The paper's segmentation of prepared scenes, ``--data.root DIR_OR_URL``, for a GPU.
 
     ``--data.classes`` chooses among the dataset's classes, ``--init FILE`` starts from a pre-trained encoder. Published
     for ScanNet, with augmentation at test time (``evaluate --augment scannet``): 72.3 mIoU from scratch, 77.0
@@ -131,7 +131,7 @@ def prepared() -> Experiment:
 
 
 def paper_augmentation(*crop: Transform) -> tuple[Transform, ...]:
-    """The paper's augmentation for segmentation (spec 5.2), with a bound on the size of a scene."""
+    """The paper's augmentation for segmentation, with a bound on the size of a scene."""
     return (
         Centre(),
         DropPoints(0.2, probability=0.2),

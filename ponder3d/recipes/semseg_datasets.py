@@ -1,4 +1,4 @@
-"""Segmentation of published indoor datasets with the paper's settings (spec 5.2 and 8.1).
+"""Segmentation of published indoor datasets with the paper's settings.
 
 From scratch and from a pre-trained encoder (``--init FILE``: one of our own, or released weights), on one dataset or on
 several at once. Data are what ``ponder3d prepare`` has written: ``--data.root DIR``, jointly

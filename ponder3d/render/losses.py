@@ -1,4 +1,4 @@
-"""Losses between what was rendered and what the camera saw (eq. 8, and the terms the released code adds: spec 2.11).
+"""Losses between what was rendered and what the camera saw (eq. 8, and the terms the released code adds).
 
 Everything is in metres, unless said otherwise (``units``). Rays that miss the volume count in no term (but for
 ``misses``), rays without depth in no depth term. Each term is a
@@ -55,7 +55,7 @@ class RenderLossConfig(Config):
     cosine of two classes is 0.8, the right one's logit can be 20 above the other's, and at 0.1 only 2."""
     contrast: Literal["classes", "rays"] = "classes"
     """What a rendered feature is told apart from: every class once, or the classes of all rays of the batch, as the
-    released code (spec 2.11). With ``rays`` frequent classes weigh more, and the loss cannot fall below the logarithm
+    released code. With ``rays`` frequent classes weigh more, and the loss cannot fall below the logarithm
     of the number of rays of a class. Rays of other datasets are told apart too, which is what that code does where all
     of a batch are of one."""
     surface: float = 0.0
@@ -231,7 +231,7 @@ def semantic_loss(
     """Cross-entropy of the cosine between rendered features and class vectors; negative labels do not count.
 
     With ``contrast="rays"`` the candidates are the targets of all R rays, and a ray without a label is a candidate of
-    cosine 0. Rays of one class have one target, so their number stands for them (exact, spec 10.3): R x K products
+    cosine 0. Rays of one class have one target, so their number stands for them (exact): R x K products
     instead of R x R. ``possible`` says which classes each ray's scene can have; with ``contrast="classes"`` no others
     are candidates.
     """

@@ -203,7 +203,7 @@ def _points(rays: Rays, t: Float[Tensor, "R S"]) -> tuple[Float[Tensor, "N 3"], 
 def _decode(
     head: nn.Linear | None, inputs: Float[Tensor, "R E"] | None, opacity: Float[Tensor, " R"]
 ) -> Float[Tensor, "R K"] | None:
-    """Decoded after compositing: ``A sum(w f) + b sum(w) = sum(w (A f + b))`` with 1/S of the work (spec 10.3)."""
+    """Decoded after compositing: ``A sum(w f) + b sum(w) = sum(w (A f + b))`` with 1/S of the work."""
     if head is None or inputs is None:
         return None
     return inputs @ head.weight.T + opacity[:, None] * head.bias

@@ -1,4 +1,4 @@
-"""One unit vector per class, which rendered features and language-guided heads are compared with (spec 2.12).
+"""One unit vector per class, which rendered features and language-guided heads are compared with.
 
 They come from names through a text encoder (``text_clip``, ``text_bert``), from a file that was made elsewhere, or,
 with no text at all, from fixed orthonormal codes. Names of classes are used as they are, underscores as spaces.

@@ -1,4 +1,4 @@
-"""Heads: class scores of points, which differ in what they share between datasets (spec 4.1).
+"""Heads: class scores of points, which differ in what they share between datasets.
 
 Scenes of several datasets are labelled with rows of one vocabulary, and a scene can have the classes of its own dataset
 only (``LabelSet.possible``): the scores of the others are ``IMPOSSIBLE``, so that no loss asks for what a label cannot

@@ -1,4 +1,4 @@
-"""Hiding the features of blocks of space behind a learned token (spec 2.2).
+"""Hiding the features of blocks of space behind a learned token.
 
 The coordinates stay, so the geometry remains visible; ``data.transforms.RemoveBlocks`` takes it away. Which blocks are
 hidden is a function of each scene's key, so it is the same on any device and for any split of a batch.

@@ -81,8 +81,8 @@ class PonderConfig(TaskConfig):
     """Metres between the lattice points on which the field is evaluated to extract its surface; 0 extracts none: on
     100 m of street the lattice has no end."""
     points: float = 0.0
-    """Weight of the cross-entropy of the input points' classes, read by ``points_head`` from the encoder's features
-    (spec 2.13); 0 leaves it out. Without any labelled point in a batch the term is 0."""
+    """Weight of the cross-entropy of the input points' classes, read by ``points_head`` from the encoder's features;
+    0 leaves it out. Without any labelled point in a batch the term is 0."""
     points_head: HeadConfig = LanguageHeadConfig()
     """The head of that term."""
 

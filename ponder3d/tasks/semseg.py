@@ -1,4 +1,4 @@
-"""Semantic segmentation of points (spec 7.1): cross-entropy and Lovasz-softmax on a head of the encoder's features."""
+"""Semantic segmentation of points: cross-entropy and Lovasz-softmax on a head of the encoder's features."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace

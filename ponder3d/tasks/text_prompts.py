@@ -1,4 +1,4 @@
-"""From names of classes to one vector per class: prompts, and their mean (spec 2.12)."""
+"""From names of classes to one vector per class: prompts, and their mean."""
 
 from collections.abc import Callable, Sequence
 

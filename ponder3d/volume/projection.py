@@ -1,4 +1,4 @@
-"""Convolutions that are followed by a norm, and the projection of an outdoor volume (spec 3.2: ``render_conv``)."""
+"""Convolutions that are followed by a norm, and the projection of an outdoor volume (``render_conv``)."""
 
 from dataclasses import dataclass
 

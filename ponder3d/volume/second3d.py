@@ -1,4 +1,4 @@
-"""The dense network of outdoor models: what lies on the ground, seen at several scales of x and y (spec 3.2.3).
+"""The dense network of outdoor models: what lies on the ground, seen at several scales of x and y.
 
 Yan et al. 2018 (SECOND) and its pyramid, lifted to volumes in UVTR: kernels are 3x3x1 and strides act on x and y, as
 heights are few and mean different things.

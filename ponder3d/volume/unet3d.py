@@ -61,7 +61,7 @@ class NoNet3D(VolumeNet):
 
 @dataclass(frozen=True)
 class UNet3DConfig(VolumeNetConfig):
-    """The projection network of PonderV2 (spec 2.6): 2,991,520 parameters for 96 channels in and 128 out."""
+    """The projection network of PonderV2: 2,991,520 parameters for 96 channels in and 128 out."""
 
     channels: tuple[int, ...] = (32, 64, 128, 256)
     """Channels per level; every level halves the resolution."""

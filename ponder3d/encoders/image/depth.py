@@ -59,7 +59,7 @@ class SimpleDepth(DepthHeadConfig):
 
 @dataclass(frozen=True)
 class DepthNet(DepthHeadConfig):
-    """UniPAD's (spec 3.2.1), after BEVDepth (Li et al. 2023): a convolution, residual blocks, a pyramid of dilated
+    """UniPAD's, after BEVDepth (Li et al. 2023): a convolution, residual blocks, a pyramid of dilated
     convolutions, scores. Without the camera's parameters as an input, and without deformable convolution."""
 
     channels: int = 256
@@ -115,7 +115,7 @@ def _conv_norm(in_channels: int, out_channels: int, kernel: int, dilation: int =
 def depth_bin_loss(
     probability: Float[Tensor, "N D h w"], depth: Float[Tensor, "N H W"], bins: DepthBins, stride: int
 ) -> Float[Tensor, ""]:
-    """Binary cross entropy between a distribution of depth and what a laser measured (spec 3.2.2).
+    """Binary cross entropy between a distribution of depth and what a laser measured.
 
     The target of a cell is the bin of the nearest point that a pixel of it shows; cells without a point, or with one
     beyond the bins, do not count. Terms are summed over the bins, and averaged over the cells that count (0 if none).
