@@ -33,10 +33,12 @@ DRAWS = 10
 GIVEN = ("xyz", "xyz, colour", "xyz, colour, normals")
 
 
-def features(scene: Scene, encoders: Mapping[str, Sequence[Encoder]]) -> dict[tuple[str, str, str], list[Tensor]]:
+def features(
+    scene: Scene, encoders: Mapping[str, Sequence[Encoder]], givens: Sequence[str]
+) -> dict[tuple[str, str, str], list[Tensor]]:
     """By what is given, weights and levels; a tensor for each encoder of a name."""
     made: dict[tuple[str, str, str], list[Tensor]] = {}
-    for given in GIVEN:
+    for given in givens:
         rgb = scene.rgb if "colour" in given else None
         normal = scene.normal if "normals" in given else None
         if ("colour" in given and rgb is None) or ("normals" in given and normal is None):
@@ -95,6 +97,7 @@ def main() -> None:
         "--encoders", nargs="+", default=["indoor-small"], help="that ship, files, or NAME=FILE,FILE,..., by seed"
     )
     made.add_argument("--shots", type=int, nargs="+", default=[5, 20], help="labelled voxels of each class")
+    made.add_argument("--given", nargs="+", choices=GIVEN, default=GIVEN, help="what encoders are given")
     made.add_argument("--magnify", type=float, default=1.0, help="factor on coordinates")
     made.add_argument("--least", type=int, default=150, help="voxels of a class that takes part")
     args = made.parse_args()
@@ -117,7 +120,7 @@ def main() -> None:
             print(scene.source, ", ".join(f"{dataset.labels.names[k]} {counts[k]}" for k in classes.tolist()))
             kept = torch.isin(scene.labels, classes)
             truth = torch.searchsorted(classes, scene.labels[kept])
-            for key, per_file in features(scene, encoders).items():
+            for key, per_file in features(scene, encoders, args.given).items():
                 for shots in args.shots:
                     scores = found.setdefault(key, {}).setdefault(shots, [[] for _ in per_file])
                     for feats, mine in zip(per_file, scores, strict=True):
