@@ -7,7 +7,7 @@ from PIL import Image
 
 from ponder3d.data.prepared.dataset import PreparedConfig
 from ponder3d.geometry.drawing import UNLABELLED
-from ponder3d.recipes import smoke
+from ponder3d.recipes import smoke, smoke_rivals
 from ponder3d.report.html import Page
 from ponder3d.report.run_page import (
     _parts,
@@ -74,7 +74,7 @@ def test_confusion_matrices_of_a_run(tmp_path):
 
 
 def test_pictures_of_every_part_of_a_run(tmp_path):
-    experiment = smoke.rivals_masked_rooms_ponder_distil()
+    experiment = smoke_rivals.rivals_masked_rooms_ponder_distil()
     for name in ("ponder-view-0-truth", "ponder-view-0-rendered", "distil-prototypes", "prototypes"):
         drawn(tmp_path / "renders" / "step-00000004" / f"{name}.png", [(1, 2, 3)] * 100)
     parts = _parts(experiment.task)
