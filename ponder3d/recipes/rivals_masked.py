@@ -28,8 +28,6 @@ from ponder3d.tasks.task import TaskConfig
 from ponder3d.volume.unet3d import UNet3DConfig
 
 _DROP = DropModality(colour=0.1, normal=0.1)
-
-
 STREET_CELL = 0.6
 """Metres; three voxels, as in rooms."""
 
@@ -112,7 +110,7 @@ def rooms_ponder_distil() -> Experiment:
     return distilled(pretrain_indoor.rooms(), Centre())
 
 
-def distilled(base: Experiment, first: Transform, cell: float = 0.24) -> Experiment:
+def distilled(base: Experiment, first: Transform, cell: float = SelfDistilConfig.cell) -> Experiment:
     """Rendering, and self-distillation together with it.
 
     Args:

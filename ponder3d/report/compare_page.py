@@ -63,12 +63,12 @@ def _protocol(record: dict[str, Any]) -> str:
     config = record["config"]
     return (
         f"mIoU in percent on scenes never seen, one point per voxel; mean and standard deviation of {config['seeds']} "
-        "seeds, which differ in the scenes to pre-train on, in what is labelled, in order and weights. Gains are taken "
-        "seed by seed: from scratch or, of probes, from random weights. All methods pre-train the same encoder for as "
-        "many steps of as many scenes, and all starts are fine-tuned for as many steps. Settings were chosen by one "
-        f"rule, for every number of steps, on {record['withheld']} labelled scenes that are never trained or tested "
-        "on. Time is that of the steps of pre-training and fine-tuning, without evaluations. Methods marked (classes) "
-        "are told classes in pre-training; the others see no label."
+        "seeds, which differ in what is labelled, in order and weights, and in the scenes to pre-train on where these "
+        "are generated. Gains are taken seed by seed: from scratch or, of probes, from random weights. All methods "
+        "pre-train the same encoder for as many steps of as many scenes, and all starts are fine-tuned for as many "
+        f"steps. Settings were chosen by one rule, for every number of steps, on {record['withheld']} labelled scenes "
+        "that are never fine-tuned or tested on. Time is that of the steps of pre-training and fine-tuning, without "
+        "evaluations. Methods marked (classes) are told classes in pre-training; the others see no label."
         + (f" NOT on the same data as the first: {', '.join(record['other_data'])}." if record["other_data"] else "")
     )
 
