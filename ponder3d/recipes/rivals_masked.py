@@ -1,6 +1,5 @@
-"""Rivals by masking and by self-distillation, and rendering combined with them, at the budget of the recipes by
-rendering alone: encoder, scenes, optimiser, steps and batches are those of ``pretrain_indoor.rooms`` and
-``pretrain_streets.lidar``. All are label-free."""
+"""Rivals by masking and by self-distillation, at the budget of the recipes by rendering: encoder, scenes, optimiser,
+steps and batches are those of ``pretrain_indoor.rooms`` and ``pretrain_streets.lidar``. All are label-free."""
 
 from dataclasses import replace
 
@@ -20,9 +19,7 @@ from ponder3d.data.transforms import (
 from ponder3d.engine.experiment import Experiment
 from ponder3d.recipes import pretrain_indoor, pretrain_streets
 from ponder3d.tasks.also import ALSOConfig
-from ponder3d.tasks.combined import CombinedConfig, PartConfig
 from ponder3d.tasks.masked_occupancy import MaskedOccupancyConfig
-from ponder3d.tasks.ponder import PonderConfig
 from ponder3d.tasks.self_distil import SelfDistilConfig
 from ponder3d.tasks.task import TaskConfig
 from ponder3d.volume.unet3d import UNet3DConfig
@@ -101,36 +98,6 @@ def rooms_self_distil() -> Experiment:
     )
 
 
-def rooms_ponder_distil() -> Experiment:
-    """``pretrain_indoor.rooms`` and self-distillation together, on one encoder.
-
-    Rendering says what is there, the teacher what is alike. One pass of the encoder serves both: what is taken away
-    from the rendered scene is what the student misses.
-    """
-    return distilled(pretrain_indoor.rooms(), Centre())
-
-
-def distilled(base: Experiment, first: Transform, cell: float = SelfDistilConfig.cell) -> Experiment:
-    """Rendering, and self-distillation together with it.
-
-    Args:
-        base: the pre-training by rendering.
-        first: what its transforms begin with, and those of the teacher's view.
-        cell: ``SelfDistilConfig.cell`` in metres.
-    """
-    assert isinstance(base.task, PonderConfig)
-    # Rendering has gradients ten times as large (docs/log.md, where the weight was chosen).
-    distil = SelfDistilConfig(encoder=base.task.encoder, hide=(0.0, 0.0), cell=cell)
-    parts = (PartConfig("ponder", base.task), PartConfig("distil", distil, weight=5.0))
-    turn = Rotate(probability=1.0)
-    return replace(
-        base,
-        task=CombinedConfig(encoder=base.task.encoder, parts=parts),
-        transforms=(TwoViews(base.transforms, (first, turn, Scale(), Flip(), GridSample())),),
-        validation_transforms=(TwoViews(base.validation_transforms, (first, turn, GridSample())),),
-    )
-
-
 def streets_masked_occupancy() -> Experiment:
     """Generated streets of which 70 % of the blocks are taken away; which cells of 1 x 1 x 0.8 m are full is learnt.
 
@@ -198,8 +165,3 @@ def streets_self_distil() -> Experiment:
         (TwoViews(student),),
         (TwoViews((seen, GridSample(), half, PointsOnly()), (seen, Rotate(probability=1.0), GridSample())),),
     )
-
-
-def streets_ponder_distil() -> Experiment:
-    """``pretrain_streets.lidar`` and self-distillation together."""
-    return distilled(pretrain_streets.lidar(), pretrain_streets.street_range(), STREET_CELL)

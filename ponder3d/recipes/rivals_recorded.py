@@ -4,10 +4,9 @@ and ``pretrain_rgbd.prepared``. All are label-free."""
 
 from dataclasses import replace
 
-from ponder3d.data.transforms import Centre, KeepViews
+from ponder3d.data.transforms import KeepViews
 from ponder3d.engine.experiment import Experiment
 from ponder3d.recipes import pretrain_driving, pretrain_rgbd, rivals, rivals_masked
-from ponder3d.recipes.pretrain_streets import street_range
 from ponder3d.tasks.also import ALSOConfig
 from ponder3d.tasks.masked_occupancy import MaskedOccupancyConfig
 from ponder3d.tasks.ponder import PonderConfig
@@ -48,11 +47,6 @@ def pandaset_self_distil() -> Experiment:
     return _driven(rivals_masked.streets_self_distil())
 
 
-def pandaset_ponder_distil() -> Experiment:
-    """``pretrain_driving.pandaset`` and self-distillation together."""
-    return rivals_masked.distilled(pretrain_driving.pandaset(), street_range(), rivals_masked.STREET_CELL)
-
-
 def prepared_point_contrast() -> Experiment:
     """``rivals.rooms_point_contrast`` on prepared scenes."""
     return _filmed(rivals.rooms_point_contrast())
@@ -86,11 +80,6 @@ def prepared_also() -> Experiment:
 def prepared_self_distil() -> Experiment:
     """``rivals_masked.rooms_self_distil`` on prepared scenes."""
     return _filmed(rivals_masked.rooms_self_distil())
-
-
-def prepared_ponder_distil() -> Experiment:
-    """``pretrain_rgbd.prepared`` and self-distillation together."""
-    return rivals_masked.distilled(pretrain_rgbd.prepared(), Centre())
 
 
 def _driven(rival: Experiment) -> Experiment:

@@ -5,20 +5,20 @@ from dataclasses import replace
 from ponder3d.data.synthetic.rooms import RoomsConfig
 from ponder3d.data.transforms import DropModality, Transform, TwoViews
 from ponder3d.engine.experiment import Experiment
-from ponder3d.recipes import pretrain_streets, rivals_masked
+from ponder3d.recipes import combinations, pretrain_streets
 
 
 def indoor_small() -> Experiment:
     """``indoor-small``: rendering and self-distillation on generated rooms.
 
-    As ``rivals_masked.rooms_ponder_distil``, for longer and on more rooms. Colour and normals are each missing in 40 %
+    As ``combinations.rooms_ponder_distil``, for longer and on more rooms. Colour and normals are each missing in 40 %
     of what is rendered from, which is what the student sees, so that coordinates alone are something the encoder knows.
     Half an hour on one core.
 
     Linear probe on rooms never seen (docs/numbers.md): 36.4 +- 2.0 mIoU, 36.2 +- 2.1 of coordinates alone; of all
     levels 42.4 +- 2.0. Random weights: 16.7 +- 1.3 and 26.9 +- 1.7; the same network trained with the labels: 60.9.
     """
-    base = rivals_masked.rooms_ponder_distil()
+    base = combinations.rooms_ponder_distil()
     assert isinstance(base.data, RoomsConfig)
     return replace(
         base,

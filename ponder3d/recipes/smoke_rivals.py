@@ -1,7 +1,7 @@
-"""The rivals at a size of seconds: a part of ``smoke``, and named like it."""
+"""The rivals, and rendering combined with them, at a size of seconds: a part of ``smoke``, and named like it."""
 
 from ponder3d.engine.experiment import Experiment
-from ponder3d.recipes import rivals, rivals_masked, rivals_recorded
+from ponder3d.recipes import combinations, rivals, rivals_masked, rivals_recorded
 from ponder3d.recipes.small import small as _small
 
 
@@ -60,11 +60,6 @@ def rivals_masked_rooms_self_distil() -> Experiment:
     return _small(rivals_masked.rooms_self_distil())
 
 
-def rivals_masked_rooms_ponder_distil() -> Experiment:
-    """``rivals_masked.rooms_ponder_distil`` in seconds."""
-    return _small(rivals_masked.rooms_ponder_distil())
-
-
 def rivals_masked_streets_masked_occupancy() -> Experiment:
     """``rivals_masked.streets_masked_occupancy`` in seconds."""
     return _small(rivals_masked.streets_masked_occupancy())
@@ -78,11 +73,6 @@ def rivals_masked_streets_also() -> Experiment:
 def rivals_masked_streets_self_distil() -> Experiment:
     """``rivals_masked.streets_self_distil`` in seconds."""
     return _small(rivals_masked.streets_self_distil())
-
-
-def rivals_masked_streets_ponder_distil() -> Experiment:
-    """``rivals_masked.streets_ponder_distil`` in seconds."""
-    return _small(rivals_masked.streets_ponder_distil())
 
 
 def rivals_recorded_pandaset_point_contrast() -> Experiment:
@@ -120,11 +110,6 @@ def rivals_recorded_pandaset_self_distil() -> Experiment:
     return _small(rivals_recorded.pandaset_self_distil())
 
 
-def rivals_recorded_pandaset_ponder_distil() -> Experiment:
-    """``rivals_recorded.pandaset_ponder_distil`` in seconds; ``--data.root DIR`` as there."""
-    return _small(rivals_recorded.pandaset_ponder_distil())
-
-
 def rivals_recorded_prepared_point_contrast() -> Experiment:
     """``rivals_recorded.prepared_point_contrast`` in seconds; ``--data.root DIR`` as there."""
     return _small(rivals_recorded.prepared_point_contrast())
@@ -160,6 +145,41 @@ def rivals_recorded_prepared_self_distil() -> Experiment:
     return _small(rivals_recorded.prepared_self_distil())
 
 
-def rivals_recorded_prepared_ponder_distil() -> Experiment:
-    """``rivals_recorded.prepared_ponder_distil`` in seconds; ``--data.root DIR`` as there."""
-    return _small(rivals_recorded.prepared_ponder_distil())
+def combinations_rooms_ponder_distil() -> Experiment:
+    """``combinations.rooms_ponder_distil`` in seconds."""
+    return _small(combinations.rooms_ponder_distil())
+
+
+def combinations_rooms_ponder_contrast() -> Experiment:
+    """``combinations.rooms_ponder_contrast`` in seconds."""
+    return _small(combinations.rooms_ponder_contrast())
+
+
+def combinations_streets_ponder_distil() -> Experiment:
+    """``combinations.streets_ponder_distil`` in seconds."""
+    return _small(combinations.streets_ponder_distil())
+
+
+def combinations_streets_ponder_contrast() -> Experiment:
+    """``combinations.streets_ponder_contrast`` in seconds."""
+    return _small(combinations.streets_ponder_contrast())
+
+
+def combinations_pandaset_ponder_distil() -> Experiment:
+    """``combinations.pandaset_ponder_distil`` in seconds; ``--data.root DIR`` as there."""
+    return _small(combinations.pandaset_ponder_distil())
+
+
+def combinations_pandaset_ponder_contrast() -> Experiment:
+    """``combinations.pandaset_ponder_contrast`` in seconds; ``--data.root DIR`` as there."""
+    return _small(combinations.pandaset_ponder_contrast())
+
+
+def combinations_prepared_ponder_distil() -> Experiment:
+    """``combinations.prepared_ponder_distil`` in seconds; ``--data.root DIR`` as there."""
+    return _small(combinations.prepared_ponder_distil())
+
+
+def combinations_prepared_ponder_contrast() -> Experiment:
+    """``combinations.prepared_ponder_contrast`` in seconds; ``--data.root DIR`` as there."""
+    return _small(combinations.prepared_ponder_contrast())

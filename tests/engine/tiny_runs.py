@@ -6,6 +6,7 @@ the conftest here): a run costs a fork instead of three seconds of ``import torc
 
 import contextlib
 import errno
+import faulthandler
 import itertools
 import multiprocessing
 import os
@@ -363,6 +364,8 @@ class Child:
         limit = time.monotonic() + seconds
         while any(process.is_alive() for process in self.processes):
             if time.monotonic() > limit:
+                self.send(signal.SIGUSR1)  # every process, loaders too, writes where it is to stderr
+                time.sleep(1)
                 self.send(signal.SIGKILL)
                 raise AssertionError(f"a rank hangs for {seconds} s")
             self._read(0.01)
@@ -415,6 +418,7 @@ def free_port() -> int:
 
 def _child(attempt: Attempt, pipe: Any, group: int) -> None:
     os.setpgid(0, group)
+    faulthandler.register(signal.SIGUSR1)  # see Child.wait
     multiprocessing.set_start_method("fork", force=True)  # loader processes: children of this one, as usual
     pipe.send(-1)
     warnings.simplefilter("error")

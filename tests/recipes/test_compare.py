@@ -20,9 +20,9 @@ from ponder3d.engine.estimate import Estimate
 from ponder3d.engine.evaluate import read_json, write_json
 from ponder3d.engine.jobs import Job
 from ponder3d.engine.loop import train
+from ponder3d.recipes import combinations, semseg, semseg_driving, smoke
 from ponder3d.recipes import compare as recipe
 from ponder3d.recipes import compare_jobs as jobs
-from ponder3d.recipes import rivals_masked, semseg, semseg_driving, smoke
 from ponder3d.recipes.catalogue import find_recipe
 from ponder3d.recipes.compare import Comparison, run_compare
 from ponder3d.recipes.compare_config import CompareConfig
@@ -462,7 +462,7 @@ def test_image_encoders_are_no_methods_of_points() -> None:
 def test_rivals_have_the_data_and_the_budget_of_rendering(target) -> None:
     """Each of them, indoors, outdoors and on recordings; what differs is what is learnt."""
     rivals = {"point_contrast", "masked_scene_contrast", "pixel_contrast", "superpixel_contrast", "masked_occupancy"}
-    rivals |= {"also", "self_distil", "ponder_distil"}
+    rivals |= {"also", "self_distil", "ponder_distil", "ponder_contrast"}
     known = known_methods(target, find_recipe(target)().data)
     assert set(known) >= rivals | {"ponder"}
     own = known["ponder"]()
@@ -486,7 +486,7 @@ def test_unisurf_shrinks_over_the_run_that_it_gets(tmp_path) -> None:
 
 def test_a_combination_has_the_budget_in_every_part() -> None:
     """Renderings within it too: what shrinks does so over the run, and nothing is spent on views that nobody reads."""
-    own = rivals_masked.streets_ponder_distil()
+    own = combinations.streets_ponder_distil()
     assert isinstance(own.task, CombinedConfig)
     part = own.task.parts[0]
     assert isinstance(part.task, PonderConfig) and part.task.render.evaluation_factor == 4

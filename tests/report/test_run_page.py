@@ -74,7 +74,7 @@ def test_confusion_matrices_of_a_run(tmp_path):
 
 
 def test_pictures_of_every_part_of_a_run(tmp_path):
-    experiment = smoke_rivals.rivals_masked_rooms_ponder_distil()
+    experiment = smoke_rivals.combinations_rooms_ponder_distil()
     for name in ("ponder-view-0-truth", "ponder-view-0-rendered", "distil-prototypes", "prototypes"):
         drawn(tmp_path / "renders" / "step-00000004" / f"{name}.png", [(1, 2, 3)] * 100)
     parts = _parts(experiment.task)
