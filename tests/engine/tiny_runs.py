@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -328,6 +328,20 @@ class Attempt:
     port: int = 0
 
 
+class Limit:
+    """So many seconds. A machine that stands still for a while, as virtual ones do, is no process that hangs: of the
+    time between two questions at most a second counts."""
+
+    def __init__(self, seconds: float):
+        self.left, self.asked = seconds, time.monotonic()
+
+    def over(self) -> bool:
+        now = time.monotonic()
+        self.left -= min(now - self.asked, 1.0)
+        self.asked = now
+        return self.left < 0
+
+
 @dataclass
 class Child:
     """A running attempt: one process per rank, all in one process group together with their loader processes."""
@@ -348,26 +362,24 @@ class Child:
             else:
                 os.kill(self.processes[rank].pid, number)
 
-    def wait_for_step(self, step: int = 0, seconds: float = 60.0) -> bool:
+    def wait_for_step(self, step: int = 0, seconds: float = 120.0) -> bool:
         """Wait until a step is reported; False if the attempt has ended before."""
-        limit = time.monotonic() + seconds
+        limit = Limit(seconds)
         while self.step < step and 0 not in self.ends:
-            assert time.monotonic() < limit, f"no step {step} within {seconds} s"
+            if limit.over():
+                self._give_up(f"no step {step} within {seconds} s")
             self._read(0.01)
             if not self.processes[0].is_alive():
                 self._read(0.0)
                 break
         return self.step >= step
 
-    def wait(self, seconds: float = 60.0) -> list[dict[str, Any]]:
+    def wait(self, seconds: float = 120.0) -> list[dict[str, Any]]:
         """How each rank has ended: {"end": "done", "killed" or the name of an exception, ...}; it must not hang."""
-        limit = time.monotonic() + seconds
+        limit = Limit(seconds)
         while any(process.is_alive() for process in self.processes):
-            if time.monotonic() > limit:
-                self.send(signal.SIGUSR1)  # every process, loaders too, writes where it is to stderr
-                time.sleep(1)
-                self.send(signal.SIGKILL)
-                raise AssertionError(f"a rank hangs for {seconds} s")
+            if limit.over():
+                self._give_up(f"a rank hangs for {seconds} s")
             self._read(0.01)
         self._read(0.0)
         self.end()
@@ -381,6 +393,12 @@ class Child:
             for process, pipe in zip(self.processes, self.pipes, strict=True):
                 process.join()
                 pipe.close()
+
+    def _give_up(self, problem: str) -> NoReturn:
+        self.send(signal.SIGUSR1)  # every process, loaders too, writes to stderr where it is
+        time.sleep(1)
+        self.send(signal.SIGKILL)
+        raise AssertionError(f"{problem}; stderr says where its processes were")
 
     def _read(self, seconds: float) -> None:
         for rank, pipe in enumerate(self.pipes):
@@ -418,7 +436,7 @@ def free_port() -> int:
 
 def _child(attempt: Attempt, pipe: Any, group: int) -> None:
     os.setpgid(0, group)
-    faulthandler.register(signal.SIGUSR1)  # see Child.wait
+    faulthandler.register(signal.SIGUSR1)  # see Child._give_up
     multiprocessing.set_start_method("fork", force=True)  # loader processes: children of this one, as usual
     pipe.send(-1)
     warnings.simplefilter("error")
