@@ -88,6 +88,11 @@ def run_jobs(
     return done
 
 
+def is_finished(job: Job) -> bool:
+    """Whether a job, with this key, has been done before; ``run_jobs`` would not run it again."""
+    return _finished(job) is not None
+
+
 def _run_round(
     jobs: Sequence[Job],
     processes: int,

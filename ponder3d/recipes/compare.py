@@ -42,7 +42,7 @@ from ponder3d.engine.comparison_table import (
 from ponder3d.engine.estimate import Estimate, estimate
 from ponder3d.engine.evaluate import read_json, write_json
 from ponder3d.engine.experiment import Experiment
-from ponder3d.engine.jobs import Job, run_jobs
+from ponder3d.engine.jobs import Job, is_finished, run_jobs
 from ponder3d.geometry import keyed
 from ponder3d.recipes.compare_config import CompareConfig
 from ponder3d.recipes.compare_jobs import (
@@ -191,6 +191,11 @@ class Comparison:
     def _pretraining_job(self, method: str, steps: int, seed: int) -> Job:
         return self._job(f"{method}-{steps}-{seed}", "pretrain", self.pretraining(method, steps, seed))
 
+    def _pretrainings(self) -> dict[str, list[Job]]:
+        """All of them, by method."""
+        runs = [(steps, seed) for steps in self.budgets for seed in range(self.config.seeds)]
+        return {method: [self._pretraining_job(method, *run) for run in runs] for method in self.recipes}
+
     def _job(self, name: str, folder: str, experiment: Experiment) -> Job:
         """Its directory is that of the very same experiment only: nothing that is out of date is taken up again."""
         return Job(f"{folder}-{name}", self.out / folder / f"{name}-{fingerprint(experiment)}", experiment)
@@ -204,12 +209,7 @@ class Comparison:
             The table. ``compare.json`` holds it with all that was chosen.
         """
         processes = self._processes()
-        pretrained = [
-            self._pretraining_job(method, steps, seed)
-            for method in self.recipes
-            for steps in self.budgets
-            for seed in range(self.config.seeds)
-        ]
+        pretrained = [job for jobs in self._pretrainings().values() for job in jobs]
         self._run(pretrained, processes, "pre-training")
         # What has failed may have left an encoder file, of its last checkpoint.
         self.lost = {str(job.out / FILE_NAME): self.failed[job.name] for job in pretrained if job.name in self.failed}
@@ -408,15 +408,14 @@ class Comparison:
     # What it takes ----------------------------------------------------------------------------------------------
 
     def workload(self) -> Workload:
-        """How much there is to do."""
+        """How much there is to do: of pre-trainings, what is left; of the others all, which depend on choices."""
         tuned = self._tuned()
         starts = [len(self.budgets) if callable(self.methods[method]) else 1 for _, method in tuned]
         every = sum(len(self.budgets) if callable(made) else 1 for made in self.methods.values())
         cells = len(self.labels) * self.config.seeds
         settings = len(numbers_of(self.config.rates, "rates")) * (2 if self.twin is not None else 1)
         return Workload(
-            pretrainings=len(self.recipes) * len(self.budgets) * self.config.seeds,
-            pretraining_steps=len(self.recipes) * sum(self.budgets) * self.config.seeds,
+            pretrainings=self._left(),
             choosing=len(self.labels) * settings * len(tuned),
             doubling=len(self.labels) * settings if tuned else 0,
             tested=cells * sum(starts),
@@ -424,6 +423,14 @@ class Comparison:
             steps=self.experiment.steps,
             longest=self.config.longest,
         )
+
+    def _left(self) -> dict[str, list[int]]:
+        """Steps of the pre-trainings that are left to do, by method; methods that are done with are not there."""
+        left = {
+            method: [job.experiment.steps for job in jobs if job.experiment is not None and not is_finished(job)]
+            for method, jobs in self._pretrainings().items()
+        }
+        return {method: steps for method, steps in left.items() if steps}
 
     def estimates(self, seconds: float) -> list[tuple[str, Estimate]]:
         """What one of the pre-trainings of each method takes, and one fine-tuning of the recipe's steps, each with the
@@ -436,7 +443,7 @@ class Comparison:
             torch.set_num_threads(threads)
 
     def _estimates(self, seconds: float) -> list[tuple[str, Estimate]]:
-        jobs = {f"pre-training by {method}": self.pretraining(method, self.budgets[-1], 0) for method in self.recipes}
+        jobs = {method: self.pretraining(method, self.budgets[-1], 0) for method in self._left()}
         # Also where nothing is fine-tuned: a probe, without gradients, takes less memory than this as a rule.
         plain = Candidate(False, 1.0)
         jobs[FINETUNING] = self.finetuning("", self.labels[-1], 0, plain, 1, choosing=True)
@@ -464,8 +471,7 @@ class Comparison:
         memory = {name: one.memory_bytes for name, one in known}
         self.out.mkdir(parents=True, exist_ok=True)  # where nothing has been generated, it is the first file
         write_json(self.out / _ESTIMATE, {"key": self._key(), "memory": memory})
-        repeats = len(self.budgets) * self.config.seeds
-        return self.workload().lines(known, repeats, self._processes(), self.config.memory)
+        return self.workload().lines(known, self._processes(), self.config.memory)
 
 
 def run_compare(config: CompareConfig, target: str, experiment: Experiment, tell: Callable[[str], None]) -> list[Row]:

@@ -1,13 +1,13 @@
 """How much a comparison has to do."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ponder3d.engine.estimate import Estimate
 
 FINETUNING = "fine-tuning"
-"""What the estimate of one fine-tuning is called; all others are of pre-trainings."""
+"""What the estimate of one fine-tuning is called; others are called as the methods that they are of."""
 
 
 @dataclass(frozen=True)
@@ -15,9 +15,8 @@ class Workload:
     """Numbers of jobs. Fine-tunings have a multiple of the recipe's steps, the factor at which scratch converges, or
     the recipe's own."""
 
-    pretrainings: int
-    pretraining_steps: int
-    """Of all of them together."""
+    pretrainings: Mapping[str, Sequence[int]]
+    """Steps of each one that is left to do, by method."""
     choosing: int
     """Fine-tunings of one factor whose settings are chosen."""
     doubling: int
@@ -50,31 +49,30 @@ class Workload:
         return self.steps * (ends * (self.choosing + self.tested) + between * self.doubling)
 
     def all_steps(self, factor: int) -> int:
-        """Of pre-trainings and fine-tunings."""
-        return self.pretraining_steps + self.finetuning_steps(factor)
+        """Of pre-trainings that are left, and fine-tunings."""
+        return sum(map(sum, self.pretrainings.values())) + self.finetuning_steps(factor)
 
-    def lines(self, known: Sequence[tuple[str, Estimate]], repeats: int, processes: int, memory: float) -> list[str]:
-        """To be read before all starts; arguments as of ``seconds``, jobs at a time, and GiB that there are."""
-        once, longest = (self.seconds(known, repeats, factor) / processes / 60 for factor in self.factors)
+    def lines(self, known: Sequence[tuple[str, Estimate]], processes: int, memory: float) -> list[str]:
+        """To be read before all starts; estimates as of ``seconds``, jobs at a time, and GiB that there are."""
+        once, longest = (self.seconds(known, factor) / processes / 60 for factor in self.factors)
         peak = max((one.memory_bytes for _, one in known), default=0) / 2**30
+        number = sum(map(len, self.pretrainings.values()))
         return [
-            f"{self.pretrainings} pre-trainings, at most {self.finetunings} fine-tunings and {self.probes} probes",
+            f"{number} pre-trainings, at most {self.finetunings} fine-tunings and {self.probes} probes",
             f"about {once:.0f} min if scratch converges at once, {longest:.0f} if it takes {self.factors[1]} times the "
             f"steps, without evaluations and probes, {processes} at a time; {peak:.1f} GiB each of {memory:g} GiB",
         ]
 
-    def seconds(self, known: Sequence[tuple[str, Estimate]], repeats: int, factor: int) -> float:
-        """Of pre-trainings and fine-tunings one after the other.
+    def seconds(self, known: Sequence[tuple[str, Estimate]], factor: int) -> float:
+        """Of pre-trainings that are left and fine-tunings, one after the other.
 
         Args:
-            known: estimates of one pre-training by each method and of one fine-tuning, by name.
-            repeats: pre-trainings by each method.
+            known: estimates of one pre-training by each method, under its name, and of one fine-tuning.
             factor: at which scratch converges.
         """
         total = 0.0
         for name, one in known:
-            if name == FINETUNING:
-                total += self.finetuning_steps(factor) * one.step_seconds + one.first_seconds
-            else:
-                total += repeats * (one.steps * one.step_seconds + one.first_seconds)
+            left = self.pretrainings.get(name, ())
+            steps = self.finetuning_steps(factor) if name == FINETUNING else sum(left)
+            total += steps * one.step_seconds + max(1, len(left)) * one.first_seconds
         return total

@@ -33,6 +33,7 @@ from ponder3d.render.opacity import UniSurf
 from ponder3d.report.compare_page import write_compare_page
 from ponder3d.tasks.combined import CombinedConfig
 from ponder3d.tasks.ponder import PonderConfig
+from ponder3d.tasks.self_distil import SelfDistilConfig
 from ponder3d.tasks.semseg import SemSegConfig
 from ponder3d.tasks.tuning import Full, Lora
 
@@ -271,10 +272,11 @@ def test_processes_follow_the_memory(tmp_path) -> None:
 def test_how_much_there_is_to_do(tmp_path) -> None:
     # Two amounts of labels, two methods: to choose, the recipe and its twin; to be tested, two seeds; 4 and 8 steps.
     work = comparison(tmp_path).workload()
-    assert (work.pretrainings, work.finetunings, work.probes) == (2, 2 * (2 * 2 * 2 + 2 * 2 * 2), 8)
+    assert (work.pretrainings, work.finetunings, work.probes) == ({"ponder": [2, 2]}, 2 * (2 * 2 * 2 + 2 * 2 * 2), 8)
     # In between, scratch alone: 8 and 16 steps of 32. Two budgets make two starts of a method.
     work = comparison(tmp_path, longest=9, pretrain_steps="2,4").workload()
-    assert (work.pretrainings, work.finetunings, work.probes) == (4, 2 * (8 + 12) + 2 * 2 * 2, 12)
+    assert work.pretrainings == {"ponder": [2, 2, 4, 4]}
+    assert (work.finetunings, work.probes) == (2 * (8 + 12) + 2 * 2 * 2, 12)
     assert work.factors == (2, 8) and work.all_steps(8) == 2 * 6 + 4 * ((8 + 12) * (1 + 8) + 2 * 2 * (2 + 4))
     assert work.all_steps(2) == 2 * 6 + 4 * (8 + 12) * 3
     work = comparison(tmp_path, longest=1).workload()
@@ -282,11 +284,28 @@ def test_how_much_there_is_to_do(tmp_path) -> None:
     frozen = comparison(tmp_path, ways="probe", methods="scratch,ponder", pretrain_steps="2,500").workload()
     assert frozen.finetunings == 0 and frozen.all_steps(1) == frozen.all_steps(8) == 2 * 502
     one = Estimate(10, 0.5, 0.0, 0.0, 3.0, 0.0, 0.0, 1, 1, 1, "cpu", 1)
-    known = [("pre-training by ponder", one), (FINETUNING, replace(one, step_seconds=2.0))]
-    assert work.seconds(known, 2, 1) == 2 * (10 * 0.5 + 3.0) + work.finetuning_steps(1) * 2.0 + 3.0
-    counts, time = work.lines(known, 2, processes=2, memory=8.0)
+    known = [("ponder", one), (FINETUNING, replace(one, step_seconds=2.0))]
+    assert work.seconds(known, 1) == 2 * (2 * 0.5 + 3.0) + work.finetuning_steps(1) * 2.0 + 3.0
+    counts, time = work.lines(known, processes=2, memory=8.0)
     assert counts.startswith("2 pre-trainings, at most 16 fine-tunings and 8 probes")
     assert "about 1 min if scratch converges at once, 1 if it takes 1 times the steps" in time and "2 at a time" in time
+
+
+def test_what_is_done_is_nothing_to_do(tmp_path, monkeypatch) -> None:
+    made = comparison(tmp_path, methods="ponder,self_distil", pretrain_steps="2,4")
+    for method, done in (("ponder", 4), ("self_distil", 1)):
+        for job in made._pretrainings()[method][:done]:
+            job.out.mkdir(parents=True)
+            write_json(job.out / "result.json", {"key": job.key(), "figures": {}})
+    tried = []
+
+    def note(experiment, seconds):
+        tried.append(type(experiment.task))
+        raise ValueError("it has no time")
+
+    monkeypatch.setattr(recipe, "estimate", note)
+    assert made.workload().pretrainings == {"self_distil": [2, 4, 4]}
+    assert made.estimates(1.0) == [] and tried == [SelfDistilConfig, SemSegConfig]
 
 
 @pytest.mark.parametrize(
@@ -326,15 +345,13 @@ def test_a_file_is_a_method_of_its_own_and_known_by_its_weights(tmp_path) -> Non
         made = comparison(tmp_path, methods=f"old={file}", labels="20")
         names.append({str(cell.job.out) for cell in made._cells({}, {"20": 1}) if cell.method == "old"})
     assert made.encoder("old", 0, 1) == str(file)
-    assert made.workload().pretrainings == 0
+    assert not made.workload().pretrainings
     assert names[0] and not names[0] & names[1]
 
 
 def test_an_encoder_that_comes_with_the_package_is_a_method(tmp_path) -> None:
     made = comparison(tmp_path, methods="scratch,small=indoor-small", labels="20")
-    assert (
-        read_card(made.encoder("small", 0, 1))["card"]["name"] == "indoor-small" and made.workload().pretrainings == 0
-    )
+    assert read_card(made.encoder("small", 0, 1))["card"]["name"] == "indoor-small" and not made.workload().pretrainings
 
 
 def test_an_encoder_of_another_kind_is_refused_by_probes_too(tmp_path) -> None:
@@ -571,4 +588,4 @@ def test_ways_that_freeze_are_measured_against_scratch_trained_in_full(tmp_path,
     assert rows["decoder", "ponder"].gain == pytest.approx(5.0)
     assert rows["knn", "ponder"].gain == pytest.approx(5.0)
     work = made.workload()
-    assert (work.pretrainings, work.finetunings, work.probes) == (2, 2 * 4 + 4 * 2, 4)
+    assert (work.pretrainings, work.finetunings, work.probes) == ({}, 2 * 4 + 4 * 2, 4)  # those are done
