@@ -15,6 +15,7 @@ from ponder3d.data.transforms_colour import DropModality as DropModality
 from ponder3d.data.transforms_colour import JitterColour as JitterColour
 from ponder3d.data.transforms_colour import LimitLabels as LimitLabels
 from ponder3d.data.transforms_colour import ShiftColour as ShiftColour
+from ponder3d.data.transforms_colour import VaryColour as VaryColour
 from ponder3d.data.transforms_conditions import Only as Only
 from ponder3d.data.transforms_conditions import SetCondition as SetCondition
 from ponder3d.data.transforms_conditions import steps_of as steps_of

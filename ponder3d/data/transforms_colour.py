@@ -4,7 +4,7 @@ import zlib
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
 from ponder3d.data.transforms_base import Transform
 from ponder3d.geometry import keyed
@@ -58,6 +58,65 @@ class JitterColour(Transform):
             return scene
         noise = torch.randn(scene.rgb.shape, generator=generator) * self.std
         return replace(scene, rgb=(scene.rgb + noise).clamp(0, 1))
+
+
+@dataclass(frozen=True)
+class VaryColour(Transform):
+    """Change brightness, contrast, saturation and hue of the whole cloud, one after the other in random order.
+
+    Photographers' terms as image augmentation has them: factors on the colours, on their difference from the mean
+    luminance of the cloud, and on that from each point's own; hue is turned around the colour wheel. Colours stay in
+    [0, 1]. Numbers are those of Masked Scene Contrast.
+    """
+
+    probability: float = 0.8
+    """Probability that the colours of a scene change."""
+    brightness: float = 0.4
+    """The factor lies within 1 -+ this."""
+    contrast: float = 0.4
+    """The factor lies within 1 -+ this."""
+    saturation: float = 0.2
+    """The factor lies within 1 -+ this."""
+    hue: float = 0.1
+    """Largest turn of the colour wheel, as a share of all of it."""
+
+    def __post_init__(self):
+        for name, most in (("brightness", 1.0), ("contrast", 1.0), ("saturation", 1.0), ("hue", 0.5)):
+            if not 0 <= getattr(self, name) <= most:
+                raise ValueError(f"VaryColour.{name} must lie in [0, {most:g}], it is {getattr(self, name)}")
+
+    def __call__(self, scene: Scene, generator: Generator) -> Scene:
+        chance, *draws = torch.rand(5, generator=generator).tolist()
+        order = torch.randperm(4, generator=generator).tolist()
+        if scene.rgb is None or len(scene.rgb) == 0 or chance >= self.probability:
+            return scene
+        ranges = (self.brightness, self.contrast, self.saturation, self.hue)
+        rgb = scene.rgb
+        for which in order:
+            amount = (2 * draws[which] - 1) * ranges[which]
+            if which == 3:
+                rgb = _turned_hue(rgb, amount)
+                continue
+            grey = (rgb @ rgb.new_tensor(_LUMINANCE))[:, None]
+            centre = (torch.zeros(1), grey.mean(), grey)[which]
+            rgb = (centre + (1 + amount) * (rgb - centre)).clamp(0, 1)
+        return replace(scene, rgb=rgb)
+
+
+_LUMINANCE = (0.299, 0.587, 0.114)
+"""Of red, green and blue (ITU-R BT.601)."""
+
+
+def _turned_hue(rgb: Tensor, turn: float) -> Tensor:
+    """Colours (N, 3) with another hue, of the same saturation and value (the hexagonal model, HSV)."""
+    value, largest = rgb.max(1)
+    chroma = value - rgb.amin(1)
+    following = torch.stack([largest + 1, largest + 2], dim=1) % 3
+    second, third = rgb.gather(1, following).unbind(1)
+    # In sixths of the wheel: 0 is red, 2 green, 4 blue. Grey has no hue, and stays grey with any.
+    hue = 2 * largest + (second - third) / chroma.clamp(min=1e-9) + 6 * turn
+    place = (hue[:, None] + torch.tensor([5.0, 3.0, 1.0])) % 6
+    return value[:, None] - chroma[:, None] * torch.minimum(place, 4 - place).clamp(0, 1)
 
 
 @dataclass(frozen=True)

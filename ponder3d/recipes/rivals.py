@@ -10,6 +10,7 @@ from ponder3d.data.gradient_features import GradientMaps
 from ponder3d.data.image_features import FeatureMaps
 from ponder3d.data.superpixels import SuperpixelMaps
 from ponder3d.data.transforms import (
+    AutoContrast,
     Centre,
     DropModality,
     Flip,
@@ -24,6 +25,7 @@ from ponder3d.data.transforms import (
     SphereCrop,
     Transform,
     TwoViews,
+    VaryColour,
 )
 from ponder3d.engine.experiment import Experiment
 from ponder3d.recipes import pretrain_indoor, pretrain_streets
@@ -41,6 +43,9 @@ _TURNS: tuple[Transform, ...] = (
     Jitter(),
 )
 """How Masked Scene Contrast moves a view."""
+
+_DYES: tuple[Transform, ...] = (VaryColour(), AutoContrast(), ShiftColour(), JitterColour())
+"""How it changes the colours of one."""
 
 _ROOM_PAIRS = PairsConfig(distance=0.08)
 """Within a voxel of the encoder."""
@@ -73,10 +78,12 @@ def rooms_masked_scene_contrast() -> Experiment:
     """
     base = pretrain_indoor.rooms()
     view = (SphereCrop(0.6, 0), *_TURNS, GridSample())
-    dyed = (SphereCrop(0.6, 0), *_TURNS, ShiftColour(), JitterColour(), GridSample())
+    dyed = (SphereCrop(0.6, 0), *_TURNS, *_DYES, GridSample())
     return replace(
         base,
-        task=MaskedSceneContrastConfig(encoder=pretrain_indoor.small_encoder(), pairs=_ROOM_PAIRS, block=0.4),
+        task=MaskedSceneContrastConfig(
+            encoder=pretrain_indoor.small_encoder(), pairs=_of_masked(_ROOM_PAIRS), block=0.4
+        ),
         transforms=(Centre(), TwoViews((*dyed, DropModality(colour=0.1, normal=0.1)))),
         validation_transforms=(Centre(), TwoViews(view)),
     )
@@ -99,6 +106,11 @@ def rooms_superpixel_contrast() -> Experiment:
     """
     task = PixelContrastConfig(encoder=pretrain_indoor.small_encoder(), superpixels=True)
     return _pixels(SuperpixelMaps(), task)
+
+
+def _of_masked(pairs: PairsConfig) -> PairsConfig:
+    """As many pairs as Masked Scene Contrast takes: 8192 of the four scenes of a GPU."""
+    return replace(pairs, max_pairs=2048)
 
 
 def _pixels(features: FeatureMaps, task: PixelContrastConfig) -> Experiment:
@@ -144,7 +156,10 @@ def streets_masked_scene_contrast() -> Experiment:
     base = pretrain_streets.lidar()
     view = (SphereCrop(0.6, 0), *_TURNS, GridSample())
     task = MaskedSceneContrastConfig(
-        encoder=pretrain_streets.small_encoder(), pairs=_STREET_PAIRS, block=1.0, radii=(0.2, 0.5)
+        encoder=pretrain_streets.small_encoder(),
+        pairs=_of_masked(_STREET_PAIRS),
+        block=1.0,
+        radii=(0.2, 0.5),
     )
     return _streets(base, task, view)
 

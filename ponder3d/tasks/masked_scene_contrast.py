@@ -4,8 +4,7 @@ Blocks of space are hidden behind a learned token, no block in both views; coord
 to be alike in both views, as in ``point_contrast``, and colours and normals of what is hidden are to be told from the
 features. Published: blocks of 10 cm on voxels of 2 cm, 40 % of them hidden in each view, pairs within 3 cm, 8192 of the
 four scenes of a GPU, temperature 0.4, both weights 1; the released configuration leaves normals out. Of their data
-pipeline, the mixing of scenes and the changes of contrast, saturation and hue are not here (``JitterColour`` and
-``ShiftColour`` are), and each view is scaled by itself.
+pipeline, the mixing of scenes is not here, and each view is scaled by itself.
 """
 
 from dataclasses import dataclass, replace

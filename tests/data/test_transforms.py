@@ -1,3 +1,4 @@
+import colorsys
 import math
 from dataclasses import replace
 
@@ -28,6 +29,7 @@ OTHERS = [
     tf.AutoContrast(1.0),
     tf.ShiftColour(1.0),
     tf.JitterColour(1.0),
+    tf.VaryColour(1.0),
     tf.DropModality(0.5, 0.5),
     tf.DropPoints(0.8),
     tf.RemoveBlocks(0.2, 0.8),
@@ -246,7 +248,7 @@ def test_jitter_is_clipped():
 
 def test_colours_stay_colours():
     scene = a_scene()
-    for transform in (tf.AutoContrast(1.0), tf.ShiftColour(1.0, 0.5), tf.JitterColour(1.0, 0.5)):
+    for transform in (tf.AutoContrast(1.0), tf.ShiftColour(1.0, 0.5), tf.JitterColour(1.0, 0.5), tf.VaryColour(1.0)):
         out = run(transform, scene)
         assert 0 <= float(out.rgb.min()) and float(out.rgb.max()) <= 1
         assert not torch.equal(out.rgb, scene.rgb)
@@ -258,6 +260,46 @@ def test_auto_contrast_fills_the_range():
     dull = replace(scene, rgb=scene.rgb * 0.2 + 0.4)
     spread = [float((out := run(tf.AutoContrast(1.0), dull, k)).rgb.max() - out.rgb.min()) for k in range(20)]
     assert min(spread) >= 0.19 and max(spread) > 0.8
+
+
+def test_each_change_of_colour_is_what_it_says():
+    """Alone, with the other ranges 0; the amounts differ from draw to draw."""
+    scene = a_scene()
+    dull = replace(scene, rgb=scene.rgb * 0.4 + 0.3)  # nothing is cut off at 0 or 1
+    before = [colorsys.rgb_to_hsv(*row) for row in dull.rgb[:50].tolist()]
+    off = {"probability": 1.0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
+    weights = torch.tensor([0.299, 0.587, 0.114])
+    torch.testing.assert_close(run(tf.VaryColour(**off), dull).rgb, dull.rgb)
+    seen = {name: [] for name in ("brightness", "contrast", "saturation", "hue")}
+    for key in range(40):
+        bright = run(tf.VaryColour(**(off | {"brightness": 0.4})), dull, key).rgb / dull.rgb
+        torch.testing.assert_close(bright, bright[:1, :1].expand_as(bright))
+        seen["brightness"].append(float(bright[0, 0]))
+        mean = (dull.rgb @ weights).mean()
+        contrast = (run(tf.VaryColour(**(off | {"contrast": 0.4})), dull, key).rgb - mean) / (dull.rgb - mean)
+        seen["contrast"].append(float(contrast.median()))
+        assert float((contrast - contrast.median()).abs().median()) < 1e-4
+        vivid = run(tf.VaryColour(**(off | {"saturation": 0.2})), dull, key).rgb
+        torch.testing.assert_close(vivid @ weights, dull.rgb @ weights)
+        seen["saturation"].append(float((vivid.std(1) / dull.rgb.std(1)).median()))
+        turned = run(tf.VaryColour(**(off | {"hue": 0.1})), dull, key).rgb[:50].tolist()
+        after = [colorsys.rgb_to_hsv(*row) for row in turned]
+        turns = {round((a[0] - b[0] + 0.5) % 1 - 0.5, 3) for a, b in zip(after, before, strict=True)}
+        assert max(turns) - min(turns) <= 0.002, "all points are turned alike"
+        for a, b in zip(after, before, strict=True):
+            assert a[1:] == pytest.approx(b[1:], abs=1e-4)
+        seen["hue"].append(max(turns))
+    for name, (lo, hi) in {
+        "brightness": (0.6, 1.4), "contrast": (0.6, 1.4), "saturation": (0.8, 1.2), "hue": (-0.1, 0.1),
+    }.items():  # fmt: skip
+        assert (
+            lo - 0.002 <= min(seen[name]) < lo + 0.2 * (hi - lo)
+            and hi - 0.2 * (hi - lo) < max(seen[name]) <= hi + 0.002
+        )
+    grey = replace(scene, rgb=torch.full_like(scene.rgb, 0.5))
+    torch.testing.assert_close(run(tf.VaryColour(**(off | {"hue": 0.5})), grey).rgb, grey.rgb)
+    with pytest.raises(ValueError, match=r"VaryColour\.hue must lie in \[0, 0\.5\], it is 0\.6"):
+        tf.VaryColour(hue=0.6)
 
 
 def test_drop_points_keeps_the_bounds():
