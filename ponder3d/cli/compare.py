@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from ponder3d.engine.comparison_table import RESULTS, table_text
+from ponder3d.engine.comparison_table import RESULTS, convergence_told, read_results, table_text
 from ponder3d.engine.experiment import Experiment
 from ponder3d.recipes.catalogue import find_recipe
 from ponder3d.recipes.compare import run_compare
@@ -53,6 +53,9 @@ def compare(arguments: list[str]) -> int:
     rows = run_compare(options.compare, name, options.experiment, _tell)
     page = write_compare_page(options.compare.out)
     print(table_text(rows))
+    for amount, steps in read_results(options.compare.out)["convergence"].items():
+        told = convergence_told([miou for _, miou in steps], options.compare.converged)
+        print(f"scratch with {amount} labelled: {told}")
     print(f"\nreport: {page}")
     return 0
 

@@ -126,6 +126,19 @@ def table_text(rows: Sequence[Row]) -> str:
     return "\n".join(text)
 
 
+def convergence_told(reached: Sequence[float], least: float) -> str:
+    """Whether training from scratch has converged.
+
+    Args:
+        reached: mIoU in percent after numbers of steps of which each is twice the one before.
+        least: a doubling that gains so much is not the last one.
+    """
+    if len(reached) < 2:
+        return "convergence not tested"
+    gained = reached[-1] - reached[-2]
+    return "converged" if gained < least else f"NOT converged: {gained:+.1f} in the last doubling"
+
+
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float] | tuple[None, None]:
     """Mean and standard deviation; None without values."""
     if not values:

@@ -22,6 +22,7 @@ from ponder3d.engine.experiment import Experiment
 from ponder3d.recipes import pretrain_driving, pretrain_indoor, pretrain_rgbd, pretrain_streets, rivals
 from ponder3d.recipes.rivals_masked import STREET_CELL
 from ponder3d.tasks.combined import CombinedConfig, PartConfig
+from ponder3d.tasks.point_contrast import PointContrastConfig
 from ponder3d.tasks.ponder import PonderConfig
 from ponder3d.tasks.self_distil import SelfDistilConfig
 from ponder3d.tasks.task import TaskConfig
@@ -98,7 +99,7 @@ def contrasted(base: Experiment, rival: Experiment, first: Transform, *last: Tra
         first: what the transforms of both begin with.
         last: what those of the other view end with.
     """
-    assert isinstance(base.task, PonderConfig)
+    assert isinstance(base.task, PonderConfig) and isinstance(rival.task, PointContrastConfig)
     task = replace(rival.task, encoder=base.task.encoder)
     other = (first, SphereCrop(0.6, 0), _TURN, Scale(), Flip(), GridSample(), *last)
     return _beside(base, "contrast", task, other, first)

@@ -3,7 +3,17 @@
 from pathlib import Path
 from typing import Any
 
-from ponder3d.engine.comparison_table import FINETUNE, PROBE, SCRATCH, Labels, Row, items_of, read_results, table_cells
+from ponder3d.engine.comparison_table import (
+    FINETUNE,
+    PROBE,
+    SCRATCH,
+    Labels,
+    Row,
+    convergence_told,
+    items_of,
+    read_results,
+    table_cells,
+)
 from ponder3d.report.html import Page, chart
 from ponder3d.report.svg import Dot, Series, dot_chart, line_chart, line_colours
 
@@ -157,11 +167,13 @@ def _convergence(page: Page, record: dict[str, Any]) -> None:
         "fine-tuned for as many steps."
     )
     most = max((len(steps) for steps in record["convergence"].values()), default=0)
-    header = ("labels", *(f"x{2**i}" for i in range(most)), "steps taken")
+    header = ("labels", *(f"x{2**i}" for i in range(most)), "steps taken", "")
     rows = []
     for labels, steps in record["convergence"].items():
         reached = [f"{miou:.1f}" for _, miou in steps]
-        rows.append((labels, *reached, *[""] * (most - len(reached)), str(record["steps"].get(labels, ""))))
+        told = convergence_told([miou for _, miou in steps], config["converged"])
+        taken = str(record["steps"].get(labels, ""))
+        rows.append((labels, *reached, *[""] * (most - len(reached)), taken, told))
     page.table(header, rows)
     twin = "as it is or with what its twin for pre-trained encoders does otherwise, and" if record["twin"] else "and"
     page.text(f"Chosen by one rule, for every number of steps: the recipe {twin} the learning rate.")

@@ -185,6 +185,8 @@ def test_the_record_and_the_page_say_what_was_done(finished) -> None:
     assert "20, 4 steps" in text and "20, 8 steps" in text, "what was chosen for each"
     assert "2 seeds" in text and "chosen by one rule" in text and "When scratch has converged" in text
     assert "scenes seen" in text and "random" in text
+    for steps in record["convergence"].values():
+        assert table.convergence_told([miou for _, miou in steps], record["config"]["converged"]) in text
     assert f"20 labelled: after {record['steps']['20']} steps" in text, "the methods side by side"
 
 
@@ -523,6 +525,13 @@ def test_a_comparison_of_an_earlier_version_is_told(tmp_path) -> None:
     write_json(tmp_path / table.RESULTS, {"rows": [], "chosen": {"finetune, scratch, 20": "own x1"}})
     with pytest.raises(ValueError, match=r"compare.json is of an earlier version; run the same"):
         write_compare_page(tmp_path)
+
+
+def test_it_is_told_whether_scratch_has_converged() -> None:
+    """Where the doubling ended because no more was allowed, it has not."""
+    assert table.convergence_told([39.4], 0.5) == table.convergence_told([], 0.5) == "convergence not tested"
+    assert table.convergence_told([39.4, 39.8], 0.5) == "converged"
+    assert table.convergence_told([39.4, 40.3, 41.2], 0.5) == "NOT converged: +0.9 in the last doubling"
 
 
 def test_convergence_stops_when_doubling_gains_too_little(tmp_path, monkeypatch) -> None:
