@@ -66,18 +66,18 @@ class VaryColour(Transform):
 
     Photographers' terms as image augmentation has them: factors on the colours, on their difference from the mean
     luminance of the cloud, and on that from each point's own; hue is turned around the colour wheel. Colours stay in
-    [0, 1]. Numbers are those of Masked Scene Contrast.
+    [0, 1]. Numbers are those of Masked Scene Contrast's released configuration.
     """
 
     probability: float = 0.8
-    """Probability that the colours of a scene change."""
+    """Probability of each of the four changes."""
     brightness: float = 0.4
     """The factor lies within 1 -+ this."""
     contrast: float = 0.4
     """The factor lies within 1 -+ this."""
     saturation: float = 0.2
     """The factor lies within 1 -+ this."""
-    hue: float = 0.1
+    hue: float = 0.02
     """Largest turn of the colour wheel, as a share of all of it."""
 
     def __post_init__(self):
@@ -86,14 +86,16 @@ class VaryColour(Transform):
                 raise ValueError(f"VaryColour.{name} must lie in [0, {most:g}], it is {getattr(self, name)}")
 
     def __call__(self, scene: Scene, generator: Generator) -> Scene:
-        chance, *draws = torch.rand(5, generator=generator).tolist()
+        chances, draws = torch.rand(2, 4, generator=generator).tolist()
         order = torch.randperm(4, generator=generator).tolist()
-        if scene.rgb is None or len(scene.rgb) == 0 or chance >= self.probability:
+        if scene.rgb is None or len(scene.rgb) == 0:
             return scene
         ranges = (self.brightness, self.contrast, self.saturation, self.hue)
         rgb = scene.rgb
         for which in order:
             amount = (2 * draws[which] - 1) * ranges[which]
+            if chances[which] >= self.probability:
+                continue
             if which == 3:
                 rgb = _turned_hue(rgb, amount)
                 continue

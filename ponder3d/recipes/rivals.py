@@ -10,7 +10,6 @@ from ponder3d.data.gradient_features import GradientMaps
 from ponder3d.data.image_features import FeatureMaps
 from ponder3d.data.superpixels import SuperpixelMaps
 from ponder3d.data.transforms import (
-    AutoContrast,
     Centre,
     DropModality,
     Flip,
@@ -21,7 +20,6 @@ from ponder3d.data.transforms import (
     PickRays,
     Rotate,
     Scale,
-    ShiftColour,
     SphereCrop,
     Transform,
     TwoViews,
@@ -44,13 +42,18 @@ _TURNS: tuple[Transform, ...] = (
 )
 """How Masked Scene Contrast moves a view."""
 
-_DYES: tuple[Transform, ...] = (VaryColour(), AutoContrast(), ShiftColour(), JitterColour())
+_DYES: tuple[Transform, ...] = (VaryColour(), JitterColour())
 """How it changes the colours of one."""
 
 _ROOM_PAIRS = PairsConfig(distance=0.08)
 """Within a voxel of the encoder."""
 
 _STREET_PAIRS = PairsConfig(distance=0.2)
+
+_MASKED_ROOM_PAIRS = replace(_ROOM_PAIRS, max_pairs=2048)
+"""Masked Scene Contrast takes 8192 of the four scenes of a GPU."""
+
+_MASKED_STREET_PAIRS = replace(_STREET_PAIRS, max_pairs=2048)
 
 
 def rooms_point_contrast() -> Experiment:
@@ -78,12 +81,10 @@ def rooms_masked_scene_contrast() -> Experiment:
     """
     base = pretrain_indoor.rooms()
     view = (SphereCrop(0.6, 0), *_TURNS, GridSample())
-    dyed = (SphereCrop(0.6, 0), *_TURNS, *_DYES, GridSample())
+    dyed = (*_DYES, *view)
     return replace(
         base,
-        task=MaskedSceneContrastConfig(
-            encoder=pretrain_indoor.small_encoder(), pairs=_of_masked(_ROOM_PAIRS), block=0.4
-        ),
+        task=MaskedSceneContrastConfig(encoder=pretrain_indoor.small_encoder(), pairs=_MASKED_ROOM_PAIRS, block=0.4),
         transforms=(Centre(), TwoViews((*dyed, DropModality(colour=0.1, normal=0.1)))),
         validation_transforms=(Centre(), TwoViews(view)),
     )
@@ -106,11 +107,6 @@ def rooms_superpixel_contrast() -> Experiment:
     """
     task = PixelContrastConfig(encoder=pretrain_indoor.small_encoder(), superpixels=True)
     return _pixels(SuperpixelMaps(), task)
-
-
-def _of_masked(pairs: PairsConfig) -> PairsConfig:
-    """As many pairs as Masked Scene Contrast takes: 8192 of the four scenes of a GPU."""
-    return replace(pairs, max_pairs=2048)
 
 
 def _pixels(features: FeatureMaps, task: PixelContrastConfig) -> Experiment:
@@ -157,7 +153,7 @@ def streets_masked_scene_contrast() -> Experiment:
     view = (SphereCrop(0.6, 0), *_TURNS, GridSample())
     task = MaskedSceneContrastConfig(
         encoder=pretrain_streets.small_encoder(),
-        pairs=_of_masked(_STREET_PAIRS),
+        pairs=_MASKED_STREET_PAIRS,
         block=1.0,
         radii=(0.2, 0.5),
     )

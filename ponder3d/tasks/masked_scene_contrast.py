@@ -4,7 +4,8 @@ Blocks of space are hidden behind a learned token, no block in both views; coord
 to be alike in both views, as in ``point_contrast``, and colours and normals of what is hidden are to be told from the
 features. Published: blocks of 10 cm on voxels of 2 cm, 40 % of them hidden in each view, pairs within 3 cm, 8192 of the
 four scenes of a GPU, temperature 0.4, both weights 1; the released configuration leaves normals out. Of their data
-pipeline, the mixing of scenes is not here, and each view is scaled by itself.
+pipeline, the mixing of scenes is not here, and each view is scaled by itself; recipes here drop a view's colour and
+normals now and then, as all do.
 """
 
 from dataclasses import dataclass, replace
