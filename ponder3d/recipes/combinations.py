@@ -28,7 +28,8 @@ from ponder3d.tasks.self_distil import SelfDistilConfig
 from ponder3d.tasks.task import TaskConfig
 
 _WEIGHT = 5.0
-"""Of the part beside rendering, whose gradients are ten times as large (docs/log.md, where the weight was chosen)."""
+"""Of the part beside rendering. It was chosen for self-distillation in rooms, where gradients of rendering are ten
+times as large; on PandaSet they are five times those of PointContrast (docs/log.md)."""
 
 
 def rooms_ponder_distil() -> Experiment:
@@ -37,7 +38,10 @@ def rooms_ponder_distil() -> Experiment:
 
 
 def streets_ponder_distil() -> Experiment:
-    """``pretrain_streets.lidar`` and self-distillation together."""
+    """``pretrain_streets.lidar`` and self-distillation together.
+
+    As frozen features it is worse than rendering alone (docs/log.md).
+    """
     return distilled(pretrain_streets.lidar(), pretrain_streets.street_range(), STREET_CELL)
 
 

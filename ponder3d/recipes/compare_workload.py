@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from ponder3d.engine.estimate import Estimate
 
-FINETUNING = "fine-tuning"
-"""What the estimate of one fine-tuning is called; others are called as the methods that they are of."""
+FINETUNING = "fine-tuning, from scratch"
+"""What the estimate of one fine-tuning is called; others are called as their methods, whose names have no comma."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Workload:
         peak = max((one.memory_bytes for _, one in known), default=0) / 2**30
         number = sum(map(len, self.pretrainings.values()))
         return [
-            f"{number} pre-trainings, at most {self.finetunings} fine-tunings and {self.probes} probes",
+            f"{number} pre-trainings to do, at most {self.finetunings} fine-tunings and {self.probes} probes",
             f"about {once:.0f} min if scratch converges at once, {longest:.0f} if it takes {self.factors[1]} times the "
             f"steps, without evaluations and probes, {processes} at a time; {peak:.1f} GiB each of {memory:g} GiB",
         ]

@@ -81,11 +81,10 @@ def rooms_masked_scene_contrast() -> Experiment:
     """
     base = pretrain_indoor.rooms()
     view = (SphereCrop(0.6, 0), *_TURNS, GridSample())
-    dyed = (*_DYES, *view)
     return replace(
         base,
         task=MaskedSceneContrastConfig(encoder=pretrain_indoor.small_encoder(), pairs=_MASKED_ROOM_PAIRS, block=0.4),
-        transforms=(Centre(), TwoViews((*dyed, DropModality(colour=0.1, normal=0.1)))),
+        transforms=(Centre(), TwoViews((*_DYES, *view, DropModality(colour=0.1, normal=0.1)))),
         validation_transforms=(Centre(), TwoViews(view)),
     )
 

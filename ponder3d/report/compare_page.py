@@ -167,7 +167,7 @@ def _convergence(page: Page, record: dict[str, Any]) -> None:
         "fine-tuned for as many steps."
     )
     most = max((len(steps) for steps in record["convergence"].values()), default=0)
-    header = ("labels", *(f"x{2**i}" for i in range(most)), "steps taken", "")
+    header = ("labels", *(f"x{2**i}" for i in range(most)), "steps taken", "has it converged")
     rows = []
     for labels, steps in record["convergence"].items():
         reached = [f"{miou:.1f}" for _, miou in steps]

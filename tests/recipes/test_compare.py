@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ponder3d.cli import compare as compare_command
 from ponder3d.cli import main
 from ponder3d.config import fingerprint
 from ponder3d.data.few import FewScenes
@@ -190,6 +191,20 @@ def test_the_record_and_the_page_say_what_was_done(finished) -> None:
     assert f"20 labelled: after {record['steps']['20']} steps" in text, "the methods side by side"
 
 
+def test_the_command_prints_the_table_and_whether_scratch_has_converged(finished, monkeypatch, capsys) -> None:
+    folder, _, rows = finished
+    monkeypatch.setattr(compare_command, "run_compare", lambda *_: rows)
+    assert main(["compare", TARGET, "--out", str(folder)]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[: len(rows) + 1] == table.table_text(rows).splitlines()
+    told = [line for line in printed if line.startswith("scratch with ")]
+    assert told == [
+        f"scratch with {labels} labelled: {table.convergence_told([miou for _, miou in steps], 0.5)}"
+        for labels, steps in table.read_results(folder)["convergence"].items()
+    ]
+    assert len(told) == 2 and printed[-1] == f"report: {folder / 'report' / 'index.html'}"
+
+
 def test_a_failed_cell_is_a_row_that_says_why_and_the_others_go_on(tmp_path, monkeypatch) -> None:
     inline = Inline()
     inline.break_pretraining = True
@@ -289,7 +304,7 @@ def test_how_much_there_is_to_do(tmp_path) -> None:
     known = [("ponder", one), (FINETUNING, replace(one, step_seconds=2.0))]
     assert work.seconds(known, 1) == 2 * (2 * 0.5 + 3.0) + work.finetuning_steps(1) * 2.0 + 3.0
     counts, time = work.lines(known, processes=2, memory=8.0)
-    assert counts.startswith("2 pre-trainings, at most 16 fine-tunings and 8 probes")
+    assert counts.startswith("2 pre-trainings to do, at most 16 fine-tunings and 8 probes")
     assert "about 1 min if scratch converges at once, 1 if it takes 1 times the steps" in time and "2 at a time" in time
 
 
