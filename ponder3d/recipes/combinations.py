@@ -27,6 +27,8 @@ from ponder3d.tasks.ponder import PonderConfig
 from ponder3d.tasks.self_distil import SelfDistilConfig
 from ponder3d.tasks.task import TaskConfig
 
+_DROP = DropModality(colour=0.1, normal=0.1)
+_TURN = Rotate(probability=1.0)
 _WEIGHT = 5.0
 """Of the part beside rendering. It was chosen for self-distillation in rooms, where gradients of rendering are ten
 times as large; on PandaSet they are five times those of PointContrast (docs/log.md)."""
@@ -73,10 +75,6 @@ def pandaset_ponder_contrast() -> Experiment:
 def prepared_ponder_contrast() -> Experiment:
     """``pretrain_rgbd.prepared`` and PointContrast together."""
     return contrasted(pretrain_rgbd.prepared(), rivals.rooms_point_contrast(), Centre(), _DROP)
-
-
-_DROP = DropModality(colour=0.1, normal=0.1)
-_TURN = Rotate(probability=1.0)
 
 
 def distilled(base: Experiment, first: Transform, cell: float = SelfDistilConfig.cell) -> Experiment:
