@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Generator, Tensor
 
+from ponder3d.data.hsv import hsv_from_rgb, rgb_from_hsv
 from ponder3d.data.transforms_base import Transform
 from ponder3d.geometry import keyed
 from ponder3d.types import Scene
@@ -110,15 +111,10 @@ _LUMINANCE = (0.299, 0.587, 0.114)
 
 
 def _turned_hue(rgb: Tensor, turn: float) -> Tensor:
-    """Colours (N, 3) with another hue, of the same saturation and value (the hexagonal model, HSV)."""
-    value, largest = rgb.max(1)
-    chroma = value - rgb.amin(1)
-    following = torch.stack([largest + 1, largest + 2], dim=1) % 3
-    second, third = rgb.gather(1, following).unbind(1)
-    # In sixths of the wheel: 0 is red, 2 green, 4 blue. Grey has no hue, and stays grey with any.
-    hue = 2 * largest + (second - third) / chroma.clamp(min=1e-9) + 6 * turn
-    place = (hue[:, None] + torch.tensor([5.0, 3.0, 1.0])) % 6
-    return value[:, None] - chroma[:, None] * torch.minimum(place, 4 - place).clamp(0, 1)
+    """Colours (N, 3) with another hue, of the same saturation and value."""
+    hsv = hsv_from_rgb(rgb.numpy())
+    hsv[:, 0] = (hsv[:, 0] + turn) % 1
+    return torch.from_numpy(rgb_from_hsv(hsv)).to(rgb.dtype)
 
 
 @dataclass(frozen=True)

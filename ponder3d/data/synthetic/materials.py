@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from ponder3d.data.hsv import rgb_from_hsv
 from ponder3d.geometry.keyed import derive
 
 PATTERN_SIZE = 64
@@ -116,12 +117,6 @@ def draw_material(
         emission=emission,
         dropout=kind.dropout,
     )
-
-
-def rgb_from_hsv(hsv: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3"]:
-    """Hue, saturation and value in [0, 1] to red, green and blue in [0, 1]."""
-    shade = (np.array([5.0, 3.0, 1.0]) + hsv[:, :1] * 6) % 6
-    return hsv[:, 2:] * (1 - hsv[:, 1:2] * np.clip(np.minimum(shade, 4 - shade), 0, 1))
 
 
 @functools.cache

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ponder3d.data.synthetic.materials import Colour, Material, pattern_rows, rgb_from_hsv
+from ponder3d.data.hsv import rgb_from_hsv
+from ponder3d.data.synthetic.materials import Colour, Material, pattern_rows
 from ponder3d.data.synthetic.pieces import Draw
 
 
