@@ -49,6 +49,8 @@ class PickRays(Transform):
     """Metres along a ray at which it ends, if the volume does not end before."""
     features: FeatureMaps = NoFeatureMaps()
     """What a 2D model says of the images, as the rays' target feature; ``MapFolder`` reads it from files."""
+    keep_views: bool = later(False)
+    """Whether the images stay with the scene: for evaluations that read rays and also render whole views."""
 
     def __post_init__(self):
         if self.by_area and not self.need_depth:
@@ -98,7 +100,7 @@ class PickRays(Transform):
             feature=self.features.look_up(scene, uv, view),
             group=self.features.regions(scene, uv, view),
         )
-        return replace(scene, views=None, rays=rays, targets=targets)
+        return replace(scene, views=views if self.keep_views else None, rays=rays, targets=targets)
 
     def _pick(
         self, depth: Float[Tensor, "H W"] | None, size: tuple[int, int], generator: Generator

@@ -12,6 +12,7 @@ from ponder3d.data.transforms import (
     DropModality,
     Flip,
     GridSample,
+    PickRays,
     Rotate,
     Scale,
     SphereCrop,
@@ -22,6 +23,7 @@ from ponder3d.engine.experiment import Experiment
 from ponder3d.recipes import pretrain_driving, pretrain_indoor, pretrain_rgbd, pretrain_streets, rivals
 from ponder3d.recipes.rivals_masked import STREET_CELL
 from ponder3d.tasks.combined import CombinedConfig, PartConfig
+from ponder3d.tasks.pixel_contrast import PixelContrastConfig
 from ponder3d.tasks.point_contrast import PointContrastConfig
 from ponder3d.tasks.ponder import PonderConfig
 from ponder3d.tasks.self_distil import SelfDistilConfig
@@ -77,6 +79,26 @@ def prepared_ponder_contrast() -> Experiment:
     return contrasted(pretrain_rgbd.prepared(), rivals.rooms_point_contrast(), Centre(), _DROP)
 
 
+def streets_ponder_pixel() -> Experiment:
+    """``pretrain_streets.lidar`` and pixel contrast together, with the same rays."""
+    return pictured(pretrain_streets.lidar(), rivals.streets_pixel_contrast())
+
+
+def streets_ponder_superpixel() -> Experiment:
+    """``pretrain_streets.lidar`` and superpixel contrast together, with the same rays."""
+    return pictured(pretrain_streets.lidar(), rivals.streets_superpixel_contrast())
+
+
+def pandaset_ponder_pixel() -> Experiment:
+    """``pretrain_driving.pandaset`` and pixel contrast together, with the same rays."""
+    return pictured(pretrain_driving.pandaset(), rivals.streets_pixel_contrast())
+
+
+def pandaset_ponder_superpixel() -> Experiment:
+    """``pretrain_driving.pandaset`` and superpixel contrast together, with the same rays."""
+    return pictured(pretrain_driving.pandaset(), rivals.streets_superpixel_contrast())
+
+
 def distilled(base: Experiment, first: Transform, cell: float = SelfDistilConfig.cell) -> Experiment:
     """Rendering, and self-distillation together with it: what is taken away from the rendered scene is what the student
     misses.
@@ -105,6 +127,31 @@ def contrasted(base: Experiment, rival: Experiment, first: Transform, *last: Tra
     task = replace(rival.task, encoder=base.task.encoder)
     other = (first, SphereCrop(0.6, 0), _TURN, Scale(), Flip(), GridSample(), *last)
     return _beside(base, "contrast", task, other, first)
+
+
+def pictured(base: Experiment, rival: Experiment) -> Experiment:
+    """Rendering, and pixel contrast together with it: a ray's colour is rendered, and the features of its pixel are
+    compared with that of the point where it ends, if that is not taken away.
+
+    Args:
+        base: the pre-training by rendering, of which rays have the surroundings as target feature.
+        rival: the pre-training by pixel contrast, of which task and image features are taken.
+    """
+    assert isinstance(base.task, PonderConfig) and isinstance(rival.task, PixelContrastConfig)
+    (maps,) = (step.features for step in rival.transforms if isinstance(step, PickRays))
+    pixels, surroundings = rival.task.feature_channels, base.task.feature_channels
+    transforms = tuple(replace(t, features=maps) if isinstance(t, PickRays) else t for t in base.transforms)
+    (rays,) = (step for step in transforms if isinstance(step, PickRays))
+    parts = (
+        PartConfig("ponder", base.task, features=(pixels, pixels + surroundings)),
+        PartConfig("pixel", replace(rival.task, encoder=base.task.encoder), weight=_WEIGHT, features=(0, pixels)),
+    )
+    return replace(
+        base,
+        task=CombinedConfig(encoder=base.task.encoder, parts=parts),
+        transforms=transforms,
+        validation_transforms=(*base.validation_transforms, replace(rays, keep_views=True)),
+    )
 
 
 def _beside(

@@ -165,6 +165,26 @@ def combinations_streets_ponder_contrast() -> Experiment:
     return _small(combinations.streets_ponder_contrast())
 
 
+def combinations_streets_ponder_pixel() -> Experiment:
+    """``combinations.streets_ponder_pixel`` in seconds."""
+    return _small(combinations.streets_ponder_pixel())
+
+
+def combinations_streets_ponder_superpixel() -> Experiment:
+    """``combinations.streets_ponder_superpixel`` in seconds."""
+    return _small(combinations.streets_ponder_superpixel())
+
+
+def combinations_pandaset_ponder_pixel() -> Experiment:
+    """``combinations.pandaset_ponder_pixel`` in seconds; ``--data.root DIR`` as there."""
+    return _small(combinations.pandaset_ponder_pixel())
+
+
+def combinations_pandaset_ponder_superpixel() -> Experiment:
+    """``combinations.pandaset_ponder_superpixel`` in seconds; ``--data.root DIR`` as there."""
+    return _small(combinations.pandaset_ponder_superpixel())
+
+
 def combinations_pandaset_ponder_distil() -> Experiment:
     """``combinations.pandaset_ponder_distil`` in seconds; ``--data.root DIR`` as there."""
     return _small(combinations.pandaset_ponder_distil())

@@ -1,13 +1,13 @@
 """Several pretext tasks on one encoder: their losses are added, weighted."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from ponder3d.config import Config
+from ponder3d.config import Config, later
 from ponder3d.encoders.encoder import Encoder, EncoderConfig, Features
 from ponder3d.encoders.sparse_unet import SparseUNetConfig
 from ponder3d.metrics.metric import Metric
@@ -27,12 +27,31 @@ class PartConfig(Config):
     """The task. Its own ``encoder`` does not count: all have that of the whole."""
     weight: float = 1.0
     """Factor on all of its terms."""
+    features: tuple[int, int] = later((0, 0))
+    """The channels of the rays' target feature that are this task's: the first, and the one after the last; (0, 0): all
+    of them."""
 
     def __post_init__(self):
         if not self.name.isidentifier():
             raise ValueError(f"PartConfig.name must be a word of letters, digits and _, not {self.name!r}")
         if self.weight <= 0:
             raise ValueError(f"PartConfig.weight of {self.name} must be positive; leave the part out instead")
+        (first, end), width = self.features, self.task.feature_width()
+        if self.features != (0, 0) and not (0 <= first < end and end - first == width):
+            raise ValueError(
+                f"PartConfig.features of {self.name}: {first} to {end} are not the {width} channels that its task has"
+            )
+
+    def feature_width(self) -> int:
+        """The least width of the rays' target feature that its task can do with."""
+        return self.features[1] or self.task.feature_width()
+
+    def select(self, batch: Batch) -> Batch:
+        """The batch with the target features that are this task's."""
+        targets = batch.targets
+        if self.features == (0, 0) or targets is None or targets.feature is None:
+            return batch
+        return replace(batch, targets=replace(targets, feature=targets.feature[:, slice(*self.features)]))
 
 
 @dataclass(frozen=True)
@@ -51,13 +70,18 @@ class CombinedConfig(TaskConfig):
         names = [part.name for part in self.parts]
         if not names or len(set(names)) < len(names):
             raise ValueError(f"CombinedConfig.parts: at least one part, each with a name of its own, not {names}")
-        widths = {part.task.feature_width() for part in self.parts} - {0}
-        if len(widths) > 1:
-            raise ValueError(f"CombinedConfig.parts: their rays have target features of {sorted(widths)} channels")
+        # A part that names its channels leaves others to the rest, so it may want less than the whole.
+        widths = {part.feature_width() for part in self.parts if part.features == (0, 0)} - {0}
+        if len(widths | {self.feature_width()} if widths else ()) > 1:
+            widths.add(self.feature_width())
+            raise ValueError(
+                f"CombinedConfig.parts: their rays have target features of {sorted(widths)} channels; say with "
+                "PartConfig.features which are whose"
+            )
 
     def feature_width(self) -> int:
-        """That of the part that renders one."""
-        return max(part.task.feature_width() for part in self.parts)
+        """That of the part that wants the widest, or the last channels."""
+        return max((part.feature_width() for part in self.parts), default=0)
 
     def build(self, labels: LabelSet | None) -> Task:
         """The tasks around one encoder."""
@@ -97,8 +121,8 @@ class _Once(Encoder):
         self.own: list[dict[str, Tensor]] = []
 
     def forward(self, batch: Batch) -> Features:
-        """What the encoder has made, or makes now, of this very batch."""
-        features = self.features if batch is self.batch else None
+        """What the encoder has made, or makes now, of this very batch, whatever its rays are."""
+        features = self.features if self.batch is not None and _same_input(batch, self.batch) else None
         if features is None:
             features, own = self.behind.learn(batch) if self.behind.training else (self.behind(batch), {})
             self.batch, self.features = batch, features
@@ -174,7 +198,7 @@ class Combined(Task):
         monitors: dict[str, Tensor] = {}
         self.once.forget()
         for part in self.config.parts:
-            out = self._tasks()[part.name].losses(batch, step)
+            out = self._tasks()[part.name].losses(part.select(batch), step)
             terms |= {f"{part.name}_{name}": part.weight * value for name, value in out.terms.items()}
             monitors |= {f"{part.name}_{name}": value for name, value in out.monitors.items()}
         terms |= {f"encoder_{name}": value for name, value in self.once.terms().items()}
@@ -185,7 +209,8 @@ class Combined(Task):
     def predict(self, batch: Batch) -> dict[str, Any]:
         """The prediction of each part, by name."""
         self.once.forget()
-        predicted = {name: task.predict(batch) for name, task in self._tasks().items()}
+        tasks = self._tasks()
+        predicted = {part.name: tasks[part.name].predict(part.select(batch)) for part in self.config.parts}
         self.once.forget()
         return predicted
 
@@ -230,6 +255,12 @@ class CombinedMetric(Metric[dict[str, Any]]):
         pieces = self.state.split([shape.numel() for shape in self._shapes])
         for part, piece, shape in zip(self.parts.values(), pieces, self._shapes, strict=True):
             part.state = piece.view(shape).clone()
+
+
+def _same_input(one: Batch, other: Batch) -> bool:
+    """Whether two batches are the same to an encoder: all but their rays is the very same."""
+    names = [field.name for field in fields(Batch) if field.name not in ("rays", "targets")]
+    return all(getattr(one, name) is getattr(other, name) for name in names)
 
 
 def _below(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -57,6 +57,13 @@ def test_images_are_the_first_views():
     assert len(SeeImages()(scene, keyed.generator(0)).images.cameras) == 3
 
 
+def test_views_may_stay_beside_the_rays():
+    scene = a_scene(sparse(5))
+    left, kept = (PickRays(2, 4, keep_views=keep)(scene, keyed.generator(0)) for keep in (False, True))
+    assert left.views is None and kept.views is scene.views
+    assert torch.equal(left.rays.directions, kept.rays.directions)
+
+
 def test_reduced_images_show_the_same_place_in_the_same_direction():
     scene = a_scene(None)
     out = SeeImages(size=(10, 8))(scene, keyed.generator(0))

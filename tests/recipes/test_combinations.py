@@ -1,9 +1,10 @@
-"""Rendering beside a task of two views: what they share, and that the second finds something to do."""
+"""Rendering beside another task: what they share, and that the other finds something to do."""
 
 import torch
 
 from ponder3d.data.loader import Collate, KeyedScenes
 from ponder3d.recipes import smoke_rivals
+from ponder3d.recipes.pretrain_streets import street_surroundings
 
 
 def test_rendering_and_point_contrast_share_a_pass_and_find_pairs(on_small_data):
@@ -24,3 +25,43 @@ def test_rendering_and_point_contrast_share_a_pass_and_find_pairs(on_small_data)
         # At first a feature says nothing of its place: the loss is that of a guess among all pairs, times the weight.
         guess = 5 * torch.log(out.monitors["contrast_pairs"])
         assert 0.5 < float(out.terms["contrast_contrast"].detach() / guess) < 1.2
+
+
+def test_rendering_and_pixel_contrast_share_rays_and_a_pass(on_small_data):
+    for recipe in (
+        smoke_rivals.combinations_streets_ponder_pixel,
+        smoke_rivals.combinations_streets_ponder_superpixel,
+    ):
+        experiment = on_small_data(recipe())
+        dataset = experiment.data.build()
+        experiment.check_data(dataset)
+        scenes = KeyedScenes(dataset, experiment.on_grid(experiment.transforms), 0)
+        batch = Collate(experiment.task.encoder.inputs)([scenes[0, 0], scenes[0, 1]])
+        assert batch.targets is not None and batch.targets.feature is not None
+        torch.manual_seed(0)
+        task = experiment.task.build(dataset.labels).train()
+        seen = []
+        task.encoder.register_forward_hook(lambda _module, inputs, _output, seen=seen: seen.append(inputs[0]))
+        out = task.losses(batch, 0)
+        assert len(seen) == 1
+        assert {"pixel_contrast", "ponder_depth"} <= set(out.terms)
+        assert float(out.monitors["pixel_pairs"]) > 10
+        # Each gets its own channels: the image's gradients and colours, and the surroundings of where the ray ends.
+        parts = {part.name: part.select(batch) for part in experiment.task.parts}
+        feature = batch.targets.feature
+        assert torch.equal(parts["pixel"].targets.feature, feature[:, :39])
+        assert torch.equal(parts["ponder"].targets.feature, feature[:, 39:])
+        assert feature.shape[1] == 39 + street_surroundings().channels
+
+
+def test_a_scene_is_rendered_and_retrieved_in_validation(on_small_data):
+    experiment = on_small_data(smoke_rivals.combinations_streets_ponder_superpixel())
+    dataset = experiment.data.build()
+    scenes = KeyedScenes(dataset, experiment.on_grid(experiment.validation_transforms), 0)
+    batch = Collate(experiment.task.encoder.inputs)([scenes[0, 0]])
+    task = experiment.task.build(dataset.labels).eval()
+    metric = task.metric()
+    metric.update(task.predict(batch), batch)
+    figures = metric.compute()
+    assert 0 <= figures["pixel_within_50cm"] <= 1
+    assert figures["ponder_psnr"] > 0

@@ -10,6 +10,7 @@ from ponder3d.tasks.also import ALSOConfig
 from ponder3d.tasks.class_vectors import FixedCodes
 from ponder3d.tasks.combined import CombinedConfig, PartConfig
 from ponder3d.tasks.masked_occupancy import MaskedOccupancyConfig
+from ponder3d.tasks.pixel_contrast import PixelContrastConfig
 from ponder3d.tasks.projection_heads import MLPProjection
 from ponder3d.tasks.self_distil import SelfDistilConfig
 from ponder3d.tasks.semseg import SemSegConfig
@@ -160,6 +161,41 @@ def test_what_rays_must_have_follows_from_the_parts(config, small_ponder):
     assert replace(config, parts=(*config.parts, wide)).feature_width() == 5
     with pytest.raises(ValueError, match=r"CombinedConfig.parts: their rays have target features of \[5, 7\] channels"):
         replace(config, parts=(wide, other))
+
+
+def test_parts_divide_the_features_of_a_ray_and_share_a_pass(small_encoder, small_ponder, batch):
+    """Each is what it would be with its channels alone."""
+    assert batch.targets is not None and batch.rays is not None
+    feature = torch.rand(len(batch.rays), 5, generator=torch.Generator().manual_seed(0))
+    batch = replace(batch, targets=replace(batch.targets, feature=feature))
+    rendered = replace(small_ponder, feature_channels=3)
+    pixels = PixelContrastConfig(small_encoder, feature_channels=2, reach=1.0)
+    config = CombinedConfig(
+        small_encoder, (PartConfig("ponder", rendered, features=(2, 5)), PartConfig("pixel", pixels, features=(0, 2)))
+    )
+    assert config.feature_width() == 5
+    task = config.build(None).eval()
+    seen: list[object] = []
+    task.encoder.register_forward_hook(lambda module, args, out: seen.append(args[0]))
+    out = task.losses(batch, 0)
+    assert len(seen) == 1, "what differs are the targets"
+    for name, own in (("ponder", feature[:, 2:]), ("pixel", feature[:, :2])):
+        alone = task.parts[name].losses(replace(batch, targets=replace(batch.targets, feature=own)), 0)
+        for term, value in alone.terms.items():
+            torch.testing.assert_close(out.terms[f"{name}_{term}"], value)
+    assert out.monitors["pixel_pairs"] > 10
+    moved = replace(batch, targets=replace(batch.targets, feature=feature.flip(1)))
+    assert task.losses(moved, 0).terms["pixel_contrast"] != out.terms["pixel_contrast"]
+
+
+def test_wrong_channels(small_encoder, small_ponder):
+    wide = replace(small_ponder, feature_channels=3)
+    for features in ((0, 2), (3, 3), (-1, 2), (3, 0)):
+        with pytest.raises(ValueError, match=r"PartConfig.features of a: .* are not the 3 channels that its task has"):
+            PartConfig("a", wide, features=features)
+    parts = (PartConfig("all", wide), PartConfig("some", wide, features=(2, 5)))
+    with pytest.raises(ValueError, match=r"target features of \[3, 5\] channels; say with PartConfig.features which"):
+        CombinedConfig(small_encoder, parts)
 
 
 def test_wrong_choices(small_ponder):
