@@ -89,11 +89,13 @@ def gemm_rate(
     clock: Callable[[], float] = time.perf_counter,
 ) -> float:
     """Multiply-adds per second of [rows C] by [C C]: out of cache on a CPU, large on a GPU. Median of nine."""
-    rows = 1024 * torch.get_num_threads() if torch.device(device).type == "cpu" else 1 << 16
+    cpu = torch.device(device).type == "cpu"
+    rows = 1024 * torch.get_num_threads() if cpu else 1 << 16
     a = torch.randn(rows, channels, device=device, dtype=dtype)
     b = torch.randn(channels, channels, device=device, dtype=dtype)
     out = torch.empty_like(a)
-    times = max(1, int(2e9 / (rows * channels**2)))
+    # A GPU: tens of milliseconds, or launching and waiting is what is timed.
+    times = max(1, int((2e9 if cpu else 2e12) / (rows * channels**2)))
 
     def products() -> None:
         for _ in range(times):

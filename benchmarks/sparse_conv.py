@@ -10,7 +10,7 @@ take more than ``--most`` operations. Without arguments it takes about a quarter
 
 ``ours`` is what runs by itself: compiled C on a CPU, Triton on a GPU; ``torch`` what runs without a compiler. spconv
 and ours see the rows in the same order, have their kernel maps built beforehand, and the results of all are compared
-with that in float32 before anything is timed; without spconv, and in bfloat16, which it does not know, its columns
+with PyTorch's in float32 before anything is timed; without spconv, and in bfloat16, which it does not know, its columns
 stay empty. Calls alternate (ours, spconv's, ours, ...), and ratios are taken round by round. On a CPU there is no
 backward pass of spconv's to compare with: it asks for a CUDA stream and fails without one.
 
@@ -19,11 +19,11 @@ Targets on a CPU: forward at least 1.5 times spconv's speed at 64 and 128 channe
 
 How to read it: ``speed`` is spconv's time over ours, so above 1 is faster than spconv, with the quartiles over the
 rounds in brackets. The floor is what the products alone cost, 2 x pairs x C x C operations at the rate at which this
-machine multiplies [1024 C] by [C C] out of cache (a GPU: [65536 C]), plus one copy of the rows in and out at the speed
-of memory; it is measured in the same rounds. ``dense`` is PyTorch's conv3d on a crop of 32 x 32 x 32 voxels around the
-middle of the cloud: it shows that the same is computed, and what the empty voxels would cost.
+machine multiplies [1024 C] by [C C] out of cache (a GPU: [1048576 C]), plus one copy of the rows in and out at the
+speed of memory; it is measured in the same rounds. ``dense`` is PyTorch's conv3d on a crop of 32 x 32 x 32 voxels
+around the middle of the cloud: it shows that the same is computed, and what the empty voxels would cost.
 
-On an H200 it ran once, on one shape (``README.md`` beside this file).
+On an H200 it ran once, on one shape, and not to its end (``README.md`` beside this file).
 """
 
 import argparse
@@ -55,8 +55,9 @@ SHAPES = {
     "lidar": ("lidar", 0.1),
 }
 DTYPES = {"float32": torch.float32, "tf32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-# Results in float16 were 7e-3 apart at 128 channels on an H200: PyTorch's sums are rounded after every tap.
-TOLERANCE = {"float32": 1e-4, "tf32": 5e-3, "float16": 2e-2, "bfloat16": 4e-2}
+TOLERANCE = {"float32": 1e-4, "tf32": 5e-3, "float16": 5e-3, "bfloat16": 4e-2}
+OTHERS = 4
+"""How much further from float32 those beside ours may be: their sums are rounded more often."""
 CROP = 32
 
 
@@ -85,7 +86,7 @@ def shapes(names: list[str], data: Path | None, device: str) -> dict[str, Voxels
 HAS_SPCONV = importlib.util.find_spec("spconv") is not None
 
 
-def has_spconv(dtype: str) -> bool:
+def spconv_takes(dtype: str) -> bool:
     """Whether spconv is there and knows the precision: it has no bfloat16."""
     return HAS_SPCONV and dtype != "bfloat16"
 
@@ -126,10 +127,10 @@ class Spconv:
         build(self.indices, 1, self.shape, self.layer.algo, *sizes, subm=True, transpose=False)
 
 
-def difference(result: Tensor, exact: Tensor, dtype: str, what: str) -> float:
+def difference(result: Tensor, exact: Tensor, dtype: str, what: str, times: float = 1) -> float:
     """Largest difference, relative to the largest value."""
     error = float(((result - exact).abs().max() / exact.abs().max()).detach())
-    if not error <= TOLERANCE[dtype]:
+    if not error <= times * TOLERANCE[dtype]:
         raise SystemExit(f"{what}: not the same convolution, {error:.1e} of the largest value apart")
     return error
 
@@ -137,7 +138,7 @@ def difference(result: Tensor, exact: Tensor, dtype: str, what: str) -> float:
 def floor(pairs: int, like: Tensor, products: int = 1) -> Callable[[], float]:
     """The products out of cache, and the rows copied once."""
     rows, channels = like.shape
-    block = 1 << 16 if like.is_cuda else 1024 * torch.get_num_threads()
+    block = 1 << 20 if like.is_cuda else 1024 * torch.get_num_threads()
     made = {"device": like.device, "dtype": like.dtype}
     a, b = torch.randn(block, channels, **made), torch.randn(channels, channels, **made)
     out, target = torch.empty_like(a), torch.empty_like(like)
@@ -174,11 +175,12 @@ class Case:
     def exact(self) -> Tensor:
         """The same of the same numbers in float32, by PyTorch's products."""
         before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("highest")
-        with kernels("torch"):
-            made = sparse_conv(self.feats.float(), self.weight.float(), self.maps)
-        torch.set_float32_matmul_precision(before)
-        return made
+        try:
+            torch.set_float32_matmul_precision("highest")
+            with kernels("torch"):
+                return sparse_conv(self.feats.float(), self.weight.float(), self.maps)
+        finally:
+            torch.set_float32_matmul_precision(before)
 
     def whole(self, call: Callable[[], Tensor], inputs: list[Tensor]) -> Callable[[], float]:
         """Forward and both gradients."""
@@ -197,17 +199,19 @@ def measure(name: str, case: Case, threads: int, repeats: int) -> tuple[list[obj
         "torch, all": case.whole(case.ours("torch"), both),
         "floor, all": floor(case.pairs, feats.detach(), 3),
     }
-    results = [case.ours("auto"), case.ours("torch")]
-    if has_spconv(case.dtype):
+    others = [case.ours("torch")]
+    if spconv_takes(case.dtype):
         spconv = Spconv(case.voxels.coords, feats, case.weight)
-        results.append(spconv.forward)
+        others.append(spconv.forward)
         calls["spconv"] = timed(spconv.forward, device)
         if feats.is_cuda:
             calls["spconv, all"] = case.whole(spconv.forward, [feats, spconv.layer.weight])
     torch.set_num_threads(1)  # with more, spconv's CPU build adds at random places
     with torch.no_grad():
         exact = case.exact()
-        errors = [difference(result().float(), exact, case.dtype, name) for result in results]
+        error = difference(case.ours("auto")().float(), exact, case.dtype, name)
+        for other in others:
+            difference(other().float(), exact, case.dtype, f"{name}, not ours", OTHERS)
     torch.set_num_threads(threads)
     seconds = alternate(calls, repeats)
     ms = {key: f"{milliseconds(values):.1f}" for key, values in seconds.items()}
@@ -216,7 +220,7 @@ def measure(name: str, case: Case, threads: int, repeats: int) -> tuple[list[obj
     cpu = not feats.is_cuda
     start = [name, case.channels, case.dtype, f"{case.pairs / len(feats):.1f}"]
     forward = [*start, ms["ours"], ms["torch"], ms.get("spconv", ""), ms["floor"], speed or ""]
-    forward += [ratio(seconds["ours"], seconds["floor"]), f"{max(errors):.0e}"]
+    forward += [ratio(seconds["ours"], seconds["floor"]), f"{error:.0e}"]
     forward += [verdict(speed.median >= MIN_SPEED) if speed and cpu and case.channels in (64, 128) else ""]
     backward = [*start[:3], ms["ours, all"], ms["torch, all"], ms.get("spconv, all", ""), ms["floor, all"]]
     backward += [ratio(seconds["spconv, all"], seconds["ours, all"]) if "spconv, all" in seconds else "", over]

@@ -41,7 +41,10 @@ def find_recipe(name: str) -> Recipe:
         function = getattr(import_own(module_name), function_name, None)
         if inspect.isfunction(function) and _is_recipe(function):
             return function
-    raise ValueError(f"no recipe {name!r}; known are {', '.join(own)}, and any function that returns an Experiment")
+    raise ValueError(
+        f"no recipe {name!r}; known are {', '.join(own)}, and any function of a module that is declared to return one: "
+        "def FUNCTION() -> Experiment"
+    )
 
 
 def import_own(name: str) -> ModuleType | None:

@@ -33,7 +33,8 @@ _DROP = DropModality(colour=0.1, normal=0.1)
 _TURN = Rotate(probability=1.0)
 _WEIGHT = 5.0
 """Of the part beside rendering. It was chosen for self-distillation in rooms, where gradients of rendering are ten
-times as large; on PandaSet they are five times those of PointContrast (docs/log.md)."""
+times as large; on PandaSet they are five times those of PointContrast (docs/log.md). For pixel contrast it was not
+chosen."""
 
 
 def rooms_ponder_distil() -> Experiment:
@@ -130,14 +131,18 @@ def contrasted(base: Experiment, rival: Experiment, first: Transform, *last: Tra
 
 
 def pictured(base: Experiment, rival: Experiment) -> Experiment:
-    """Rendering, and pixel contrast together with it: a ray's colour is rendered, and the features of its pixel are
-    compared with that of the point where it ends, if that is not taken away.
+    """Rendering and pixel contrast on the same rays: the features of a ray's pixel are compared with that of the point
+    where the ray ends. A ray whose point was taken away counts in rendering alone.
 
     Args:
-        base: the pre-training by rendering, of which rays have the surroundings as target feature.
+        base: the pre-training by rendering, of which rays have the surroundings as target feature. Its validation also
+            chooses the rays by which pixels are looked for, so that figures are not those of ``rival``.
         rival: the pre-training by pixel contrast, of which task and image features are taken.
     """
     assert isinstance(base.task, PonderConfig) and isinstance(rival.task, PixelContrastConfig)
+    assert base.task.feature_channels and not any(
+        t.added_features() for t in base.transforms if isinstance(t, PickRays)
+    )
     (maps,) = (step.features for step in rival.transforms if isinstance(step, PickRays))
     pixels, surroundings = rival.task.feature_channels, base.task.feature_channels
     transforms = tuple(replace(t, features=maps) if isinstance(t, PickRays) else t for t in base.transforms)

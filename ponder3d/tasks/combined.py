@@ -28,8 +28,8 @@ class PartConfig(Config):
     weight: float = 1.0
     """Factor on all of its terms."""
     features: tuple[int, int] = later((0, 0))
-    """The channels of the rays' target feature that are this task's: the first, and the one after the last; (0, 0): all
-    of them."""
+    """The channels of the rays' target feature that are this task's: the first, and the one after the last, counted in
+    what the combination itself gets; (0, 0): all of them. Those of two parts may be the same."""
 
     def __post_init__(self):
         if not self.name.isidentifier():
@@ -39,7 +39,8 @@ class PartConfig(Config):
         (first, end), width = self.features, self.task.feature_width()
         if self.features != (0, 0) and not (0 <= first < end and end - first == width):
             raise ValueError(
-                f"PartConfig.features of {self.name}: {first} to {end} are not the {width} channels that its task has"
+                f"PartConfig.features of {self.name}: {first} to {end} are not the {width} channels that its task has "
+                "to learn from; give (FIRST, FIRST + that many), or (0, 0) for all"
             )
 
     def feature_width(self) -> int:
@@ -47,16 +48,18 @@ class PartConfig(Config):
         return self.features[1] or self.task.feature_width()
 
     def select(self, batch: Batch) -> Batch:
-        """The batch with the target features that are this task's."""
-        targets = batch.targets
+        """The batch with the target features that are this task's; with none if not all of them are there."""
+        targets, (first, end) = batch.targets, self.features
         if self.features == (0, 0) or targets is None or targets.feature is None:
             return batch
-        return replace(batch, targets=replace(targets, feature=targets.feature[:, slice(*self.features)]))
+        feature = targets.feature[:, first:end] if end <= targets.feature.shape[1] else None
+        return replace(batch, targets=replace(targets, feature=feature))
 
 
 @dataclass(frozen=True)
 class CombinedConfig(TaskConfig):
-    """Choices of a combination. The transforms must give each task what it wants: rays, a pair."""
+    """Choices of a combination. The transforms must give each task what it wants: rays, a pair; those of validation
+    too, and views beside the rays (``PickRays.keep_views``) where one part renders views and another reads rays."""
 
     encoder: EncoderConfig = SparseUNetConfig()
     """The encoder that all of them train."""
@@ -70,17 +73,17 @@ class CombinedConfig(TaskConfig):
         names = [part.name for part in self.parts]
         if not names or len(set(names)) < len(names):
             raise ValueError(f"CombinedConfig.parts: at least one part, each with a name of its own, not {names}")
-        # A part that names its channels leaves others to the rest, so it may want less than the whole.
+        # A part that names its channels leaves others to the rest; one that does not wants the whole.
+        whole = self.feature_width()
         widths = {part.feature_width() for part in self.parts if part.features == (0, 0)} - {0}
-        if len(widths | {self.feature_width()} if widths else ()) > 1:
-            widths.add(self.feature_width())
+        if widths - {whole}:
             raise ValueError(
-                f"CombinedConfig.parts: their rays have target features of {sorted(widths)} channels; say with "
-                "PartConfig.features which are whose"
+                f"CombinedConfig.parts: their rays have target features of {sorted(widths | {whole})} channels; say "
+                "with PartConfig.features which are whose"
             )
 
     def feature_width(self) -> int:
-        """That of the part that wants the widest, or the last channels."""
+        """Where the last channels end that a part learns from."""
         return max((part.feature_width() for part in self.parts), default=0)
 
     def build(self, labels: LabelSet | None) -> Task:
@@ -116,17 +119,17 @@ class _Once(Encoder):
         object.__setattr__(self, "behind", encoder)
         self.config, self.out_channels = encoder.config, encoder.out_channels
         self.reads_images, self.conditions = encoder.reads_images, encoder.conditions
-        self.batch: Batch | None = None
-        self.features: Features | None = None
+        self.passes: list[tuple[Batch, Features]] = []
         self.own: list[dict[str, Tensor]] = []
 
     def forward(self, batch: Batch) -> Features:
         """What the encoder has made, or makes now, of this very batch, whatever its rays are."""
-        features = self.features if self.batch is not None and _same_input(batch, self.batch) else None
-        if features is None:
-            features, own = self.behind.learn(batch) if self.behind.training else (self.behind(batch), {})
-            self.batch, self.features = batch, features
-            self.own.append(own)
+        for before, features in self.passes:
+            if _same_input(batch, before):
+                return features
+        features, own = self.behind.learn(batch) if self.behind.training else (self.behind(batch), {})
+        self.passes.append((batch, features))
+        self.own.append(own)
         return features
 
     def all_levels(self) -> Encoder:
@@ -143,8 +146,7 @@ class _Once(Encoder):
 
     def forget(self) -> None:
         """Let go of what was encoded."""
-        self.batch = self.features = None
-        self.own = []
+        self.passes, self.own = [], []
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """The encoder's."""
@@ -193,7 +195,12 @@ class Combined(Task):
         encoder's own, ``encoder_NAME``, averaged over its passes.
 
         Parts that give the encoder the batch as it is share one pass of it.
+
+        Raises:
+            ValueError: parts have channels of their own, and the rays' target feature is narrower or wider than these
+                say.
         """
+        self._check_width(batch)
         terms: dict[str, Tensor] = {}
         monitors: dict[str, Tensor] = {}
         self.once.forget()
@@ -204,6 +211,15 @@ class Combined(Task):
         terms |= {f"encoder_{name}": value for name, value in self.once.terms().items()}
         self.once.forget()
         return StepLosses(terms, monitors)
+
+    def _check_width(self, batch: Batch) -> None:
+        claimed = {part.name: part.features for part in self.config.parts if part.features != (0, 0)}
+        feature, width = None if batch.targets is None else batch.targets.feature, self.config.feature_width()
+        if claimed and feature is not None and feature.shape[1] != width:
+            raise ValueError(
+                f"PartConfig.features: the rays' target feature has {feature.shape[1]} channels, not the {width} of "
+                f"{claimed}; set these to what the transforms give"
+            )
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> dict[str, Any]:

@@ -138,7 +138,8 @@ class PixelContrast(Task):
         rays, targets, config = batch.rays, batch.targets, self.config
         if rays is None or targets is None or targets.t is None:
             raise ValueError(
-                f"PixelContrast: no rays with depth for {batch.sources[0]}; end the transforms with PickRays"
+                f"PixelContrast: no rays with depth for {batch.sources[0]}; put PickRays into transforms and "
+                "validation_transforms"
             )
         if targets.feature is None or targets.feature.shape[1] != config.feature_channels:
             width = 0 if targets.feature is None else targets.feature.shape[1]

@@ -259,7 +259,10 @@ class Ponder(Task):
             ValueError: the batch has no views, or more than one scene.
         """
         if batch.views is None or len(batch) != 1:
-            raise ValueError("Ponder.predict: needs a batch of one scene with the views to render")
+            raise ValueError(
+                "Ponder.predict: needs a batch of one scene with the views to render; after PickRays they are gone, "
+                "unless it has keep_views"
+            )
         volume = self.volume(batch)
         return self.render_views(volume, batch.views.cameras, condition="".join(batch.conditions))
 

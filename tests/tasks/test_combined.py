@@ -10,7 +10,9 @@ from ponder3d.tasks.also import ALSOConfig
 from ponder3d.tasks.class_vectors import FixedCodes
 from ponder3d.tasks.combined import CombinedConfig, PartConfig
 from ponder3d.tasks.masked_occupancy import MaskedOccupancyConfig
+from ponder3d.tasks.pairs import PairsConfig
 from ponder3d.tasks.pixel_contrast import PixelContrastConfig
+from ponder3d.tasks.point_contrast import PointContrastConfig
 from ponder3d.tasks.projection_heads import MLPProjection
 from ponder3d.tasks.self_distil import SelfDistilConfig
 from ponder3d.tasks.semseg import SemSegConfig
@@ -188,14 +190,32 @@ def test_parts_divide_the_features_of_a_ray_and_share_a_pass(small_encoder, smal
     assert task.losses(moved, 0).terms["pixel_contrast"] != out.terms["pixel_contrast"]
 
 
-def test_wrong_channels(small_encoder, small_ponder):
+def test_wrong_channels(small_encoder, small_ponder, batch):
     wide = replace(small_ponder, feature_channels=3)
     for features in ((0, 2), (3, 3), (-1, 2), (3, 0)):
-        with pytest.raises(ValueError, match=r"PartConfig.features of a: .* are not the 3 channels that its task has"):
+        with pytest.raises(ValueError, match=r"features of a: .* are not the 3 channels that its task has to"):
             PartConfig("a", wide, features=features)
     parts = (PartConfig("all", wide), PartConfig("some", wide, features=(2, 5)))
     with pytest.raises(ValueError, match=r"target features of \[3, 5\] channels; say with PartConfig.features which"):
         CombinedConfig(small_encoder, parts)
+    assert batch.targets is not None and batch.rays is not None
+    narrow = replace(batch, targets=replace(batch.targets, feature=torch.zeros(len(batch.rays), 4)))
+    task = CombinedConfig(small_encoder, (PartConfig("ponder", wide, features=(2, 5)),)).build(None)
+    with pytest.raises(ValueError, match=r"has 4 channels, not the 5 of \{'ponder': \(2, 5\)\}; set these"):
+        task.losses(narrow, 0)
+    part = PartConfig("ponder", wide, features=(2, 5))
+    assert part.select(narrow).targets.feature is None, "no prediction wants a part of them"
+
+
+def test_a_pass_is_shared_whatever_comes_between(config, batch):
+    """Ponder, what reads the pair too, and Ponder again."""
+    ponder = config.parts[0]
+    pairs = PartConfig("pairs", PointContrastConfig(config.encoder, pairs=PairsConfig(distance=0.2)))
+    task = replace(config, parts=(ponder, pairs, replace(ponder, name="again"))).build(None)
+    seen: list[object] = []
+    task.encoder.register_forward_hook(lambda module, args, out: seen.append(args[0]))
+    task.losses(batch, 0)
+    assert len(seen) == 2, "the batch and its pair"
 
 
 def test_wrong_choices(small_ponder):

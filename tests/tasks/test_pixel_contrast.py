@@ -98,7 +98,7 @@ def test_pictures_show_points_and_pixels(batch, plain):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"rays": None}, "no rays with depth for box 1; end the transforms with PickRays"),
+        ({"rays": None}, "no rays with depth for box 1; put PickRays into transforms"),
         ({"feature": None}, "feature_channels is 3, and the rays' features have 0; set it, or PickRays.features"),
         ({"feature": torch.zeros(120, 4)}, "feature_channels is 3, and the rays' features have 4"),
         ({"t": None}, "no rays with depth"),
