@@ -81,8 +81,11 @@ def prepared_ponder_contrast() -> Experiment:
 
 
 def streets_ponder_pixel() -> Experiment:
-    """``pretrain_streets.lidar`` and pixel contrast together, with the same rays."""
-    return pictured(pretrain_streets.lidar(), rivals.streets_pixel_contrast())
+    """``pretrain_streets.lidar`` and pixel contrast together, with the same rays.
+
+    Pixel contrast weighs 25: with 5 it teaches less here than by itself (docs/log.md).
+    """
+    return pictured(pretrain_streets.lidar(), rivals.streets_pixel_contrast(), 25.0)
 
 
 def streets_ponder_superpixel() -> Experiment:
@@ -130,7 +133,7 @@ def contrasted(base: Experiment, rival: Experiment, first: Transform, *last: Tra
     return _beside(base, "contrast", task, other, first)
 
 
-def pictured(base: Experiment, rival: Experiment) -> Experiment:
+def pictured(base: Experiment, rival: Experiment, weight: float = _WEIGHT) -> Experiment:
     """Rendering and pixel contrast on the same rays: the features of a ray's pixel are compared with that of the point
     where the ray ends. A ray whose point was taken away counts in rendering alone.
 
@@ -138,6 +141,7 @@ def pictured(base: Experiment, rival: Experiment) -> Experiment:
         base: the pre-training by rendering, of which rays have the surroundings as target feature. Its validation also
             chooses the rays by which pixels are looked for, so that figures are not those of ``rival``.
         rival: the pre-training by pixel contrast, of which task and image features are taken.
+        weight: of pixel contrast.
     """
     assert isinstance(base.task, PonderConfig) and isinstance(rival.task, PixelContrastConfig)
     assert base.task.feature_channels and not any(
@@ -149,7 +153,7 @@ def pictured(base: Experiment, rival: Experiment) -> Experiment:
     (rays,) = (step for step in transforms if isinstance(step, PickRays))
     parts = (
         PartConfig("ponder", base.task, features=(pixels, pixels + surroundings)),
-        PartConfig("pixel", replace(rival.task, encoder=base.task.encoder), weight=_WEIGHT, features=(0, pixels)),
+        PartConfig("pixel", replace(rival.task, encoder=base.task.encoder), weight, features=(0, pixels)),
     )
     return replace(
         base,
