@@ -240,7 +240,7 @@ def check(case: Case, device: str) -> None:
             raise
         raise SystemExit(
             f"the reference needs the second derivative of grid_sample, which torch {torch.__version__} lacks; "
-            "install 2.13 or newer, or leave out --device (there 2.13 is known to have it)"
+            "install 2.13 or newer, which has it on a CPU (on a GPU that is not known)"
         ) from error
     errors = (
         float((loss - other_loss).abs() / other_loss),

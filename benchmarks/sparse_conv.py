@@ -19,8 +19,8 @@ Targets on a CPU: forward at least 1.5 times spconv's speed at 64 and 128 channe
 
 How to read it: ``speed`` is spconv's time over ours, so above 1 is faster than spconv, with the quartiles over the
 rounds in brackets. The floor is what the products alone cost, 2 x pairs x C x C operations at the rate at which this
-machine multiplies [1024 C] by [C C] out of cache (a GPU: [1048576 C]), plus one copy of the rows in and out at the
-speed of memory; it is measured in the same rounds. ``dense`` is PyTorch's conv3d on a crop of 32 x 32 x 32 voxels
+machine multiplies [1024 C] by [C C] out of cache (a GPU: about [1048576 C]), plus one copy of the rows in and out at
+the speed of memory; it is measured in the same rounds. ``dense`` is PyTorch's conv3d on a crop of 32 x 32 x 32 voxels
 around the middle of the cloud: it shows that the same is computed, and what the empty voxels would cost.
 
 On an H200 it ran once, on one shape, and not to its end (``README.md`` beside this file).
@@ -138,13 +138,15 @@ def difference(result: Tensor, exact: Tensor, dtype: str, what: str, times: floa
 def floor(pairs: int, like: Tensor, products: int = 1) -> Callable[[], float]:
     """The products out of cache, and the rows copied once."""
     rows, channels = like.shape
-    block = 1 << 20 if like.is_cuda else 1024 * torch.get_num_threads()
+    pairs *= products
+    # On a GPU blocks of about a million rows that add up to the pairs, or launching is what is timed.
+    block = pairs // max(1, round(pairs / 2**20)) if like.is_cuda else 1024 * torch.get_num_threads()
     made = {"device": like.device, "dtype": like.dtype}
     a, b = torch.randn(block, channels, **made), torch.randn(channels, channels, **made)
     out, target = torch.empty_like(a), torch.empty_like(like)
 
     def run() -> None:
-        for _ in range(max(1, round(products * pairs / block))):
+        for _ in range(max(1, round(pairs / block))):
             torch.mm(a, b, out=out)
         target.copy_(like)
 
