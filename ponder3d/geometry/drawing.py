@@ -152,17 +152,28 @@ def _outlines(boxes: Boxes, number: int) -> Float[Tensor, "M 2"]:
     return (turned + boxes.centre[:, None, :2].cpu()).flatten(0, 1)
 
 
-def principal_colours(feats: Float[Tensor, "N C"]) -> UInt8[Tensor, "N 3"]:
-    """The three strongest principal components of features as red, green and blue, each spread over its 2 to 98 %."""
+def principal_colours(feats: Float[Tensor, "N C"], lengths: bool = False) -> UInt8[Tensor, "N 3"]:
+    """The three strongest principal components of features as red, green and blue, each spread over its 2 to 98 %.
+
+    Args:
+        feats: one row each.
+        lengths: whether rows that differ by a factor get other colours. Of an encoder's features a hundredth can be
+            forty times as long as the rest, and would take the components for itself.
+    """
     if len(feats) == 0:
         return torch.zeros(0, 3, dtype=torch.uint8)
-    mean = feats.mean(0)
+
+    def read(part: Tensor) -> Tensor:
+        return part if lengths else torch.nn.functional.normalize(part, dim=1)
+
     # A part of a large cloud says as much about the axes, and takes a part of the memory.
-    centred = (feats[:: max(1, len(feats) // 500_000)] - mean).double()
+    some = read(feats[:: max(1, len(feats) // 500_000)])
+    mean = some.mean(0)
+    centred = (some - mean).double()
     axes = torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -3:].flip(1)
     # An eigenvector's sign is arbitrary; the largest entry positive makes the picture the same every time.
     axes = axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
-    scores = torch.cat([((part - mean).double() @ axes).float() for part in feats.split(500_000)])
+    scores = torch.cat([((read(part) - mean).double() @ axes).float() for part in feats.split(500_000)])
     bounds = torch.quantile(scores[:: max(1, len(scores) // 100_000)], torch.tensor([0.02, 0.98]), dim=0)
     share = (scores - bounds[0]) / (bounds[1] - bounds[0]).clamp(min=1e-9)
     rgb = (share.clamp(0, 1) * 255).round().to(torch.uint8)

@@ -146,7 +146,10 @@ def _shaded(mesh: Mesh) -> tuple[Tensor, Tensor]:
 
 def _features(page: Page, folder: Path, seen: Scene, experiment: Experiment) -> None:
     page.heading("What the encoders see: features as colours")
-    page.text("The three strongest principal components of each encoder's frozen features as red, green and blue.")
+    page.text(
+        "The three strongest principal components of each encoder's frozen features, of length 1, as red, green and "
+        "blue: what an encoder takes for alike looks alike."
+    )
     torch.manual_seed(experiment.seed)
     fresh = experiment.task.encoder.build()
     encoders: dict[str, Encoder] = {"random weights": fresh.eval()}

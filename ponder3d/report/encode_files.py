@@ -67,9 +67,9 @@ def encode_files(
 
     ``OUT/NAME.npz`` holds ``xyz`` [N 3] and ``features`` [N C], and ``rgb`` [N 3] uint8 if it is known. Rows and
     coordinates are those of the file; where there are only frames, of a cloud that is fused from them, in metres, z up.
-    ``OUT/NAME.ply`` holds the points in the colours of the first three principal components of their features, each
-    spread over its 2 to 98 %; its coordinates have single precision, so beyond 10 km they are moved towards 0 by whole
-    thousands.
+    ``OUT/NAME.ply`` holds the points in the colours of the first three principal components of their features'
+    directions, each spread over its 2 to 98 %; its coordinates have single precision, so beyond 10 km they are moved
+    towards 0 by whole thousands.
 
     Args:
         encoder: a file of an encoder, or the directory of a run.

@@ -93,7 +93,7 @@ def _coloured(
 ) -> tuple[UInt8[Tensor, "P 3"], UInt8[Tensor, "P 3"]]:
     """Both in the colours of the same components."""
     known = torch.isfinite(target).all(1)
-    colours = principal_colours(torch.cat([target[known], rendered]))
+    colours = principal_colours(torch.cat([target[known], rendered]), lengths=True)
     truth = torch.full((len(target), 3), 255, dtype=torch.uint8)
     truth[known] = colours[: int(known.sum())]
     return truth, colours[int(known.sum()) :]

@@ -187,8 +187,7 @@ class PixelContrast(Task):
         mine = (prediction.scene == 0).cpu()
         pixels = prediction.pixels.cpu()[mine]
         points = prediction.points[:num].cpu()
-        feats = F.normalize(torch.cat([points, pixels]), dim=1)
-        colours = principal_colours(feats).split([num, len(pixels)])
+        colours = principal_colours(torch.cat([points, pixels])).split([num, len(pixels)])
         places = (batch.points.xyz[:num], prediction.place.cpu()[mine])
         views = [top_view(place, rgb) for place, rgb in zip(places, colours, strict=True)]
         return [Picture("features", torch.cat(views, dim=1))]

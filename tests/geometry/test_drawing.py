@@ -2,7 +2,7 @@ import math
 
 import torch
 
-from ponder3d.geometry.drawing import UNLABELLED, birds_eye, block_view, colour_scale, top_view
+from ponder3d.geometry.drawing import UNLABELLED, birds_eye, block_view, colour_scale, principal_colours, top_view
 from ponder3d.types import Boxes
 
 
@@ -78,3 +78,27 @@ def test_a_block_of_pixels_for_each_cell():
     assert image.shape == (6, 6, 3) and bool((image[3:, :3] == 9).all()) and bool((image[:3, 3:] == 7).all())
     assert bool((image[:3, :3] == 255).all()), "the top is left out"
     assert block_view(xyz[:0], rgb[:0], 1.0, 6).shape == (6, 6, 3)
+
+
+def test_colours_of_features_are_of_their_directions():
+    groups = torch.arange(400) % 4
+    feats = torch.eye(6)[groups] + 0.01 * torch.randn(400, 6, generator=torch.Generator().manual_seed(0))
+    colours = principal_colours(feats)
+
+    def apart(colours: torch.Tensor) -> float:
+        """The least distance between two groups' mean colours."""
+        means = torch.stack([colours[groups == k].float().mean(0) for k in range(4)])
+        return float(torch.cdist(means, means).fill_diagonal_(torch.inf).min())
+
+    assert apart(colours) > 60
+    stretched = feats * torch.linspace(1, 2, 400)[:, None]
+    assert int((principal_colours(stretched).int() - colours.int()).abs().max()) <= 1
+    stretched[:40] *= 100  # a tenth of them, of every group
+    assert apart(principal_colours(stretched)) > 60
+    assert apart(principal_colours(stretched, lengths=True)) < 60
+
+
+def test_colours_of_few_channels_and_of_nothing():
+    assert principal_colours(torch.zeros(0, 5)).shape == (0, 3)
+    one = principal_colours(torch.tensor([[-1.0], [0.0], [1.0]]))
+    assert one[0].tolist() == [0, 0, 0] and one[2].tolist() == [255, 0, 0] and int(one[1, 0]) in (127, 128)
