@@ -8,6 +8,7 @@ temperature 0.07, 64 channels, one linear layer on either side, 4096 pixels or s
 also crop and flip the images, which is not here, and a superpixel is all of its pixels there, not those of the rays.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -118,10 +119,10 @@ class PixelContrast(Task):
     def losses(self, batch: Batch, step: int) -> StepLosses:
         """InfoNCE of finding the pixel of a point, or the region of its points, among those of the batch; other pixels
         that show the same point, from other views, are no negatives. Monitors:
-        ``matched``, the share that would be found, and ``pairs``, their number.
+        ``matched``, the share that would be found, and ``pairs``, their number. Without target features all are 0.
 
         Raises:
-            ValueError: the batch has no rays with depth, or they have no target feature, one of another width, or no
+            ValueError: the batch has no rays with depth, or they have target features of another width, or without
                 regions where these are compared.
         """
         points = self.projection(self._features(batch))
@@ -141,27 +142,29 @@ class PixelContrast(Task):
                 f"PixelContrast: no rays with depth for {batch.sources[0]}; put PickRays into transforms and "
                 "validation_transforms"
             )
-        if targets.feature is None or targets.feature.shape[1] != config.feature_channels:
-            width = 0 if targets.feature is None else targets.feature.shape[1]
+        feature = targets.feature
+        if feature is None:  # of several datasets only some may have maps
+            feature = targets.rgb.new_full((len(rays), config.feature_channels), math.nan)
+        if feature.shape[1] != config.feature_channels:
             raise ValueError(
                 f"PixelContrastConfig.feature_channels is {config.feature_channels}, and the rays' features have "
-                f"{width}; set it, or PickRays.features"
+                f"{feature.shape[1]}; set it, or PickRays.features"
             )
         ends = rays.origins + targets.t[:, None] * rays.directions
         row, _ = nearest_within(ends, rays.scene, batch.points.xyz, batch.points.scene, config.reach)
-        known = targets.feature.isfinite().all(1)
-        feature = torch.where(known[:, None], targets.feature, 0.0)
+        known = feature.isfinite().all(1)
+        feature = torch.where(known[:, None], feature, 0.0)
         pixel, point = self.pixel_projection(feature), take(points, row.clamp(min=0))
         valid = (row >= 0) & (targets.t > 0) & known
         sides = _Sides(pixel, point, row, ends, rays.scene, valid)
         if not config.superpixels:
             return sides
-        if targets.group is None:
+        if targets.group is None and targets.feature is not None:
             raise ValueError(
                 f"PixelContrastConfig.superpixels: no regions in {batch.sources[0]}; set PickRays.features to "
                 "SuperpixelMaps"
             )
-        return _pooled(sides, targets.group)
+        return _pooled(sides, torch.zeros_like(row) if targets.group is None else targets.group)
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Described:

@@ -50,6 +50,19 @@ def test_rays_without_depth_feature_or_point_do_not_count(batch, plain):
     assert float(none.monitors["pairs"]) == 0 and float(none.terms["contrast"].detach()) == 0
 
 
+@pytest.mark.parametrize("superpixels", [False, True])
+def test_a_batch_of_a_dataset_without_maps_teaches_nothing(batch, plain, superpixels):
+    task = replace(plain, superpixels=superpixels, projection=LinearProjection(3)).build(None)
+    bare = replace(batch, targets=replace(batch.targets, feature=None))
+    losses = task.losses(bare, 0)
+    losses.terms["contrast"].backward()
+    assert float(losses.monitors["pairs"]) == 0 and float(losses.terms["contrast"].detach()) == 0
+    assert all(bool((p.grad == 0).all()) for p in task.projection.parameters())
+    metric = task.metric()
+    metric.update(task.eval().predict(bare), bare)
+    assert metric.compute()["within_20cm"] == 0
+
+
 def test_regions_are_means_of_directions_by_hand():
     pixel = torch.tensor([[2.0, 0], [0, 1], [1, 0], [9, 9], [0, 1]])
     point = torch.tensor([[1.0, 0], [1, 0], [0, 5], [9, 9], [1, 0]])
@@ -99,8 +112,7 @@ def test_pictures_show_points_and_pixels(batch, plain):
     ("change", "message"),
     [
         ({"rays": None}, "no rays with depth for box 1; put PickRays into transforms"),
-        ({"feature": None}, "feature_channels is 3, and the rays' features have 0; set it, or PickRays.features"),
-        ({"feature": torch.zeros(120, 4)}, "feature_channels is 3, and the rays' features have 4"),
+        ({"feature": torch.zeros(120, 4)}, "feature_channels is 3, and the rays' features have 4; set it, or PickRays"),
         ({"t": None}, "no rays with depth"),
     ],
 )
