@@ -164,6 +164,7 @@ class PixelContrast(Task):
                 f"PixelContrastConfig.superpixels: no regions in {batch.sources[0]}; set PickRays.features to "
                 "SuperpixelMaps"
             )
+        # Without features no row is valid, whatever its region.
         return _pooled(sides, torch.zeros_like(row) if targets.group is None else targets.group)
 
     @torch.no_grad()
