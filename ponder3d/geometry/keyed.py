@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ponder3d.geometry import kernels
+
 _GOLDEN = 0x9E3779B97F4A7C15
 _MIX_1 = 0xBF58476D1CE4E5B9
 _MIX_2 = 0x94D049BB133111EB
@@ -45,11 +47,18 @@ def normals_from(state: Int[Tensor, "..."]) -> tuple[Float[Tensor, "..."], Float
 
 def hashed(*counters: Int[Tensor, "..."] | int) -> Int[Tensor, "..."]:
     """A 64-bit hash per element of the broadcast counters: integer tensors or ints, at least one of them a tensor."""
-    device = next(c.device for c in counters if isinstance(c, Tensor))
+    tensors = [c for c in counters if isinstance(c, Tensor)]
+    device = tensors[0].device
+    if kernels.use_triton(device):
+        from ponder3d.geometry import triton_keyed  # noqa: PLC0415
+
+        if len(counters) <= triton_keyed.MOST and all(t.ndim <= 2 for t in tensors):
+            return triton_keyed.hashed(*counters)
     state = torch.zeros((), dtype=torch.int64, device=device)
     for counter in counters:
-        # A plain int64 tensor wraps around on overflow, which is what modular arithmetic needs.
-        state = state + _signed(_GOLDEN) + counter
+        # A plain int64 tensor wraps around on overflow, which is what modular arithmetic needs; beside a number
+        # without dimensions a narrower type would prevail.
+        state = state + _signed(_GOLDEN) + (counter.to(torch.int64) if isinstance(counter, Tensor) else counter)
         state = (state ^ _shift_right(state, 30)) * _signed(_MIX_1)
         state = (state ^ _shift_right(state, 27)) * _signed(_MIX_2)
         state = state ^ _shift_right(state, 31)

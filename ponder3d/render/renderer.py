@@ -168,8 +168,10 @@ def _place_samples(
 ) -> tuple[list[Float[Tensor, "R _"]], Look | None]:
     """Distances in one or two sets; of the first of two it is known what the field says there."""
 
+    ray_keys = None if keys is None else _ray_keys(rays, keys)
+
     def noise(num: int, stream: int) -> Tensor | None:
-        return None if keys is None else _ray_noise(rays, keys, num, stream)
+        return None if ray_keys is None else _ray_noise(ray_keys, num, stream)
 
     def distance(t: Tensor) -> Tensor:
         return field.distance(volume, *_points(rays, t)).view(t.shape)
@@ -209,9 +211,14 @@ def _decode(
     return inputs @ head.weight.T + opacity[:, None] * head.bias
 
 
-def _ray_noise(rays: Rays, keys: Int[Tensor, " B"], num: int, stream: int) -> Float[Tensor, "R {num}"]:
-    """Uniform numbers per ray and sample; a ray is known by its scene's key and its number within the scene."""
+def _ray_keys(rays: Rays, keys: Int[Tensor, " B"]) -> tuple[Int[Tensor, " R"], Int[Tensor, " R"]]:
+    """What a ray is known by: its scene's key and its number within the scene."""
     first = torch.searchsorted(rays.scene, torch.arange(len(keys), device=keys.device))
     number = torch.arange(len(rays), device=keys.device) - first[rays.scene]
-    of_ray = hashed(keys[rays.scene], number, stream)
-    return uniform_from(hashed(of_ray[:, None], torch.arange(num, device=keys.device)))
+    return keys[rays.scene], number
+
+
+def _ray_noise(ray_keys: tuple[Tensor, Tensor], num: int, stream: int) -> Float[Tensor, "R {num}"]:
+    """Uniform numbers per ray and sample."""
+    of_ray = hashed(*ray_keys, stream)
+    return uniform_from(hashed(of_ray[:, None], torch.arange(num, device=of_ray.device)))

@@ -9,7 +9,7 @@ import functools
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from ponder3d.geometry import kernels
@@ -25,6 +25,8 @@ TILE_ROWS = 128
 """Rows of a tile: what a Triton program multiplies at once."""
 TILE_WINDOW = 1 << 16
 """Consecutive rows among which tiles are put together: 65536 x 64 channels x 2 B = 8 MB, a share of a GPU's L2."""
+WORD_TAPS = 40
+"""Taps in a word that rows are sorted by. 23 bits are left for the number of the window: 550 billion rows."""
 
 
 @dataclass(frozen=True)
@@ -277,30 +279,40 @@ def _blocked_pairs(table: Int[Tensor, "K M_out"]) -> BlockedPairs:
 
 
 def _tiles(table: Int[Tensor, "K M_out"]) -> Tiles:
+    row_keys, filled = _row_keys, _filled
+    if kernels.use_triton(table.device):
+        from ponder3d.sparse import triton_maps  # noqa: PLC0415
+
+        row_keys, filled = triton_maps.row_keys, triton_maps.filled_tiles
     num_taps, num_rows = table.shape
-    device = table.device
-    present = table >= 0
-    order = torch.arange(num_rows, device=device)
-    # A stable sort by each word of the row's taps, and last by its window.
-    for word in reversed(_words(present)):
+    bits = min(num_taps, WORD_TAPS) + (num_rows // TILE_WINDOW).bit_length()
+    words = row_keys(table, WORD_TAPS, TILE_WINDOW, torch.int32 if bits < 32 else torch.int64)
+    order = torch.argsort(words[-1], stable=True)
+    for word in reversed(words[:-1].unbind()):
         order = order[torch.argsort(word[order], stable=True)]
-    order = order[torch.argsort(order // TILE_WINDOW, stable=True)]
-    num_tiles = -(-num_rows // TILE_ROWS)
-    padded = torch.nn.functional.pad(present[:, order], (0, num_tiles * TILE_ROWS - num_rows))
-    has = padded.view(num_taps, num_tiles, TILE_ROWS).any(2).T
-    taps = torch.argsort(has.logical_not().to(torch.uint8), dim=1, stable=True)
-    return Tiles(
-        table=table[:, order].contiguous(),
-        order=order.to(torch.int32),
-        taps=taps.to(torch.int32),
-        counts=has.sum(1, dtype=torch.int32),
-    )
+    return Tiles(*filled(table, order, TILE_ROWS))
 
 
-def _words(present: Bool[Tensor, "K M"]) -> list[Int[Tensor, " M"]]:
-    """The taps of each row as bits of int64 words, the first taps in the first word."""
+def _row_keys(table: Int[Tensor, "K M"], word_taps: int, window: int, dtype: torch.dtype) -> Int[Tensor, "W M"]:
+    """What rows are sorted by: the taps that each has as bits, the first taps in the first word, which begins with the
+    number of the row's window."""
+    present, rows = table >= 0, torch.arange(table.shape[1], device=table.device)
     words = []
-    for part in present.split(62):
-        bits = 1 << torch.arange(len(part), device=present.device)
+    for part in present.split(word_taps):
+        bits = 1 << torch.arange(len(part), device=table.device)
         words.append((part * bits[:, None]).sum(0))
-    return words
+    words[0] = words[0] | (rows // window << min(len(table), word_taps))
+    return torch.stack(words).to(dtype)
+
+
+def _filled(
+    table: Int[Tensor, "K M"], order: Int[Tensor, " M"], tile_rows: int
+) -> tuple[Int[Tensor, "K M"], Int[Tensor, " M"], Int[Tensor, "T K"], Int[Tensor, " T"]]:
+    """The fields of ``Tiles``."""
+    num_taps, num_rows = table.shape
+    num_tiles = -(-num_rows // tile_rows)
+    table = table[:, order]
+    padded = torch.nn.functional.pad(table, (0, num_tiles * tile_rows - num_rows), value=-1)
+    has = (padded.view(num_taps, num_tiles, tile_rows) >= 0).any(2).T
+    taps = torch.argsort(has.logical_not().to(torch.uint8), dim=1, stable=True)
+    return table, order.to(torch.int32), taps.to(torch.int32), has.sum(1, dtype=torch.int32)

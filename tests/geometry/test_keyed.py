@@ -13,6 +13,11 @@ def test_tensors_and_integers_hash_alike():
     assert [(int(h) & (2**64 - 1)) >> 1 for h in hashed] == [keyed.derive(3, 5), keyed.derive(3, 6)]
 
 
+def test_narrow_integers_hash_as_wide_ones():
+    wide = torch.arange(5)
+    assert torch.equal(keyed.hashed(torch.tensor(7), wide.to(torch.int32)), keyed.hashed(torch.tensor(7), wide))
+
+
 def test_order_and_number_of_integers_matter():
     keys = {keyed.derive(*numbers) for numbers in [(1, 2), (2, 1), (1,), (1, 2, 0), (-1, 2)]}
     assert len(keys) == 5

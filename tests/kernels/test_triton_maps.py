@@ -1,4 +1,4 @@
-"""The neighbour table against a dictionary of all voxels."""
+"""The neighbour table against a dictionary of all voxels, tiles against PyTorch."""
 
 import itertools
 
@@ -6,6 +6,9 @@ import pytest
 import torch
 
 from ponder3d.geometry.grid import pack_keys
+from ponder3d.geometry.kernels import kernels
+from ponder3d.sparse import maps as maps_module
+from ponder3d.sparse.maps import TapTable
 from ponder3d.sparse.triton_maps import neighbour_table
 
 
@@ -57,3 +60,35 @@ def test_scenes_do_not_touch(device):
     coords = torch.tensor([[0, 65472, 65472, 65472], [1, -65472, -65472, -65472]])
     table = neighbour_table(pack_keys(coords).to(device), 5)
     assert int((table >= 0).sum()) == 2
+
+
+def a_table(kernel: int, rows: int) -> torch.Tensor:
+    """Input rows at random, with rows that nothing reads and taps that nothing has."""
+    table = torch.where(torch.rand(kernel**3, rows) < 0.3, torch.randint(0, 1000, (kernel**3, rows)), -1)
+    table[:, ::7] = -1
+    table[kernel] = -1
+    return table.to(torch.int32)
+
+
+@pytest.mark.parametrize(("kernel", "rows"), [(2, 1000), (3, 128), (3, 1001), (5, 700), (3, 1), (3, 0)])
+@pytest.mark.parametrize("window", [256, 1 << 16])
+def test_tiles_are_pytorchs(kernel, rows, window, device, monkeypatch):
+    monkeypatch.setattr(maps_module, "TILE_WINDOW", window)
+    table = a_table(kernel, rows).to(device)
+    with kernels("torch"):
+        right = TapTable(table, 1000).tiles
+    with kernels("triton"):
+        tiles = TapTable(table, 1000).tiles
+    for name in ("table", "order", "taps", "counts"):
+        value = getattr(tiles, name)
+        assert value.dtype == torch.int32
+        assert torch.equal(value, getattr(right, name)), name
+
+
+def test_many_windows_take_wide_keys(device, monkeypatch):
+    """27 taps and 5 bits of windows are more than an int32 without its sign holds."""
+    monkeypatch.setattr(maps_module, "TILE_WINDOW", 16)
+    table = torch.full((27, 400), 5, dtype=torch.int32, device=device)
+    with kernels("triton"):
+        tiles = TapTable(table, 1000).tiles
+    assert tiles.order.tolist() == list(range(400))
