@@ -95,7 +95,7 @@ def dot_chart(title: str, dots: Sequence[Dot], unit: str, reference: float | Non
         x = place(reference)
         parts.append(f'<path d="M{x:.1f} {_TOP - 4}V{bottom}" stroke="#888" stroke-dasharray="4 3"/>')
     for number, dot in enumerate(dots):
-        y, colour = _TOP + row * number + row / 2, _COLOURS[dot.colour % len(_COLOURS)]
+        y, colour = _TOP + row * number + row / 2, _shade(dot.colour)
         low, at, high = (place(dot.value + sign * dot.spread) for sign in (-1, 0, 1))
         parts.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{html.escape(_short(dot.name))}</text>')
         parts.append(f'<path d="M{low:.1f} {y:.1f}H{high:.1f}" stroke="{colour}" opacity="0.5"/>')
@@ -116,8 +116,9 @@ def line_chart(
     points at 0 are drawn half as far out as the smallest of the others. Without ``legend`` the page says which line is
     whose (``line_colours``).
     """
-    finite = [_finite(s) for s in series]
-    finite = [s for s in finite if s.points]
+    drawn = [(number, _finite(s)) for number, s in enumerate(series)]
+    numbers = [number for number, s in drawn if s.points]  # a line keeps its colour whatever others are empty
+    finite = [s for _, s in drawn if s.points]
     if not finite:
         return ""
     names: dict[float, str] = {}
@@ -151,10 +152,10 @@ def line_chart(
         parts.append(f'<text x="{x:.1f}" y="{_HEIGHT - _BOTTOM + 15}" text-anchor="middle">{named}</text>')
     parts.append(f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 4}" text-anchor="end">{html.escape(x_label)}</text>')
     parts.append(f'<text x="4" y="{_HEIGHT - 4}">{html.escape(y_label)}</text>')
-    for number, line in enumerate(finite):
-        colour = _COLOURS[number % len(_COLOURS)]
+    for row, (number, line) in enumerate(zip(numbers, finite, strict=True)):
+        colour, dashes = _shade(number), ' stroke-dasharray="5 3"' if number >= len(_COLOURS) else ""
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*p) for p in line.points))
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.8"/>')
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.8"{dashes}/>')
         for (x, y), spread in zip(line.points, _spreads(line), strict=True):
             if spread:
                 (across, low), (_, high) = place(x, y - spread), place(x, y + spread)
@@ -165,7 +166,7 @@ def line_chart(
                 for x, y in (place(*p) for p in line.points)
             ]
         if legend and len(finite) > 1:
-            y = _TOP + 8 + 14 * number
+            y = _TOP + 8 + 14 * row
             parts.append(f'<rect x="{_WIDTH - 128}" y="{y - 8}" width="10" height="10" fill="{colour}"/>')
             parts.append(f'<text x="{_WIDTH - 114}" y="{y + 1}">{html.escape(line.name)}</text>')
     return "\n".join([*parts, "</svg>"])
@@ -173,9 +174,19 @@ def line_chart(
 
 def line_colours(names: Sequence[str]) -> list[tuple[str, tuple[int, int, int]]]:
     """The colours of the lines of a chart, by name, for ``Page.legend``."""
-    shades = [_COLOURS[number % len(_COLOURS)] for number in range(len(names))]
-    rgb = [(int(shade[1:3], 16), int(shade[3:5], 16), int(shade[5:7], 16)) for shade in shades]
-    return list(zip(names, rgb, strict=True))
+    return [(name, _rgb(_shade(number))) for number, name in enumerate(names)]
+
+
+def _shade(number: int) -> str:
+    """The colour of a line by its number. When all have been used they come again halfway to white; those lines are
+    dashed too."""
+    again, number = divmod(number, len(_COLOURS))
+    mixed = (255 - round((255 - part) / 2**again) for part in _rgb(_COLOURS[number]))
+    return "#{:02x}{:02x}{:02x}".format(*mixed)
+
+
+def _rgb(shade: str) -> tuple[int, int, int]:
+    return int(shade[1:3], 16), int(shade[3:5], 16), int(shade[5:7], 16)
 
 
 def _finite(line: Series) -> Series:

@@ -72,6 +72,17 @@ def test_a_legend_beside_the_chart_has_the_colours_of_its_lines():
         assert f'stroke="#{red:02x}{green:02x}{blue:02x}"' in drawn
 
 
+def test_twelve_lines_have_twelve_colours_whatever_is_empty():
+    lines = [Series(str(number), ((0.0, 0.0), (1.0, float(number)))) for number in range(12)]
+    lines[3] = Series("3", ((0.0, float("nan")),))
+    drawn = line_chart("x", lines, "x", "y", legend=False)
+    shades = ["#{:02x}{:02x}{:02x}".format(*rgb) for _, rgb in line_colours([line.name for line in lines])]
+    assert len(set(shades)) == 12
+    strokes = re.findall(r'<polyline [^>]*stroke="([^"]+)"', drawn)
+    assert strokes == shades[:3] + shades[4:]
+    assert drawn.count("stroke-dasharray") == 4
+
+
 def test_dots_stand_where_their_values_are():
     dots = [Dot("one", 10.0, 5.0), Dot("two", 20.0), Dot("none", float("nan")), Dot("a < b", 40.0)]
     drawn = dot_chart("mIoU", dots, "%", reference=10.0)
