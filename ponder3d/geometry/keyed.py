@@ -52,7 +52,9 @@ def hashed(*counters: Int[Tensor, "..."] | int) -> Int[Tensor, "..."]:
     if kernels.use_triton(device):
         from ponder3d.geometry import triton_keyed  # noqa: PLC0415
 
-        if len(counters) <= triton_keyed.MOST and all(t.ndim <= 2 for t in tensors):
+        # A number without dimensions may be on the CPU, which a kernel cannot read.
+        fit = all(t.ndim <= 2 and t.device == device for t in tensors)
+        if fit and len(counters) <= triton_keyed.MOST:
             return triton_keyed.hashed(*counters)
     state = torch.zeros((), dtype=torch.int64, device=device)
     for counter in counters:
