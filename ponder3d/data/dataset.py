@@ -3,7 +3,7 @@
 import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from jaxtyping import Bool, Int
 from torch import Generator, Tensor
@@ -111,6 +111,9 @@ class SceneDataset(ABC):
 
 class DatasetConfig(Config, ABC):
     """Choices of a dataset."""
+
+    beside_points: ClassVar[tuple[str, ...]] = ()
+    """Fields that change neither which scenes there are nor their points: of images, and which classes there are."""
 
     @abstractmethod
     def build(self) -> SceneDataset:

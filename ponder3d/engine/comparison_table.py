@@ -80,6 +80,8 @@ class Row:
     """Why the first of the others did not."""
     labelled: bool = False
     """Whether its pre-training is told classes."""
+    file: bool = False
+    """Whether its encoder came as a file: pre-trained elsewhere, which neither ``seconds`` nor ``samples`` count."""
 
     @property
     def start(self) -> str:
@@ -88,8 +90,8 @@ class Row:
 
     @property
     def told_start(self) -> str:
-        """The same, marked if it was told classes."""
-        return self.start + (" (classes)" if self.labelled else "")
+        """The same, marked if it was told classes or came as a file."""
+        return self.start + (" (classes)" if self.labelled else "") + (" (file)" if self.file else "")
 
 
 def table_cells(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

@@ -24,7 +24,6 @@ import torch
 from ponder3d.config import essence, fingerprint, to_json
 from ponder3d.data.dataset import HeldOut
 from ponder3d.data.few import FewScenes
-from ponder3d.data.transforms import LimitLabels
 from ponder3d.encoders.files import FILE_NAME, read_card
 from ponder3d.engine.comparison_table import (
     FINETUNE,
@@ -48,10 +47,13 @@ from ponder3d.recipes.compare_config import CompareConfig
 from ponder3d.recipes.compare_jobs import (
     Candidate,
     Setting,
+    check_files,
     find_twin,
     learns_from_labels,
+    limited,
     one_point_per_voxel,
     probe,
+    scenes_set_aside,
 )
 from ponder3d.recipes.compare_workload import FINETUNING, Workload
 from ponder3d.recipes.methods import find_method, pretraining, with_fields
@@ -94,7 +96,7 @@ class Comparison:
         experiment: that recipe's experiment, as changed by its user.
 
     Raises:
-        ValueError: the recipe is no segmentation, or there is no such method.
+        ValueError: the recipe is no segmentation, there is no such method, or a method's file holds another encoder.
     """
 
     def __init__(self, config: CompareConfig, target: str, experiment: Experiment):
@@ -116,11 +118,12 @@ class Comparison:
         budgets = [int(steps) for steps in numbers_of(config.pretrain_steps, "pretrain_steps")]
         self.budgets = sorted({steps or (first.steps if first else 0) for steps in budgets})
         self.batch = config.pretrain_batch or (first.batch_size if first else 0)
-        self.withheld = config.withheld or max(1, min(4, len(experiment.data.build()) // 5))
+        self.withheld = scenes_set_aside(config.withheld, len(experiment.data.build()))
         self.twin = find_twin(target)
-        told = {name: recipe().task for name, recipe in self.recipes.items()}
-        self.labelled = {name for name, task in told.items() if learns_from_labels(task)}
+        self.labelled = {name for name, recipe in self.recipes.items() if learns_from_labels(recipe().task)}
         """Methods that are told classes in pre-training."""
+        self.files = {name: made for name, made in self.methods.items() if isinstance(made, Path)}
+        check_files(self.files.values(), experiment.task.encoder)
         self.other_data = self._other_data()
         self.failed: dict[str, str] = {}
         self.lost: dict[str, str] = {}
@@ -156,13 +159,12 @@ class Comparison:
         task = e.task
         assert isinstance(task, SemSegConfig)
         own = keyed.derive(seed, 0xC0A) % 10_000
-        limit = (LimitLabels(labels.points, own),) if labels.points else ()
         return replace(
             e,
             task=replace(task, tuning=_TUNINGS[way]),
             data=self.data(labels, seed, choosing),
             validation=HeldOut() if choosing else e.validation,
-            transforms=(*limit, *(step for step in e.transforms if not isinstance(step, LimitLabels))),
+            transforms=limited(e.transforms, labels.points, own),
             validation_transforms=one_point_per_voxel(e.validation_transforms),
             optim=replace(e.optim, lr=e.optim.lr * candidate.rate),
             steps=e.steps * factor,
@@ -178,8 +180,7 @@ class Comparison:
 
     def _mark(self, method: str) -> str:
         """The name of a method in names of directories: that of a file says which weights it has."""
-        made = self.methods[method]
-        return f"{method}-{read_card(made)['sha256'][:8]}" if isinstance(made, Path) else method
+        return f"{method}-{read_card(self.files[method])['sha256'][:8]}" if method in self.files else method
 
     def encoder(self, method: str, steps: int, seed: int) -> str:
         """The file that a method starts from; empty for scratch."""
@@ -385,6 +386,7 @@ class Comparison:
                     seeds=len(own),
                     failed=lost[0] if lost else "",
                     labelled=method in self.labelled,
+                    file=method in self.files,
                 )
             )
         return sorted(rows, key=self._place)

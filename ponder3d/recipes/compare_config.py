@@ -57,4 +57,6 @@ class CompareConfig(Config):
         items_of(self.methods, "methods")
         for text in items_of(self.labels, "labels"):
             Labels.parse(text)
-        numbers_of(self.pretrain_steps, "pretrain_steps")
+        for steps in numbers_of(self.pretrain_steps, "pretrain_steps"):
+            if not (steps >= 0 and steps % 1 == 0):
+                raise ValueError(f"CompareConfig.pretrain_steps must be whole numbers of steps, one is {steps:g}")

@@ -1,12 +1,16 @@
 """Parts of the jobs of a comparison."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from ponder3d.config import Config
+from ponder3d.data.limited import AnnotatedPoints
 from ponder3d.data.transforms import GridSample, LimitLabels, PointsOnly, Transform, apply
+from ponder3d.encoders.encoder import EncoderConfig
 from ponder3d.encoders.files import copy_weights, load_encoder
 from ponder3d.engine.comparison_table import PROBE
 from ponder3d.engine.experiment import Experiment
@@ -16,6 +20,7 @@ from ponder3d.tasks.combined import CombinedConfig
 from ponder3d.tasks.knn_probe import KNNProbeConfig, knn_probe
 from ponder3d.tasks.linear_probe import LinearProbeConfig, linear_probe
 from ponder3d.tasks.ponder import PonderConfig
+from ponder3d.tasks.semseg import SemSegConfig
 from ponder3d.tasks.task import TaskConfig
 
 
@@ -70,10 +75,45 @@ def _changed(base: Config, other: Config, *left: str) -> dict[str, Any]:
 
 
 def learns_from_labels(task: TaskConfig) -> bool:
-    """Whether a pretext task is told classes."""
+    """Whether a task is told classes."""
     if isinstance(task, CombinedConfig):
         return any(learns_from_labels(part.task) for part in task.parts)
-    return isinstance(task, PonderConfig) and (not isinstance(task.semantics, NoVectors) or task.points > 0)
+    if isinstance(task, PonderConfig):
+        return not isinstance(task.semantics, NoVectors) or task.points > 0
+    return isinstance(task, SemSegConfig)
+
+
+def check_files(files: Iterable[Path], encoder: EncoderConfig) -> None:
+    """Before anything is trained: that encoders which come as files can be started from.
+
+    Raises:
+        EncoderFileError: one is no intact file, or holds another encoder.
+    """
+    for path in files:
+        copy_weights(load_encoder(path), encoder.build(), str(path))
+
+
+def scenes_set_aside(asked: int, scenes: int) -> int:
+    """How many labelled scenes settings are chosen by: as many as are asked for, or a fifth, from one to four.
+
+    Raises:
+        ValueError: none would be left to train on.
+    """
+    aside = asked or max(1, min(4, scenes // 5))
+    if aside >= scenes:
+        raise ValueError(
+            f"CompareConfig.withheld: {aside} of {scenes} labelled scenes would be set aside to choose settings by, "
+            "and none left to train on; give more scenes" + (" or withhold fewer" if asked > 1 else "")
+        )
+    return aside
+
+
+def limited(steps: tuple[Transform, ...], points: int, seed: int) -> tuple[Transform, ...]:
+    """Transforms of training that keep the labels of so many points of each scene (0: of all), of those that a
+    published list has, if the recipe reads one."""
+    listed = tuple(step for step in steps if isinstance(step, AnnotatedPoints))
+    others = (step for step in steps if not isinstance(step, (AnnotatedPoints, LimitLabels)))
+    return (*listed, *((LimitLabels(points, seed),) if points else ()), *others)
 
 
 def one_point_per_voxel(steps: tuple[Transform, ...]) -> tuple[Transform, ...]:
@@ -100,7 +140,7 @@ def probe(experiment: Experiment, encoder_file: str, way: str = PROBE) -> dict[s
     encoder = experiment.task.encoder.build()
     if encoder_file:  # an encoder of another kind or voxel size is refused, as it is by fine-tuning
         copy_weights(load_encoder(encoder_file), encoder, encoder_file)
-    limits = tuple(step for step in experiment.transforms if isinstance(step, LimitLabels))
+    limits = tuple(step for step in experiment.transforms if isinstance(step, (AnnotatedPoints, LimitLabels)))
     steps = experiment.on_grid((PointsOnly(), *experiment.validation_transforms))
     data, test = experiment.data.build(), experiment.validation_data().build()
     labels = data.labels

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ponder3d.data.dataset import DatasetConfig
+from ponder3d.data.transforms import SetCondition
 from ponder3d.encoders.files import SHIPPED, shipped_names
 from ponder3d.engine.comparison_table import SCRATCH
 from ponder3d.engine.experiment import Experiment
@@ -109,20 +110,43 @@ def pretraining(recipe: Recipe, target: Experiment, seed: int, steps: int, cache
 
     Args:
         recipe: of the method.
-        target: whose encoder it is; a dataset that the recipe leaves open (``root``) is the target's.
+        target: whose encoder it is, and whose computer (``accelerator``). A dataset that the recipe leaves open
+            (``root``) is the target's; if it is of the target's kind, so are its scenes, and what is held out of them.
         seed: of scenes, order and weights.
         steps: of the optimiser; 0 for the recipe's.
         cache: directory in which generated scenes are kept.
     """
     own = recipe()
-    data = own.data
-    if getattr(data, "root", None) == "":
-        data = with_fields(data, root=getattr(target.data, "root", ""))
+    data = _of_target(own.data, target.data)
     # Its own evaluation is no part of the comparison: a little of it shows whether something was learnt at all.
     data = with_fields(data, seed=seed, cache=cache, num_test_rooms=1, num_test_towns=1)
     steps = steps or own.steps
     task = _of_budget(replace(own.task, encoder=target.task.encoder), steps)  # pyright: ignore[reportArgumentType, reportCallIssue]
-    return replace(own, task=task, data=data, seed=seed, steps=steps, validate_every=0, probe=Off())
+    # An encoder with norms by condition has to be told which they are.
+    conditions = tuple(step for step in target.transforms if isinstance(step, SetCondition))
+    return replace(
+        own,
+        task=task,
+        data=data,
+        transforms=(*conditions, *own.transforms),
+        validation_transforms=(*conditions, *own.validation_transforms),
+        seed=seed,
+        steps=steps,
+        accelerator=target.accelerator,
+        validate_every=0,
+        probe=Off(),
+    )
+
+
+def _of_target(data: DatasetConfig, target: DatasetConfig) -> DatasetConfig:
+    """A recipe's data with what it leaves open taken from the target's."""
+    root = getattr(target, "root", "")
+    if getattr(data, "root", None) not in ("", root):
+        return data
+    if type(data) is type(target):
+        # Nothing that is to be tested on may be pre-trained on.
+        return with_fields(target, **{name: getattr(data, name) for name in data.beside_points})
+    return with_fields(data, root=root)
 
 
 def _of_budget(task: TaskConfig, steps: int) -> TaskConfig:

@@ -50,14 +50,16 @@ def write_compare_page(folder: Path | str) -> Path:
     shares = _shares_of_supervised(rows)
     if shares:
         page.text(shares)
+    methods = list(dict.fromkeys(row.method for row in rows))
     for way, title in _TITLES.items():
         of_way = [row for row in rows if row.way == way and row.mean is not None]
-        charts = [part for part in _charts(of_way) if part] if of_way else []
-        ranks = _ranks(of_way)
+        charts = [part for part in _charts(of_way, methods) if part] if of_way else []
+        ranks = _ranks(of_way, methods)
         if charts or ranks:
             page.heading(title)
             if charts:
-                page.legend(line_colours(list(dict.fromkeys(row.method for row in of_way))))
+                drawn = {row.method for row in of_way}
+                page.legend([(name, colour) for name, colour in line_colours(methods) if name in drawn])
             page.row([*charts, *ranks])
     if record["convergence"]:
         _convergence(page, record)
@@ -79,6 +81,12 @@ def _protocol(record: dict[str, Any]) -> str:
         f"steps. Settings were chosen by one rule, for every number of steps, on {record['withheld']} labelled scenes "
         "that are never fine-tuned or tested on. Time is that of the steps of pre-training and fine-tuning, without "
         "evaluations. Methods marked (classes) are told classes in pre-training; the others see no label."
+        + (
+            " Those marked (file) were pre-trained elsewhere, for other steps, on other scenes, perhaps with labels; "
+            "their time and scenes are of fine-tuning alone."
+            if any(row.get("file") for row in record["rows"])
+            else ""
+        )
         + (f" NOT on the same data as the first: {', '.join(record['other_data'])}." if record["other_data"] else "")
     )
 
@@ -100,29 +108,31 @@ def _shares_of_supervised(rows: list[Row]) -> str:
     return f"Linear probes as a share of the same encoder trained with all labels ({best:.1f}): {told}."
 
 
-def _charts(rows: list[Row]) -> list[str]:
+def _charts(rows: list[Row], methods: list[str]) -> list[str]:
+    """Lines of ``methods``, of which one that has no figure in a chart leaves its colour to no other."""
     longest = {row.labels: max(r.steps for r in rows if r.labels == row.labels) for row in rows}
     most = max(row.pretrain_steps for row in rows)
     full = [row for row in rows if row.pretrain_steps in (0, most)]
     parts = []
     for kind, name in (("share", "labelled scenes, percent"), ("points", "labelled points in each scene")):
         of_kind = [row for row in full if _is(kind, row) and row.steps == longest[row.labels]]
-        parts.append(_chart(f"mIoU against {name}", of_kind, _amount, name))
+        parts.append(_chart(f"mIoU against {name}", of_kind, methods, _amount, name))
     for labels in dict.fromkeys(row.labels for row in rows):
         of_labels = [row for row in full if row.labels == labels]
         if len({row.steps for row in of_labels}) > 1:
-            parts.append(_chart(f"{labels} labelled: against fine-tuning", of_labels, lambda row: row.steps, "steps"))
+            title = f"{labels} labelled: against fine-tuning"
+            parts.append(_chart(title, of_labels, methods, lambda row: row.steps, "steps"))
         of_labels = [r for r in rows if r.labels == labels and r.steps == longest[labels]]
         if len({row.pretrain_steps for row in of_labels}) > 2:
             title = f"{labels} labelled: against pre-training"
-            parts.append(_chart(title, of_labels, lambda row: row.pretrain_steps, "steps of pre-training"))
+            parts.append(_chart(title, of_labels, methods, lambda row: row.pretrain_steps, "steps of pre-training"))
     return parts
 
 
-def _ranks(rows: list[Row]) -> list[str]:
+def _ranks(rows: list[Row], methods: list[str]) -> list[str]:
     """The methods from best to worst at each amount of labels, after the most steps; the dashed line is ``scratch``,
     or random weights where nothing of the encoder is trained."""
-    parts, colours = [], {method: number for number, method in enumerate(dict.fromkeys(row.method for row in rows))}
+    parts, colours = [], {method: number for number, method in enumerate(methods)}
     for labels in dict.fromkeys(row.labels for row in rows):
         of_labels = [row for row in rows if row.labels == labels]
         steps, most = max(row.steps for row in of_labels), max(row.pretrain_steps for row in of_labels)
@@ -145,11 +155,11 @@ def _amount(row: Row) -> float:
     return float(labels.points or 100 * labels.share)
 
 
-def _chart(title: str, rows: list[Row], x_of: Any, x_label: str) -> str:
+def _chart(title: str, rows: list[Row], methods: list[str], x_of: Any, x_label: str) -> str:
     if len({x_of(row) for row in rows}) < 2:
         return ""
     series = []
-    for method in dict.fromkeys(row.method for row in rows):
+    for method in methods:
         of_method = [row for row in rows if row.method == method]
         own = sorted((x_of(row), row.mean, row.spread or 0.0) for row in of_method if row.mean is not None)
         points = tuple((float(x), mean) for x, mean, _ in own)

@@ -128,6 +128,9 @@ class MaskedSceneContrast(TwoViewTask):
         """Terms of what is told of the hidden points of both views together."""
         names = {"rgb": "colour", "normal": "normal", "intensity": "intensity"}
         feats, truth = torch.cat(features), torch.cat([view.points.feats for view in views]).float()
+        # A view has each scene once: those of the second are counted on.
+        scene = torch.cat([views[0].points.scene, views[1].points.scene + len(views[0].points.counts)])
+        clouds = 2 * len(views[0].points.counts)
         asked, first, terms = torch.cat(hidden), 0, {}
         for name in self.config.encoder.inputs:
             column = truth[:, first : first + INPUT_CHANNELS[name]]
@@ -139,8 +142,12 @@ class MaskedSceneContrast(TwoViewTask):
                 error = 1 - (F.normalize(told, dim=1) * column).sum(1)
             else:
                 error = (told - column).square().sum(1)
-            # Zeros are what a cloud has that lost its colour, or its normals (``DropModality``).
-            counts = asked & (column != 0).any(1)
+            # Zeros throughout are what a cloud has that lost its colour (``DropModality``). A single zero is black, or
+            # an echo too weak to be told from none, which every tenth is of PandaSet's spinning laser; but no normal.
+            given = (column != 0).any(1)
+            if name != "normal":
+                given = torch.zeros(clouds, device=scene.device).index_add_(0, scene, given.float())[scene] > 0
+            counts = asked & given
             terms[names[name]] = self.weights[name] * (error * counts).sum() / counts.sum().clamp(min=1)
         return terms
 

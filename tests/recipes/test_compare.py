@@ -1,5 +1,6 @@
 """The comparison: what is run, at which budgets, what becomes of failures, and the page and table about it."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,9 @@ import torch
 from ponder3d.cli import compare as compare_command
 from ponder3d.cli import main
 from ponder3d.config import fingerprint
+from ponder3d.data.dataset import scene_name
 from ponder3d.data.few import FewScenes
+from ponder3d.data.limited import AnnotatedPoints
 from ponder3d.data.synthetic.rooms import RoomsConfig
 from ponder3d.data.transforms import GridSample, LimitLabels
 from ponder3d.encoders.files import EncoderFileError, read_card, save_encoder
@@ -21,18 +24,15 @@ from ponder3d.engine.estimate import Estimate
 from ponder3d.engine.evaluate import read_json, write_json
 from ponder3d.engine.jobs import Job
 from ponder3d.engine.loop import train
-from ponder3d.recipes import combinations, semseg, semseg_driving, smoke
 from ponder3d.recipes import compare as recipe
 from ponder3d.recipes import compare_jobs as jobs
-from ponder3d.recipes.catalogue import find_recipe
+from ponder3d.recipes import semseg, smoke
 from ponder3d.recipes.compare import Comparison, run_compare
 from ponder3d.recipes.compare_config import CompareConfig
 from ponder3d.recipes.compare_jobs import find_twin, probe
 from ponder3d.recipes.compare_workload import FINETUNING
-from ponder3d.recipes.methods import known_methods, pretraining
 from ponder3d.render.opacity import UniSurf
 from ponder3d.report.compare_page import write_compare_page
-from ponder3d.tasks.combined import CombinedConfig
 from ponder3d.tasks.ponder import PonderConfig
 from ponder3d.tasks.self_distil import SelfDistilConfig
 from ponder3d.tasks.semseg import SemSegConfig
@@ -238,6 +238,40 @@ def test_labels_are_scenes_or_points(tmp_path) -> None:
     assert points.optim.lr == 2 * smoke.semseg().optim.lr
 
 
+def test_of_points_that_a_benchmark_lists_some_are_taken(tmp_path) -> None:
+    """Probes read the very points that fine-tuning does."""
+    listed = AnnotatedPoints(str(tmp_path / "points.json"))
+    target = smoke.semseg()
+    target = replace(target, transforms=(listed, LimitLabels(7), *target.transforms))
+    made = Comparison(replace(CHOICES, out=str(tmp_path)), TARGET, target)
+    steps = made.finetuning("", Labels.parse("20"), 0, one(), 1).transforms
+    assert steps[0] == listed and isinstance(steps[1], LimitLabels) and steps[1].points == 20
+    assert not any(isinstance(step, (AnnotatedPoints, LimitLabels)) for step in steps[2:])
+    assert made.finetuning("", Labels.parse("50%"), 0, one(), 1).transforms == (listed, *smoke.semseg().transforms)
+
+
+@pytest.mark.parametrize(("labels", "most"), [("100%", 15), ("5", 5)])
+def test_probes_read_the_labels_of_fine_tuning(labels: str, most: int, tmp_path, monkeypatch, shared_cache) -> None:
+    target = smoke.semseg()
+    target = replace(target, data=replace(target.data, cache=shared_cache))
+    data = target.data.build()
+    known = [torch.nonzero(data[i].labels >= 0).flatten()[:15].tolist() for i in range(len(data))]
+    names = {scene_name(data[i].source): points for i, points in enumerate(known)}
+    (tmp_path / "points.json").write_text(json.dumps(names))
+    target = replace(target, transforms=(AnnotatedPoints(str(tmp_path / "points.json")), *target.transforms))
+    made = Comparison(replace(CHOICES, out=str(tmp_path)), TARGET, target)
+    told = []
+
+    def note(encoder, train, test, *rest):
+        told.extend(int((scene.labels >= 0).sum()) for scene in train)
+        return {"miou": 0.0}
+
+    monkeypatch.setattr(jobs, "linear_probe", note)
+    probe(made.finetuning("", Labels.parse(labels), 0, one(), 1), "")
+    # Every point was listed in its own voxel or shares one with others, of which GridSample takes a single one.
+    assert told and all(0 < count <= most for count in told)
+
+
 def test_starts_of_a_seed_share_all_but_the_encoder(tmp_path) -> None:
     made = comparison(tmp_path)
     a, b = (made.finetuning(init, Labels.parse("20"), 1, one(), 1) for init in ("", "x.safetensors"))
@@ -339,6 +373,10 @@ def test_what_is_done_is_nothing_to_do(tmp_path, monkeypatch) -> None:
         ({"rates": "0"}, "rates must be positive"),
         ({"ways": "dance"}, "no way 'dance'; known are finetune, decoder, head, lora, probe, levels, knn"),
         ({"seeds": 0}, "seeds must be at least 1"),
+        ({"pretrain_steps": "10,-5"}, "pretrain_steps must be whole numbers of steps, one is -5"),
+        ({"pretrain_steps": "1.5"}, "pretrain_steps must be whole numbers of steps, one is 1.5"),
+        ({"pretrain_steps": "nan"}, "pretrain_steps must be whole numbers of steps, one is nan"),
+        ({"pretrain_steps": "inf"}, "pretrain_steps must be whole numbers of steps, one is inf"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(tmp_path, changes: dict[str, object], said: str) -> None:
@@ -367,8 +405,31 @@ def test_a_file_is_a_method_of_its_own_and_known_by_its_weights(tmp_path) -> Non
 
 
 def test_an_encoder_that_comes_with_the_package_is_a_method(tmp_path) -> None:
-    made = comparison(tmp_path, methods="scratch,small=indoor-small", labels="20")
+    config = replace(CHOICES, out=str(tmp_path), methods="scratch,small=indoor-small", labels="20")
+    made = Comparison(config, "semseg.rooms", semseg.rooms())
     assert read_card(made.encoder("small", 0, 1))["card"]["name"] == "indoor-small" and not made.workload().pretrainings
+    cells = [cell for cell in made._cells({}, {"20": 1}) if cell.method == "small"]
+    rows = made._rows(cells, {cell.job.name: {"miou": 0.5} for cell in cells})
+    assert "small (file)" in table.table_text(rows), "its time and scenes of pre-training are not known"
+
+
+def test_a_file_that_cannot_be_started_from_is_told_before_anything_is_trained(tmp_path) -> None:
+    with pytest.raises(EncoderFileError, match=r"trained with grid_size 0\.08, this encoder has 0\.16"):
+        comparison(tmp_path, methods="scratch,small=indoor-small")
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"nothing")
+    with pytest.raises(EncoderFileError, match=r"broken\.safetensors"):
+        comparison(tmp_path, methods=f"scratch,broken={broken}")
+
+
+@pytest.mark.parametrize(
+    ("withheld", "rooms", "said"),
+    [(4, 4, "4 of 4 labelled scenes .* or withhold fewer"), (0, 1, "1 of 1 labelled scenes .* give more scenes$")],
+)
+def test_scenes_are_left_to_train_on(withheld: int, rooms: int, said: str, tmp_path) -> None:
+    target = replace(smoke.semseg(), data=replace(smoke.semseg().data, num_rooms=rooms))
+    with pytest.raises(ValueError, match=rf"CompareConfig.withheld: {said}"):
+        Comparison(replace(CHOICES, out=str(tmp_path), withheld=withheld), TARGET, target)
 
 
 def test_an_encoder_of_another_kind_is_refused_by_probes_too(tmp_path) -> None:
@@ -473,8 +534,8 @@ def test_settings_are_chosen_with_the_first_pretraining_that_is_there(tmp_path) 
 
 
 def test_methods_that_are_told_classes_are_marked(tmp_path) -> None:
-    made = comparison(tmp_path, methods="ponder,semantic,ponder_distil")
-    assert made.labelled == {"semantic"}
+    made = comparison(tmp_path, methods="ponder,semantic,ponder_distil,supervised=smoke.semseg")
+    assert made.labelled == {"semantic", "supervised"}
     row = Row("probe", "semantic", "20", 2, 0, 1.0, 0.0, 1.0, 0.0, 1.0, 4, 2, labelled=True)
     assert "semantic (classes)" in table.table_text([row])
 
@@ -485,29 +546,6 @@ def test_other_data_are_told(tmp_path) -> None:
     assert made.other_data == ["mine"]
 
 
-def test_image_encoders_are_no_methods_of_points() -> None:
-    known = known_methods("semseg_driving.pandaset", semseg_driving.pandaset().data)
-    assert "ponder" in known and "camera" not in known
-
-
-@pytest.mark.parametrize(
-    "target", ["semseg.rooms", "semseg.prepared", "semseg_driving.streets", "semseg_driving.pandaset"]
-)
-def test_rivals_have_the_data_and_the_budget_of_rendering(target) -> None:
-    """Each of them, indoors, outdoors and on recordings; what differs is what is learnt."""
-    rivals = {"point_contrast", "masked_scene_contrast", "pixel_contrast", "superpixel_contrast", "masked_occupancy"}
-    rivals |= {"also", "self_distil", "ponder_distil", "ponder_contrast"}
-    known = known_methods(target, find_recipe(target)().data)
-    assert set(known) >= rivals | {"ponder"}
-    own = known["ponder"]()
-    for name in rivals:
-        rival = known[name]()
-        assert replace(rival, task=own.task, transforms=own.transforms, validation_transforms=()) == replace(
-            own, validation_transforms=()
-        )
-        assert rival.task.encoder == own.task.encoder and rival.task != own.task
-
-
 def test_the_readmes_target_has_a_twin() -> None:
     assert find_twin("semseg.rooms_full") is not None and find_twin("semseg.rooms_paper") is None
 
@@ -516,19 +554,6 @@ def test_unisurf_shrinks_over_the_run_that_it_gets(tmp_path) -> None:
     task = comparison(tmp_path, methods="unisurf").pretraining("unisurf", 6, 0).task
     assert isinstance(task, PonderConfig) and isinstance(task.render.opacity, UniSurf)
     assert task.render.opacity.shrinking == 6
-
-
-def test_a_combination_has_the_budget_in_every_part() -> None:
-    """Renderings within it too: what shrinks does so over the run, and nothing is spent on views that nobody reads."""
-    own = combinations.streets_ponder_distil()
-    assert isinstance(own.task, CombinedConfig)
-    part = own.task.parts[0]
-    assert isinstance(part.task, PonderConfig) and part.task.render.evaluation_factor == 4
-    shrinking = replace(part.task, render=replace(part.task.render, opacity=UniSurf(shrinking=7)))
-    mixed = replace(own, task=replace(own.task, parts=(replace(part, task=shrinking), *own.task.parts[1:])))
-    made = pretraining(lambda: mixed, semseg_driving.streets(), 0, 60, "unused").task
-    assert isinstance(made, CombinedConfig) and made.parts[1:] == mixed.task.parts[1:]
-    assert made.parts[0].task.render == replace(shrinking.render, opacity=UniSurf(shrinking=60), evaluation_factor=1)
 
 
 def test_an_unfinished_comparison_has_no_page(tmp_path) -> None:

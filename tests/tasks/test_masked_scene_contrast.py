@@ -115,6 +115,26 @@ def test_colours_that_a_view_has_lost_are_not_told(views, pass_config):
     assert float(terms["colour"].detach()) == 0 and float(terms["normal"].detach()) == pytest.approx(1)
 
 
+def test_a_dark_echo_is_told_and_lost_intensities_are_not(views, pass_config):
+    """Two scenes: one with an echo of 2 and zeros, in both views, one whose first view has lost its intensities."""
+    batch = views(1, 2, inputs=("intensity",))
+    counts, others = batch.points.counts.tolist(), batch.pair.points.counts.tolist()
+
+    def with_intensity(view: Batch, column: torch.Tensor) -> Batch:
+        return replace(view, points=replace(view.points, feats=column[:, None]))
+
+    first, second = torch.zeros(sum(counts)), torch.zeros(sum(others))
+    first[0] = second[0] = 2.0
+    second[others[0] :] = 3.0
+    batch = replace(with_intensity(batch, first), pair=with_intensity(batch.pair, second))
+    task = quiet(MaskedSceneContrastConfig(encoder=pass_config(("intensity",)), block=0.5, intensity=1.0).build(None))
+    hidden = cross_masks(batch, batch.pair, 0.4, 0.5)
+    given = torch.cat([hidden[0][: counts[0]], hidden[1]])
+    truth = torch.cat([first[: counts[0]], second])
+    loss = float(task.losses(batch, 0).terms["intensity"].detach())
+    assert loss == pytest.approx(float(truth[given].square().sum() / given.sum()), rel=1e-5)
+
+
 def test_only_what_the_encoder_reads_is_told(views, pass_config):
     assert set(MaskedSceneContrastConfig(encoder=pass_config(("one",))).build(None).tell) == set()
     task = MaskedSceneContrastConfig(encoder=pass_config(("rgb", "intensity")), colour=0.0).build(None)

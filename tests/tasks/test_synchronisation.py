@@ -32,6 +32,7 @@ from ponder3d.tasks.pixel_contrast import PixelContrastConfig
 from ponder3d.tasks.point_contrast import PointContrastConfig
 from ponder3d.tasks.ponder import Ponder, PonderConfig
 from ponder3d.tasks.self_distil import SelfDistilConfig
+from ponder3d.tasks.semseg import SemSegConfig
 from ponder3d.types import Batch, LabelSet, Points, Rays, RayTargets
 from ponder3d.types.scene import to_device
 from ponder3d.volume import convert
@@ -223,6 +224,21 @@ def test_rivals_wait_for_sizes_alone(parts, waits, monkeypatch):
             patch.setattr(torch.Tensor, "tolist", lambda self: seen.note("tolist") or tolist(self))
             torch.stack(list(task.losses(batch, 1).terms.values())).sum().backward()
     assert [each for each in seen.found if not each.endswith("_blocked_pairs")] == ["tolist in unique_keys"] * waits
+
+
+def test_a_step_of_segmentation_waits_for_its_levels_alone(monkeypatch):
+    task = SemSegConfig(SPARSE_UNET).build(LabelSet(("x", "y", "z"), ((0, 0, 0),) * 3)).train()
+    batch = a_batch()
+    batch = replace(batch, labels=torch.arange(len(batch.points.xyz)) % 4 - 1)
+    seen, tolist = Waits(), torch.Tensor.tolist
+    with kernels("torch"):
+        torch.stack(list(task.losses(batch, 0).terms.values())).sum().backward()
+        with monkeypatch.context() as patch, seen:
+            patch.setattr(torch.Tensor, "tolist", lambda self: seen.note("tolist") or tolist(self))
+            torch.stack(list(task.losses(batch, 1).terms.values())).sum().backward()
+    # On a CPU alone: ``one_hot`` looks at the range of its classes, and pairs are in blocks.
+    found = [each for each in seen.found if not each.endswith(("in lovasz_softmax", "_blocked_pairs"))]
+    assert found == ["tolist in unique_keys"] * 3
 
 
 @pytest.fixture

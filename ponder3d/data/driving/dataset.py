@@ -28,6 +28,8 @@ from ponder3d.types import Cameras, LabelSet, Scene, Views
 class DrivingConfig(DatasetConfig, ABC):
     """Choices that all recordings of drives share."""
 
+    beside_points = ("images", "cameras", "image_size", "depth_sweeps", "depth_closest", "ahead")
+
     sweeps: int = 1
     """Revolutions of the laser that make the cloud, the key frame's own included; the earlier ones are moved to where
     their points are at the key frame if they stand still. UniPAD takes 10. At the beginning of a recording there are

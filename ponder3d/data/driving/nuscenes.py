@@ -36,6 +36,8 @@ _VERSIONS = ("v1.0-trainval", "v1.0-mini", "v1.0-test")
 class NuScenesConfig(DrivingConfig):
     """nuScenes in its official layout."""
 
+    beside_points = (*DrivingConfig.beside_points, "labels")
+
     root: str = ""
     """The directory with ``samples``, ``sweeps`` and the folder of the tables."""
     version: Literal["v1.0-trainval", "v1.0-mini", "v1.0-test"] = "v1.0-trainval"

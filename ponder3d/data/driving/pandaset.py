@@ -47,6 +47,8 @@ _BRIGHTEST = 255.0
 class PandaSetConfig(DrivingConfig):
     """PandaSet, read as it is published."""
 
+    beside_points = (*DrivingConfig.beside_points, "classes")
+
     root: str = ""
     """The directory that holds 001, 002, ..."""
     split: Literal["train", "held_out"] = "train"

@@ -34,6 +34,8 @@ _MEMBERS = 100_000
 class PreparedConfig(DatasetConfig):
     """Choices of prepared scenes."""
 
+    beside_points = ("classes", "views", "max_side")
+
     root: str = ""
     """What ``ponder3d prepare`` or ``ponder3d shard`` has written: a directory, or a URL such as
     ``s3://bucket/scenes`` or ``https://host/scenes``."""
