@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 from jaxtyping import Bool, Int
 from torch import Generator, Tensor
 
@@ -50,7 +51,8 @@ class SceneDataset(ABC):
     """
 
     labels: LabelSet | None
-    """The classes of ``Scene.labels`` and of the views' labels; None for unlabelled data."""
+    """The classes of ``Scene.labels`` and of the views' labels; None for unlabelled data. If there are classes, every
+    scene has ``Scene.labels``: -1 for all points of one that nobody has labelled (``no_labels``)."""
     benchmark_ids: tuple[int, ...] = ()
     """The number of each class in the files of its benchmark; empty where there is no benchmark."""
     benchmark: Literal["scannet", "nuscenes"] = "scannet"
@@ -107,6 +109,11 @@ class SceneDataset(ABC):
         a few of hundreds of images. A function of ``index`` and the generator only.
         """
         return self[index]
+
+
+def no_labels(points: int) -> Int[Tensor, " N"]:
+    """The labels of points of which no class is known: -1."""
+    return torch.full((points,), -1)
 
 
 class DatasetConfig(Config, ABC):

@@ -49,6 +49,10 @@ class FewScenes(DatasetConfig):
         """
         return Few(self)
 
+    def all_images(self) -> "FewScenes":
+        """As of the whole, of these scenes."""
+        return replace(self, data=self.data.all_images())
+
     def held_out(self) -> DatasetConfig:
         """The scenes set aside if ``choosing``, else those that the whole keeps back."""
         return replace(self, part="withheld") if self.choosing else self.data.held_out()

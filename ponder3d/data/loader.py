@@ -12,7 +12,7 @@ from ponder3d.data.mix import mix_pairs
 from ponder3d.data.prepared.storage import StorageError
 from ponder3d.data.transforms import SphereCrop, Transform, apply
 from ponder3d.geometry import keyed
-from ponder3d.types import Batch, RayTargets, Scene
+from ponder3d.types import Batch, RayTargets, Scene, Views
 
 
 class KeyedScenes(Dataset[Scene]):
@@ -34,7 +34,12 @@ class KeyedScenes(Dataset[Scene]):
     def __getitem__(self, draw: tuple[int, int]) -> Scene:
         epoch, place = draw
         index = place if self.each_once else self.dataset.drawn(epoch, place)
-        scene = self.dataset.draw(index, keyed.generator(self.seed, epoch, place, 0xD2A3))
+        try:
+            scene = self.dataset.draw(index, keyed.generator(self.seed, epoch, place, 0xD2A3))
+        except DataError:
+            raise
+        except ValueError as error:  # of geometry that has no names, such as a cloud that is too large to be voxels
+            raise DataError(f"scene {index} of the {type(self.dataset).__name__}: {error}") from error
         _check_labels(scene, self.dataset)
         try:
             return apply(self.transforms, scene, self.seed, epoch, place)
@@ -78,7 +83,11 @@ class Collate:
             scenes = [_cropped(scene, crop) for scene in scenes]
         if self.mix:
             scenes = mix_pairs(scenes, self.mix)
-        return Batch.of(_alike(scenes), self.inputs)
+        scenes = _alike(scenes)
+        try:
+            return Batch.of(scenes, self.inputs)
+        except ValueError as error:  # these scenes do not go together
+            raise DataError(str(error)) from error
 
 
 def _cropped(scene: Scene, crop: SphereCrop) -> Scene:
@@ -109,7 +118,8 @@ class Batches(Dataset[Read]):
 
 def _alike(scenes: Sequence[Scene]) -> Sequence[Scene]:
     """Scenes of several datasets whose rays have the same targets: where only some have a distance, a class or a
-    feature, the others get 0, -1 or NaN, which mean that there is none.
+    feature, the others get 0, -1 or NaN, which mean that there is none. So do pixels, where only some images have
+    classes.
 
     Raises:
         DataError: some have rays and others have none, of which nothing would be left; or features of two widths.
@@ -126,9 +136,18 @@ def _alike(scenes: Sequence[Scene]) -> Sequence[Scene]:
         (one, first), (other, second) = list(widths.items())[:2]
         raise DataError(f"{first} has target features of {one} channels and {second} of {other}; give all the same")
     width = next(iter(widths), 0)
+    if any(scene.views is not None and scene.views.labels is not None for scene in scenes):
+        scenes = [replace(s, views=_with_classes(s.views)) if s.views is not None else s for s in scenes]
     return [
         s if s.targets is None else replace(s, targets=_filled(s.targets, measured, labelled, width)) for s in scenes
     ]
+
+
+def _with_classes(views: Views) -> Views:
+    """Views with labels; -1 where they have none."""
+    if views.labels is not None:
+        return views
+    return replace(views, labels=torch.full(views.rgb.shape[:3], -1, dtype=torch.int16))
 
 
 def _filled(targets: RayTargets, measured: bool, labelled: bool, width: int) -> RayTargets:

@@ -39,7 +39,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ponder3d.config import incidental
-from ponder3d.data.dataset import DataError, DatasetConfig, SceneDataset
+from ponder3d.data.cloud_voxels import voxels_of_cloud
+from ponder3d.data.dataset import DataError, DatasetConfig, SceneDataset, no_labels
 from ponder3d.data.rgbd_images import (
     check_headers,
     fitted_size,
@@ -52,9 +53,11 @@ from ponder3d.data.rgbd_layouts import Frame, Sequence, find_sequences
 from ponder3d.data.skip_list import skip_list_of
 from ponder3d.data.transforms import select_views
 from ponder3d.geometry.cameras import normals_from_depth, pixel_grid, unproject
-from ponder3d.geometry.grid import voxelize
 from ponder3d.geometry.transforms import Similarity, rotation_between, transform_scene
 from ponder3d.types import Cameras, Scene, Views
+
+_NO_LABELS = torch.tensor(-1, dtype=torch.int16)
+"""Of a pixel, as ``read_labels`` has it."""
 
 
 @dataclass(frozen=True)
@@ -227,12 +230,12 @@ class RGBDFolder(SceneDataset):
                 f"{window.sequence.folder}: the scene from {frames[0].name} on has no usable frame {missing}"
                 f"{_listed(skipped)}"
             )
-        cloud = fuse_cloud(select_views(views, fused), self.config.cloud_spacing)
+        cloud = fuse_cloud(select_views(views, fused), self.config.cloud_spacing, str(window.sequence.folder))
         scene = Scene(
             xyz=cloud.xyz,
             rgb=cloud.rgb,
             normal=cloud.normal,
-            labels=cloud.labels,
+            labels=no_labels(len(cloud.xyz)) if cloud.labels is None and self.labels is not None else cloud.labels,
             source=f"{window.sequence.folder}:{frames[0].name}",
             views=select_views(views, shown),
             recording=window.sequence.name,
@@ -264,12 +267,20 @@ class RGBDFolder(SceneDataset):
             names.append(frame.name)
         if size is None or not names:
             raise DataError(f"{sequence.folder}: none of {len(frames)} frames can be read{_listed(skipped)}")
-        has_labels = all(label is not None for label in labels)
+        known = [label for label in labels if label is not None]
+        if 0 < len(known) < len(labels):
+            lacking = names[[label is None for label in labels].index(True)]
+            skipped.append(
+                f"{sequence.folder}: {len(labels) - len(known)} of {len(labels)} frames from {frames[0].name} on have "
+                f"no label image, such as {lacking}: their pixels have no class"
+            )
         views = Views(
             cameras=Cameras(torch.stack(intrinsics), torch.stack(poses), size),
             rgb=torch.stack(colours),
             depth=torch.stack(depths),
-            labels=torch.stack([label for label in labels if label is not None]) if has_labels else None,
+            labels=torch.stack([_NO_LABELS.expand(size) if label is None else label for label in labels])
+            if known
+            else None,
             counts=torch.tensor([len(names)]),
             names=tuple(names),
         )
@@ -325,13 +336,20 @@ class _Cloud:
     labels: Int[Tensor, " N"] | None
 
 
-def fuse_cloud(views: Views, spacing: float) -> _Cloud:
+def fuse_cloud(views: Views, spacing: float, where: str) -> _Cloud:
     """Back-project all depth into the world and average what falls into one voxel of ``spacing`` metres.
 
     Pixels without a normal (at depth edges and holes) make no points: their depth is the least certain.
 
+    A voxel has the label of its last pixel, of those in images with any.
+
+    Args:
+        views: with depth, maybe with labels.
+        spacing: edge of a voxel in metres.
+        where: what they are of, for messages.
+
     Raises:
-        DataError: not a single pixel has a depth and a normal.
+        DataError: not a single pixel has a depth and a normal, or the cloud is out of the voxels' reach.
     """
     assert views.depth is not None
     cameras = views.cameras
@@ -341,18 +359,19 @@ def fuse_cloud(views: Views, spacing: float) -> _Cloud:
     view = torch.arange(len(cameras)).repeat_interleave(cameras.size[0] * cameras.size[1])[use]
     uv = pixel_grid(cameras.size).repeat(len(cameras), 1)[use]
     if len(uv) == 0:
-        raise DataError(f"{', '.join(views.names[:3])}: no pixel with a usable depth")
+        raise DataError(f"{where}: {', '.join(views.names[:3])}: no pixel with a usable depth")
     xyz = unproject(cameras, uv, views.depth.flatten()[use], view)
-    voxels = voxelize(xyz, torch.zeros(len(xyz), dtype=torch.int64), spacing)
+    voxels = voxels_of_cloud(xyz, spacing, where)
     rgb = views.rgb.flatten(0, 2)[use].to(torch.float32) / 255
     columns = torch.cat([xyz, rgb, normal.flatten(0, 2)[use]], dim=1)
     mean = torch.zeros(len(voxels.keys), 9).index_add_(0, voxels.voxel, columns) / voxels.counts[:, None]
     labels = None
     if views.labels is not None:
-        # The label of the last pixel in the voxel: any of them, chosen the same way every time.
-        last = torch.zeros(len(voxels.keys), dtype=torch.int64)
-        last = last.scatter_reduce_(0, voxels.voxel, torch.arange(len(xyz)), "amax")
-        labels = views.labels.flatten()[use][last].to(torch.int64)
+        # Any of them would do, chosen the same way every time. An image without labels has nothing to say.
+        told = (views.labels >= 0).flatten(1).any(1)[view]
+        number = torch.where(told, torch.arange(len(xyz)), -1)
+        last = torch.full((len(voxels.keys),), -1).scatter_reduce_(0, voxels.voxel, number, "amax")
+        labels = torch.where(last < 0, -1, views.labels.flatten()[use][last].to(torch.int64))
     return _Cloud(mean[:, :3], mean[:, 3:6], F.normalize(mean[:, 6:], dim=1), labels)
 
 

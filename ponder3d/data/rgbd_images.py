@@ -243,7 +243,11 @@ def seen_colour(
     # Average first where the colour image is much finer, so that sampling does not alias.
     shrink = max(1, int(min(colour_size[0] / size[0], colour_size[1] / size[1])))
     image = torch.from_numpy(pixels).permute(2, 0, 1).to(torch.float32)[None]
-    image = F.avg_pool2d(image, shrink) if shrink > 1 else image
+    if shrink > 1:
+        image = F.avg_pool2d(image, shrink)
+        # Pixels that are left over at the lower and right edge are in no average: places are shares of what is.
+        covered = [shrink * side / full for side, full in zip(image.shape[:1:-1], colour_size[::-1], strict=True)]
+        grid = (grid + 1) / torch.tensor(covered) - 1
     sampled = F.grid_sample(image, grid, align_corners=False, padding_mode="border")
     return sampled[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).contiguous()
 

@@ -99,7 +99,7 @@ def sequence_folders(root: Path) -> list[tuple[str, Path]]:
     """Name and folder of every sequence at or below a directory, by what their files are called."""
     found: list[tuple[str, Path]] = []
     taken: set[str] = set()
-    for folder in [root, *sorted(p for p in root.rglob("*") if p.is_dir())]:
+    for folder in [root, *_folders_below(root)]:
         if layout_of(folder) is None:
             continue
         plain = name = sequence_name(folder, root)
@@ -110,6 +110,20 @@ def sequence_folders(root: Path) -> list[tuple[str, Path]]:
         taken.add(name)
         found.append((name, folder))
     return found
+
+
+def _folders_below(root: Path) -> list[Path]:
+    """All of them, those behind links too; each once, however many links lead to it."""
+    known, found = set(), []
+    for current, names, _ in os.walk(root, followlinks=True):
+        place = os.path.realpath(current)
+        if place in known:
+            names.clear()
+            continue
+        known.add(place)
+        names.sort()
+        found.append(Path(current))
+    return sorted(found[1:])
 
 
 def read_sequence(name: str, folder: Path, root: Path, intrinsics: tuple[float, ...]) -> tuple[Sequence, list[Problem]]:

@@ -1,8 +1,8 @@
 """C functions for the CPU, built with the machine's own compiler when first needed.
 
 Nothing is compiled at installation and nothing depends on it: without a compiler, and for other types than float32,
-plain PyTorch does the same. A library is kept in the user's cache, under a name that tells the source, the compiler and
-the processor, and is trusted only after it has computed something small correctly.
+plain PyTorch does the same. A library is kept in the user's cache, under a name that tells the source, the compiler,
+the processor and what the file holds, and is trusted only after it has computed something small correctly.
 """
 
 import contextlib
@@ -123,10 +123,12 @@ class Library:
         version = subprocess.run([compiler, "--version"], check=True, capture_output=True, timeout=60).stdout
         parts = [header, source, version, _processor(), " ".join(_FLAGS).encode()]
         digest = hashlib.sha256(b"\0".join(parts)).hexdigest()
+        name = f"{Path(self.source).stem}-{digest[:20]}"
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ponder3d"
-        path = folder / f"{Path(self.source).stem}-{digest[:20]}.so"
-        if path.exists():
-            return path
+        for path in sorted(folder.glob(f"{name}-*.so")):
+            # A file that lost its end would end the process, without a word.
+            if path.stem == f"{name}-{_digest(path)}":
+                return path
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as workshop:
             code, result = Path(workshop) / self.source, Path(workshop) / "result.so"
@@ -136,8 +138,15 @@ class Library:
             made = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
             if made.returncode:
                 raise OSError(f"{' '.join(command)}: {made.stderr.strip()[:500]}")
+            path = folder / f"{name}-{_digest(result)}.so"
+            with result.open("rb") as file:
+                os.fsync(file.fileno())
             os.replace(result, path)
         return path
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
 
 
 def _plain(argument: Tensor | SupportsIndex | float) -> ctypes.c_void_p | ctypes.c_int64 | ctypes.c_float:

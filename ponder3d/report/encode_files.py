@@ -217,7 +217,7 @@ def _fused(scene: RawScene, skips: SkipList) -> RawPoints:
         counts=torch.tensor([len(frames)]),
         names=tuple(frame.name for frame in frames),
     )
-    cloud = fuse_cloud(views, FUSED_SPACING)
+    cloud = fuse_cloud(views, FUSED_SPACING, scene.source)
     rgb = (cloud.rgb * 255).round().to(torch.uint8).numpy()
     return RawPoints(cloud.xyz.double().numpy(), rgb, cloud.normal.numpy())
 

@@ -99,10 +99,14 @@ class Batch:
                 lacks one gets zeros there.
 
         Raises:
-            ValueError: no scenes, or an unknown input name.
+            ValueError: no scenes, an unknown input name, or scenes with other numbers of ``images``.
         """
         if not scenes:
             raise ValueError("Batch.of: no scenes")
+        seen = [len(s.images.cameras) for s in scenes if s.images is not None]
+        if len(seen) == len(scenes) and len(set(seen)) > 1:
+            told = ", ".join(f"{s.source} {number}" for s, number in zip(scenes, seen, strict=True))
+            raise ValueError(f"Batch.of: image encoders see as many images of every scene; choose them: {told}")
         counts = torch.tensor([len(s.xyz) for s in scenes])
         points = Points(
             xyz=torch.cat([s.xyz for s in scenes]),

@@ -8,6 +8,7 @@ import torch
 from ponder3d.config import from_json, to_json
 from ponder3d.data.dataset import DataError, DatasetConfig, SceneDataset
 from ponder3d.data.few import FewScenes
+from ponder3d.data.prepared.dataset import PreparedConfig
 from ponder3d.data.synthetic.rooms import RoomsConfig
 from ponder3d.geometry import keyed
 from ponder3d.types import LabelSet, Scene
@@ -80,6 +81,12 @@ def test_scenes_set_aside_are_never_trained_on_and_the_same_for_all_seeds() -> N
 def test_seeds_draw_other_scenes_and_a_seed_always_the_same() -> None:
     assert numbers(FewScenes(NumberedConfig(), 0.1, seed=0)) == numbers(FewScenes(NumberedConfig(), 0.1, seed=0))
     assert numbers(FewScenes(NumberedConfig(), 0.1, seed=0)) != numbers(FewScenes(NumberedConfig(), 0.1, seed=1))
+
+
+def test_images_are_those_of_the_whole(tmp_path) -> None:
+    """All of a prepared scene's, where training draws five."""
+    few = FewScenes(PreparedConfig(root=str(tmp_path), views=5), 0.5, 2, 3)
+    assert few.all_images() == FewScenes(few.data.all_images(), 0.5, 2, 3) != few
 
 
 def test_what_is_held_out_is_the_wholes_or_what_is_set_aside() -> None:

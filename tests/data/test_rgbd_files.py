@@ -295,5 +295,5 @@ def test_depth_without_neighbours_makes_no_cloud():
     depth[0, ::2, ::2] = 1
     cameras = Cameras(torch.eye(3)[None] * 10, torch.eye(4)[None], (12, 16))
     views = Views(cameras, torch.zeros(1, 12, 16, 3, dtype=torch.uint8), depth, None, torch.tensor([1]), names=("f7",))
-    with pytest.raises(DataError, match="f7: no pixel with a usable depth"):
-        fuse_cloud(views, 0.02)
+    with pytest.raises(DataError, match="kitchen: f7: no pixel with a usable depth"):
+        fuse_cloud(views, 0.02, "kitchen")

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from ponder3d.data.dataset import DataError
+from ponder3d.data.loader import Collate
 from ponder3d.data.rgbd_folder import RGBDFolder, RGBDFolderConfig, fitted_size
 from ponder3d.data.rgbd_layouts import sequence_name
 from ponder3d.geometry.cameras import pixel_grid, unproject
@@ -62,6 +63,18 @@ def test_cameras_are_opencv_cameras_in_the_world_of_the_points(tmp_path, recordi
     assert box_room[0](ends.double().numpy())[1].max() < 2e-3
 
 
+def test_sequences_may_lie_behind_links(tmp_path, recording):
+    """On other disks, say. A link into itself ends nowhere, and what two links lead to is one sequence."""
+    recording().write(tmp_path / "disk" / "b", "hololens")
+    root = tmp_path / "root"
+    recording().write(root / "a", "scannet")
+    (root / "c").symlink_to(tmp_path / "disk")
+    (root / "again").symlink_to(tmp_path / "disk" / "b")
+    (root / "a" / "loop").symlink_to(root)
+    assert sorted(scene.recording for scene in (whole(root)[i] for i in range(2))) == ["a", "again"]
+    assert len(whole(root)) == 2
+
+
 def test_frames_follow_their_numbers(tmp_path, recording):
     """ScanNet writes 2 and 10 without leading zeros."""
     root = recording(num=11).write(tmp_path / "rec", "scannet")
@@ -109,6 +122,24 @@ def test_each_depth_pixel_takes_the_colour_of_its_direction(tmp_path, recording)
         Image.fromarray(gradient((24, 32), wide).round().astype(np.uint8)).save(path)
     rgb = whole(root)[0].views.rgb[5].numpy().astype(float)
     assert np.abs(rgb - gradient((12, 16), truth.matrix)).max() < 1.5
+
+
+def test_colours_are_in_place_where_pixels_are_left_over(tmp_path, recording):
+    """64 x 82 pixels are averaged three by three, which leaves one column and one row: nothing may slide for it."""
+    matrix = np.array([[50.0, 0, 41.2], [0, 50.0, 31.7], [0, 0, 1]])
+    truth = recording(colour_size=(64, 82), colour_matrix=matrix)
+    root = truth.write(tmp_path / "rec", "scannet")
+    uv1 = np.pad(pixel_grid((64, 82)).numpy().reshape(64, 82, 2), ((0, 0), (0, 0), (0, 1)), constant_values=1)
+    x, y, _ = np.moveaxis(uv1 @ np.linalg.inv(matrix).T, -1, 0)
+    for path in (root / "color").iterdir():
+        Image.fromarray(np.stack([128 + 130 * x, 128 + 130 * y, 0 * x], -1).round().astype(np.uint8)).save(path)
+    rgb = whole(root)[0].views.rgb[5].numpy().astype(float)
+    uv1 = np.pad(pixel_grid((12, 16)).numpy().reshape(12, 16, 2), ((0, 0), (0, 0), (0, 1)), constant_values=1)
+    seen = (uv1 @ np.linalg.inv(truth.matrix).T)[..., :2]
+    inside = (np.abs(seen) < [0.7, 0.5]).all(-1)
+    assert inside.sum() > 100
+    # A pixel of the colour image, 2.6 in value, had slid at the edge; 0.6 is what rounding does.
+    assert np.abs(rgb[..., :2] - (128 + 130 * seen))[inside].max() < 1.0
 
 
 @pytest.mark.parametrize("missing", ["color", "depth"])
@@ -200,6 +231,32 @@ def test_label_images_of_the_depth_image_are_not_moved(tmp_path, recording):
     labels = whole(truth.write(tmp_path / "rec", "scannet"))[0].views.labels
     for i in range(8):
         assert (labels[i].numpy() == LABEL_OF_WALL[truth.trace(i, (12, 16), truth.matrix)[1]]).all()
+
+
+def test_frames_without_a_label_image_have_no_classes(tmp_path, recording, box_room):
+    """The others keep theirs, and so do the points that they see."""
+    root = recording().write(tmp_path / "rec", "scannet")
+    for number in (2, 7):  # 7 is the last to see its points
+        (root / "label" / f"{number}.png").unlink()
+    scene = whole(root)[0]
+    none = [not bool((labels >= 0).any()) for labels in scene.views.labels]
+    assert [name for name, empty in zip(scene.views.names, none, strict=True) if empty] == ["2", "7"]
+    expected = LABEL_OF_WALL[box_room[0](scene.xyz.numpy())[0]]
+    known = scene.labels.numpy() >= 0
+    assert 0.5 < known.mean() < 1 and (scene.labels.numpy() == expected)[known].mean() > 0.98
+    (line,) = scene.skipped
+    assert "2 of 8 frames" in line and "no label image, such as" in line
+
+
+def test_a_sequence_that_nobody_has_labelled_has_no_classes_beside_one_that_has(tmp_path, recording):
+    recording().write(tmp_path / "a", "hololens")
+    recording().write(tmp_path / "b", "scannet")
+    data = whole(tmp_path)
+    bare, labelled = data[0], data[1]
+    assert bare.labels.tolist() == [-1] * len(bare.xyz) and bool((labelled.labels >= 0).any())
+    batch = Collate(("rgb",))([bare, labelled])
+    assert batch.labels.tolist() == [-1] * len(bare.xyz) + labelled.labels.tolist()
+    assert torch.equal(batch.views.labels[-8:], labelled.views.labels) and bool((batch.views.labels[:-8] == -1).all())
 
 
 def test_labels_are_absent_without_label_images(tmp_path, recording):

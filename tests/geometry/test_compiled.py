@@ -58,6 +58,25 @@ def test_a_library_that_cannot_be_trusted_is_not_used(library, change, fault, mo
         library.forget()
 
 
+def test_a_library_that_lost_its_end_is_built_again(monkeypatch, tmp_path):
+    """Loaded, it would end the process."""
+    library = compiled_trilinear.LIBRARY
+    if not library.available:
+        pytest.skip("no C compiler")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    library.forget()
+    try:
+        whole = library._built()
+        data = whole.read_bytes()
+        assert library._built() == whole
+        whole.write_bytes(data[: len(data) // 2])
+        assert library.available
+        assert {path.read_bytes() for path in (tmp_path / "ponder3d").iterdir()} == {data}
+    finally:
+        monkeypatch.undo()
+        library.forget()
+
+
 def test_two_threads_that_ask_at_once_get_the_same_answer(monkeypatch):
     library = compiled_trilinear.LIBRARY
     if not library.available:

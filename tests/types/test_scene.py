@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -122,3 +124,7 @@ def test_images_are_packed_where_every_scene_has_them():
     packed = Batch.of([scene, scene]).images
     assert packed is not None and packed.counts.tolist() == [2, 2] and packed.rgb.shape == (4, 4, 5, 3)
     assert Batch.of([scene, Scene(torch.zeros(1, 3), None, None, "b")]).images is None
+    cameras = Cameras(cameras.intrinsics.repeat(2, 1, 1), cameras.world_from_cam.repeat(2, 1, 1), (4, 5))
+    more = replace(scene, source="c", images=Views(cameras, images.rgb.repeat(2, 1, 1, 1), None, None, images.counts))
+    with pytest.raises(ValueError, match="as many images of every scene; choose them: a 2, c 4"):
+        Batch.of([scene, more])

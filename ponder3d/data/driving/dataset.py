@@ -181,7 +181,7 @@ class DrivingDataset(SceneDataset):
                 own = sweeps if seen == frame else self._sweeps(drive, seen, depth_sweeps, notes)
                 lidar = _joined(own[:depth_sweeps], key, config)
                 shots = [self._shot(shot, key) for shot in drive.shots(seen, cameras)]
-                parts.append(_views(shots, lidar, own[0].labels is not None))
+                parts.append(_views(shots, lidar, self.labels is not None))
                 if config.colours and seen == frame:
                     found = [_hits(shot, cloud.xyz) for shot in shots]
             views = _all_views(parts, key.source)
@@ -194,7 +194,7 @@ class DrivingDataset(SceneDataset):
             rgb=painted(len(cloud.xyz), views, found) if config.colours and views is not None else None,
             normal=None,
             source=f"{key.source}:{drive.frame_name(frame)}",
-            labels=None if key.labels is None or self.labels is None else cloud.labels,
+            labels=None if self.labels is None else cloud.labels,
             views=views,
             boxes=boxes,
             intensity=cloud.intensity,

@@ -103,7 +103,10 @@ class PandaSetConfig(DrivingConfig):
                 f"{root}: no frame is {'held out' if self.split == 'held_out' else 'left to train on'}: files are "
                 f"numbered from {numbers[0]} to {numbers[-1]}; change --data.frames or --data.test-frames"
             )
-        return DrivingDataset(self, drives, _labels(drives, self.classes), frames)
+        labels = _labels(drives, self.classes)
+        bare = [drive.path for drive in drives if not drive.names] if labels is not None else []
+        skipped = [f"{path / 'annotations/semseg'}: not there; the points of this drive have no class" for path in bare]
+        return DrivingDataset(self, drives, labels, frames, skipped)
 
     def _chosen(self, numbers: Sequence[int]) -> list[int]:
         """Places of the frames that are scenes, of those with these numbers."""

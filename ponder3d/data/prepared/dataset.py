@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from ponder3d.config import incidental
-from ponder3d.data.dataset import DataError, DatasetConfig, SceneDataset
+from ponder3d.data.dataset import DataError, DatasetConfig, SceneDataset, no_labels
 from ponder3d.data.limited import read_scene_list
 from ponder3d.data.prepared.cache import Cache
 from ponder3d.data.prepared.container import SceneIndex, read_array
@@ -295,11 +295,14 @@ class PreparedScenes(SceneDataset):
             arrays[name] = _bounded(read_array(members[f"{name}.npy"], where, (index.points, *width), kind), where)
         xyz, rgb, normal, labels, instances = arrays.values()
         assert xyz is not None
+        known = None
+        if self._rows is not None:
+            known = no_labels(index.points) if labels is None else torch.from_numpy(self._rows.of(labels))
         return _Points(
             xyz=_float(xyz),
             rgb=None if rgb is None else torch.from_numpy(rgb).to(torch.float32) / 255,
             normal=None if normal is None else _unit(_float(normal)),
-            labels=None if labels is None or self._rows is None else torch.from_numpy(self._rows.of(labels)),
+            labels=known,
             instances=None if instances is None else torch.from_numpy(instances).to(torch.int64),
         )
 

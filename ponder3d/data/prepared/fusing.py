@@ -3,10 +3,10 @@
 import torch
 import torch.nn.functional as F
 
+from ponder3d.data.cloud_voxels import voxels_of_cloud
 from ponder3d.data.dataset import DataError
 from ponder3d.data.raw.dataset import RawFrame, RawPoints
 from ponder3d.geometry.cameras import normals_from_depth
-from ponder3d.geometry.grid import voxelize
 
 MAX_POINTS = 30_000_000
 """Of a fused cloud; some 2.5 GB while it is made."""
@@ -20,8 +20,12 @@ class CloudBuilder:
     Pixels without a normal (at depth edges and holes) make no points: their depth is the least certain.
     """
 
-    def __init__(self, spacing: float):
-        self.spacing = spacing
+    def __init__(self, spacing: float, where: str):
+        """Args:
+        spacing: edge of a voxel in metres.
+        where: what the cloud is of, for messages.
+        """
+        self.spacing, self.where = spacing, where
         self._sums = torch.zeros(0, 9, dtype=torch.float64)
         """Sums over the pixels of a voxel: xyz, rgb, normal."""
         self._counts = torch.zeros(0, dtype=torch.int64)
@@ -34,7 +38,7 @@ class CloudBuilder:
         """Take the depth of a frame in.
 
         Raises:
-            DataError: the cloud becomes larger than ``MAX_POINTS``.
+            DataError: the cloud becomes larger than ``MAX_POINTS``, or lies too far from the origin.
         """
         if frame.depth is None:
             return
@@ -57,15 +61,15 @@ class CloudBuilder:
         if sum(len(rows) for rows, _ in self._pending) > _PENDING:
             self._merge()
 
-    def points(self, where: str) -> RawPoints:
+    def points(self) -> RawPoints:
         """The cloud.
 
         Raises:
-            DataError: not a single pixel had a depth and a normal; ``where`` says of what.
+            DataError: as ``add``; or not a single pixel had a depth and a normal.
         """
         self._merge()
         if len(self._counts) == 0:
-            raise DataError(f"{where}: no frame with usable depth to make points of")
+            raise DataError(f"{self.where}: no frame with usable depth to make points of")
         mean = (self._sums / self._counts[:, None]).to(torch.float32)
         return RawPoints(
             xyz=mean[:, :3].numpy(),
@@ -84,11 +88,11 @@ class CloudBuilder:
         # Of a voxel that is there already its mean stands for it; it lies in the voxel, as a cell is convex.
         old = self._sums[:, :3] / self._counts[:, None]
         where = torch.cat([old, rows[:, :3]]).to(torch.float32)
-        voxels = voxelize(where, torch.zeros(len(where), dtype=torch.int64), self.spacing)
+        voxels = voxels_of_cloud(where, self.spacing, self.where)
         if len(voxels.keys) > MAX_POINTS:
             raise DataError(
-                f"more than {MAX_POINTS} voxels of {self.spacing:g} m: are the poses in metres? Otherwise take a larger"
-                " --options.cloud-spacing"
+                f"{self.where}: more than {MAX_POINTS} voxels of {self.spacing:g} m: are the poses in metres? "
+                "Otherwise take a larger --cloud-spacing"
             )
         counts = torch.cat([self._counts, torch.ones(len(rows), dtype=torch.int64)])
         self._sums = torch.zeros(len(voxels.keys), 9, dtype=torch.float64).index_add_(

@@ -101,7 +101,7 @@ def estimate(dataset: RawDataset, scenes: Sequence[RawScene], options: PrepareOp
                     continue
                 looks_at_frames = True
                 started = time.monotonic()
-                cloud = CloudBuilder(options.cloud_spacing) if points is None else None
+                cloud = CloudBuilder(options.cloud_spacing, scene.source) if points is None else None
                 names = scene.frames[:: max(1, len(scene.frames) // sample)][:sample]
                 used = [frame for frame in scene.read_frames(names) if isinstance(frame, RawFrame)]
                 for frame in used:
@@ -112,7 +112,7 @@ def estimate(dataset: RawDataset, scenes: Sequence[RawScene], options: PrepareOp
                     if cloud is not None:
                         cloud.add(frame)
                 if cloud is not None and used:
-                    size += cloud.points(scene.source).nbytes * (len(scene.frames) / len(used)) ** 0.5
+                    size += cloud.points().nbytes * (len(scene.frames) / len(used)) ** 0.5
                 read += len(used)
                 frame_seconds += time.monotonic() - started
         except (DataError, OSError):

@@ -87,7 +87,7 @@ def _write(
     if points is not None and (wrong := points_problem(points, dataset.known_ids)):
         raise DataError(f"{scene.source}: {wrong[0]}: {wrong[1]}")
     writer = SceneWriter(file, scene.name)
-    cloud = CloudBuilder(options.cloud_spacing) if points is None else None
+    cloud = CloudBuilder(options.cloud_spacing, scene.source) if points is None else None
     views = _Views(writer, dataset, options)
     views.problems += [] if points is None else points.problems
     if options.images or cloud is not None:
@@ -98,7 +98,7 @@ def _write(
             if cloud is not None and usable is not None:
                 cloud.add(usable)
     if cloud is not None:
-        points = cloud.points(scene.source)
+        points = cloud.points()
     assert points is not None
     _write_points(writer, points)
     if views.names:

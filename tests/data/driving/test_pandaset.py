@@ -89,6 +89,20 @@ def test_lasers_classes_and_a_raised_origin(root):
     )
 
 
+def test_a_drive_without_classes_beside_one_that_has_them(root):
+    shutil.copytree(root / "001", root / "002")
+    shutil.rmtree(root / "002" / "annotations" / "semseg")
+    data = PandaSetConfig(root=str(root)).build()
+    (line,) = data.skipped
+    assert line.endswith("002/annotations/semseg: not there; the points of this drive have no class")
+    labelled, bare = data[1], data[3]
+    assert (labelled.recording, bare.recording) == ("001", "002") and data.labels is not None
+    assert bare.labels.tolist() == [-1, -1, -1] and bool((bare.views.labels == -1).all())
+    assert labelled.labels.tolist() == read(root, drives=("001",)).labels.tolist() != bare.labels.tolist()
+    alone = PandaSetConfig(root=str(root), drives=("002",)).build()
+    assert alone.labels is None and alone[1].labels is None and alone.skipped == ()
+
+
 def test_frames_by_number(root):
     config = PandaSetConfig(root=str(root), frames=(10, 11), test_frames=(12, 20))
     train, held = config.build(), config.held_out().build()

@@ -25,6 +25,8 @@ from ponder3d.data.prepared.manifest import FILE_NAME, parse_manifest
 from ponder3d.data.prepared.prepare import Preparation, Preparing
 from ponder3d.data.prepared.scene_file import PrepareOptions
 from ponder3d.data.raw.dataset import Problem
+from ponder3d.data.raw.rgbd import RGBDConfig
+from ponder3d.data.rgbd_folder import RGBDFolderConfig
 from ponder3d.geometry.grid import voxelize
 
 
@@ -131,6 +133,27 @@ def test_scenes_that_cannot_be_read_are_listed(tmp_path):
     with pytest.raises(DataError, match=r"rooms: none of 1 scenes can be used; room_00: file: .* cut short"):
         Preparing(preparation(broken=(0,), num=1), tmp_path / "none").run()
     assert not (tmp_path / "none" / FILE_NAME).exists()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_recording_far_from_the_origin_is_listed_and_the_others_go_on(tmp_path, recording, workers):
+    """Poses in map coordinates: no voxel of 2 cm is there."""
+    for name in ("far", "near"):
+        recording().write(tmp_path / "in" / name, "seven_scenes")
+    for path in (tmp_path / "in" / "far").rglob("*.pose.txt"):
+        pose = np.loadtxt(path)
+        pose[:2, 3] += [4500, 5400]
+        np.savetxt(path, pose)
+    own = Preparation(RGBDConfig(root=str(tmp_path / "in")), PrepareOptions(workers=workers))
+    preparing = Preparing(own, tmp_path / "out")
+    preparing.estimate()
+    manifest = preparing.run()
+    assert [scene.name for scene in manifest.scenes] == ["near_seq-01"]
+    (problem,) = [problem for problem in manifest.problems if problem.scene == "far_seq-01"]
+    assert problem.what.startswith("far/seq-01: points of its depth lie up to 5401.5 m from the origin")
+    assert "are the poses in metres? Subtract one place from all poses" in problem.what
+    with pytest.raises(DataError, match=r"in/far/seq-01: points of its depth lie"):
+        RGBDFolderConfig(root=str(tmp_path / "in"), window=0, hold_out=0).build()[0]
 
 
 def test_a_skip_list_and_a_list_of_scenes(tmp_path, prepared):
