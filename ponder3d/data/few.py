@@ -45,7 +45,8 @@ class FewScenes(DatasetConfig):
         """Open the whole and draw.
 
         Raises:
-            DataError: the whole cannot be opened, or nothing of it is left to train on.
+            DataError: the whole cannot be opened, draws some scenes more often than others (``SceneDataset.draws``),
+                or nothing of it is left to train on.
         """
         return Few(self)
 
@@ -67,6 +68,11 @@ class Few(SceneDataset):
         if config.withheld >= num:
             raise DataError(
                 f"FewScenes.withheld: {config.withheld} of {num} scenes are set aside, and none is left to train on"
+            )
+        if self.whole.draws != num:  # of a part, an epoch would have each scene once, without a word
+            raise DataError(
+                "FewScenes: some of these scenes are drawn more often than others, which a part cannot keep; set "
+                "every share of a JointConfig to 0"
             )
         apart = torch.randperm(num, generator=keyed.generator(0xFE3))[: config.withheld]
         self.rows = sorted(apart.tolist())

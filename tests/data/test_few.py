@@ -1,6 +1,6 @@
 """Shares of a dataset's scenes: nested, disjoint from what is set aside, and the same every time."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -8,6 +8,7 @@ import torch
 from ponder3d.config import from_json, to_json
 from ponder3d.data.dataset import DataError, DatasetConfig, SceneDataset
 from ponder3d.data.few import FewScenes
+from ponder3d.data.joint import JointConfig, PartConfig
 from ponder3d.data.prepared.dataset import PreparedConfig
 from ponder3d.data.synthetic.rooms import RoomsConfig
 from ponder3d.geometry import keyed
@@ -122,6 +123,14 @@ def test_what_cannot_be_is_refused(kwargs: dict[str, object], said: str) -> None
 def test_nothing_left_to_train_on_is_refused() -> None:
     with pytest.raises(DataError, match="4 of 4 scenes are set aside"):
         FewScenes(NumberedConfig(4), withheld=4).build()
+
+
+def test_what_draws_some_scenes_more_often_has_no_parts() -> None:
+    parts = [PartConfig("a", NumberedConfig(6), share=2.0), PartConfig("b", NumberedConfig(4), share=1.0)]
+    with pytest.raises(DataError, match="set every share of a JointConfig to 0"):
+        FewScenes(JointConfig(tuple(parts)), 0.5).build()
+    equal = JointConfig(tuple(replace(part, share=0.0) for part in parts))
+    assert len(FewScenes(equal, 0.5).build()) == 5
 
 
 def test_a_configuration_survives_json() -> None:
