@@ -163,6 +163,11 @@ def _find_class(address: str, where: str) -> type:
         )
     for part in qualname.split("."):
         found = getattr(found, part, None)
+    if found is None and module_name == "__main__":
+        raise ConfigError(
+            f"{where}: {qualname} is of a script, which only that script knows; put the class in a module of its own "
+            "and import it there, for what is to be used elsewhere"
+        )
     if not (_is_config(found) and dataclasses.is_dataclass(found)):
         raise ConfigError(f"{where}: {address} is no configuration class")
     return cast(type, found)

@@ -149,8 +149,9 @@ def _train(arguments: list[str]) -> int:
         if is_long(options.experiment) and not CheckpointStore(Path(options.out) / "checkpoints").steps():
             _tell_what_it_takes(options)
         result = train(options.experiment, options.out)
-    print_figures(result.figures)
-    print(f"\nrun: {result.out}   encoder: {result.out / 'encoder.safetensors'}")
+    if result.leads:
+        print_figures(result.figures)
+        print(f"\nrun: {result.out}   encoder: {result.out / 'encoder.safetensors'}")
     return 0
 
 

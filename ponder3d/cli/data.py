@@ -105,6 +105,7 @@ def doctor(arguments: list[str]) -> int:
     if not arguments or arguments[0].startswith("-"):
         tyro.cli(_DoctorOptions, args=["--help"], prog="ponder3d doctor DATA", description=about)
     data, *rest = arguments
+    rest = [part for word in rest for part in (word.split("=", 1) if word.startswith("--kind=") else [word])]
     asked = next((value for flag, value in pairwise(rest) if flag == "--kind"), "")
     kind = kind_of(data, asked)
     default = _DoctorOptions() if kind == PREPARED else _RawDoctorOptions(dataset=config_of(data, kind))

@@ -59,8 +59,9 @@ def reproduce(arguments: list[str], run: Callable[[list[str]], int]) -> int:
     about = {"command": command}
     if command[0] in ("train", "compare"):
         about["recipe"] = [fingerprint(find_recipe(command[1])())]
-    kept = read_json(out / _ABOUT)
-    if out.exists() and kept != about:
+    # A command that had failed at once has left nothing but its name.
+    taken = out.exists() and any(path.name != _ABOUT for path in out.iterdir())
+    if taken and read_json(out / _ABOUT) != about:
         raise ValueError(f"reproduce: {out} holds something else, or was run by other code: choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / _ABOUT, about)

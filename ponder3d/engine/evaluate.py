@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ def evaluate_scenes(
     skipped: SkippedFrames,
     rows: range | None = None,
     progress: Progress | None = None,
+    stops: Callable[[], bool] = lambda: False,
 ) -> tuple[torch.Tensor, list[Picture]]:
     """Run some scenes of the validation set through a task.
 
@@ -39,6 +41,7 @@ def evaluate_scenes(
         skipped: told about frames that cannot be read.
         rows: which scenes; all by default.
         progress: shown per scene.
+        stops: asked before each scene; no more are evaluated once it says yes.
 
     Returns:
         The state of the task's metric, and pictures of the first of the scenes.
@@ -51,6 +54,8 @@ def evaluate_scenes(
     pictures: list[Picture] = []
     rows = range(len(dataset)) if rows is None else rows
     for number, index in enumerate(rows):
+        if stops():
+            break
         batch = to_device(collate([scenes[0, index]]), device)
         skipped.add(batch.skipped)
         with torch.no_grad():

@@ -7,9 +7,11 @@ be interrupted and started again.
 
 import concurrent.futures
 import concurrent.futures.process
+import contextlib
 import multiprocessing
 import os
 import queue
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.queues import Queue
@@ -24,7 +26,7 @@ from ponder3d.engine.experiment import Experiment
 from ponder3d.engine.log import Progress
 from ponder3d.engine.loop import PreemptedError, train
 from ponder3d.engine.memory import keep_freed_memory
-from ponder3d.processes import end_with_parent
+from ponder3d.processes import end_with_parent, signals_set_flag
 
 _RESULT = "result.json"
 
@@ -54,7 +56,8 @@ def run_jobs(
 ) -> dict[str, dict[str, float]]:
     """Run jobs, at most ``processes`` at a time, and return each one's figures by name.
 
-    Interrupted jobs continue from their checkpoints when the same jobs are run again.
+    Interrupted jobs continue from their checkpoints when the same jobs are run again. SIGTERM has those that run save
+    and stop.
 
     Args:
         jobs: with names of their own.
@@ -65,9 +68,14 @@ def run_jobs(
             run once more, alone, before they count as failed. None: the first failure is raised.
 
     Raises:
-        PreemptedError: a job was asked to stop.
+        PreemptedError: these jobs, or one of them, were asked to stop.
+        ValueError: a job wants several devices.
+        ChildProcessError: a job's process was killed, without ``failed``.
         Whatever a job raises, without ``failed``; the others that have started finish first.
     """
+    for job in jobs:
+        if job.experiment is not None and job.experiment.devices > 1:  # its ranks would be this whole command again
+            raise ValueError(f"{job.name}: Experiment.devices must be 1 where runs are side by side")
     done = {job.name: figures for job in jobs if (figures := _finished(job)) is not None}
     waiting = [job for job in jobs if job.name not in done]
     if not waiting:
@@ -106,27 +114,39 @@ def _run_round(
         The jobs that were lost with a process that was killed, and the names of those that were running then.
     """
     context = multiprocessing.get_context("spawn")
+    # (job, step, steps, figures), and once of each worker ("", its process id, ...).
     messages: Queue[tuple[str, int, int, dict[str, float]]] = context.Queue()
     processes = min(processes, len(jobs))
     threads = max(1, torch.get_num_threads() // processes)  # of OMP_NUM_THREADS, if it is set
     killed: list[Job] = []
     running: set[str] = set()
-    with concurrent.futures.ProcessPoolExecutor(
-        processes, context, initializer=_start_worker, initargs=(os.getpid(), threads, messages)
-    ) as pool:
+    workers: set[int] = set()
+    with (
+        signals_set_flag(interrupts=False) as asked_to_stop,
+        concurrent.futures.ProcessPoolExecutor(
+            processes, context, initializer=_start_worker, initargs=(os.getpid(), threads, messages)
+        ) as pool,
+    ):
         futures = {pool.submit(_run, job): job for job in jobs}
         states: dict[str, tuple[int, int, dict[str, float]]] = {}
         try:
             while futures:
                 finished, _ = concurrent.futures.wait(futures, timeout=0.5, return_when="FIRST_COMPLETED")
+                if asked_to_stop.is_set():
+                    finished = {future for future in finished if future.exception() is None}
+                    futures = {future: job for future, job in futures.items() if not _is_over(future, finished)}
+                    _ask_to_stop(workers)  # again and again: one may have been between two jobs
                 for future in finished:
                     job = futures.pop(future)
                     states.pop(job.name, None)
                     try:
                         done[job.name] = future.result()
-                    except concurrent.futures.process.BrokenProcessPool:
+                    except concurrent.futures.process.BrokenProcessPool as error:
                         if failed is None:
-                            raise
+                            raise ChildProcessError(
+                                f"the process of {job.name} or of one beside it was killed; there may be too little "
+                                "memory. What is done stays: the same command goes on"
+                            ) from error
                         killed.append(job)
                     except PreemptedError:
                         raise
@@ -141,15 +161,30 @@ def _run_round(
                         name, step, steps, shown = messages.get_nowait()
                     except queue.Empty:
                         break
-                    if name not in done:
+                    if not name:
+                        workers.add(step)
+                    elif name not in done:
                         states[name] = (step, steps, shown)
                 progress.show_jobs(len(done), states, force=bool(finished))
+            if asked_to_stop.is_set():
+                raise PreemptedError("stopped; what is done stays, and the same command goes on")
         except BaseException:
             # Whoever gives up does not wait for jobs that still run; at the end of all the pool is waited for, or its
             # thread would meet the interpreter's shutdown.
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return killed, running
+
+
+def _is_over(future: "concurrent.futures.Future[dict[str, float]]", finished: set[Any]) -> bool:
+    """Whether a job that was asked to stop has, or had not begun; those that came to an end are looked at as always."""
+    return future not in finished and (future.done() or future.cancel())
+
+
+def _ask_to_stop(workers: set[int]) -> None:
+    for worker in workers:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(worker, signal.SIGTERM)
 
 
 def _one_line(error: Exception) -> str:
@@ -175,6 +210,7 @@ def _start_worker(parent: int, threads: int, messages: "Queue[tuple[str, int, in
     global _messages  # how a pool hands something to its workers
     end_with_parent(parent)
     _messages = messages
+    messages.put(("", os.getpid(), 0, {}))
     keep_freed_memory()
     torch.set_num_threads(threads)
 

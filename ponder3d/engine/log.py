@@ -38,6 +38,10 @@ class TableLog:
         with self.path.open("a", newline="") as file:
             csv.DictWriter(file, self._columns).writerow(row)
 
+    def has(self, step: int) -> bool:
+        """Whether there is a row of this step."""
+        return any(int(row["step"]) == step for row in self._rows)
+
     def _add_columns(self, row: dict[str, str]) -> bool:
         new = [name for name in row if name not in self._columns]
         self._columns += new
@@ -96,7 +100,8 @@ class TensorBoard:
         if importlib.util.find_spec("tensorboardX") is not None:
             from tensorboardX import SummaryWriter  # noqa: PLC0415
 
-            self._writer = SummaryWriter(str(folder), purge_step=position)
+            # What is there of this step stays: the run goes on after it.
+            self._writer = SummaryWriter(str(folder), purge_step=position + 1 if position else 0)
         elif not quiet:
             print("ponder3d: CSV logs only; pip install tensorboardX for TensorBoard's too", file=sys.stderr)
 

@@ -38,6 +38,7 @@ from ponder3d.engine.probe import Off
 from ponder3d.engine.runner import Runner
 from ponder3d.engine.sampler import StepSampler
 from ponder3d.geometry import keyed
+from ponder3d.processes import signals_set_flag
 from ponder3d.types import Batch
 from ponder3d.types.scene import to_device
 
@@ -65,6 +66,8 @@ class TrainResult:
     """The evaluation at the end."""
     skipped_steps: int
     """Steps that were left out because they were not finite."""
+    leads: bool = True
+    """Whether this process is the first of the run, the one that tells people."""
 
 
 def train(
@@ -226,17 +229,20 @@ class _Run:
             if self.board is not None:
                 stack.callback(self.board.close)
             self._train()
-            return TrainResult(self.out, self._validate(self.experiment.steps, 0), self.skipped)
+            return TrainResult(self.out, self._validate(self.experiment.steps, 0), self.skipped, self.leads)
 
     def _train(self) -> None:
         e = self.experiment
         # A new run can be resumed from here on; one that goes on writes its encoder again, as it may have been killed
         # between the two files of its last save.
         self._save()
-        if self.position == 0 and e.validate_every:
-            self._validate(0, e.validation_scenes)
         sums = _Sums()
-        with _signals_set_flag() as asked_to_stop, contextlib.closing(self._batches()) as batches:
+        with signals_set_flag() as asked_to_stop, contextlib.closing(self._batches()) as batches:
+            # That of a step where the run was stopped is still to come.
+            here = self.validation_log is not None and not self.validation_log.has(self.position)
+            if self._is_evaluated(self.position) and bool(self.runner.any(here)):
+                self._validate(self.position, e.validation_scenes, asked_to_stop)
+                self._stop_if_asked()
             for step in range(self.position, e.steps):
                 started = time.monotonic()
                 self._step(step, [next(batches) for _ in range(e.accumulate)], asked_to_stop, sums)
@@ -246,13 +252,22 @@ class _Run:
                 if self.position % e.log_every == 0 or self.position == e.steps:
                     self._log(sums)
                     sums = _Sums()
-                if e.validate_every and self.position % e.validate_every == 0 and self.position < e.steps:
-                    self._validate(self.position, e.validation_scenes)
+                if self._is_evaluated(self.position) and not self.stop:
+                    self._validate(self.position, e.validation_scenes, asked_to_stop)
                 # After the evaluation: a run that is killed in it comes back to this step and evaluates again.
                 if self.position % e.save_every == 0 or self.position == e.steps or self.stop:
                     self._save()
-                if self.stop and self.position < e.steps:
-                    raise PreemptedError(f"stopped after step {self.position}; continue with --resume {self.out}")
+                self._stop_if_asked()
+
+    def _is_evaluated(self, step: int) -> bool:
+        """Whether there is an evaluation at a step; that at the end is another."""
+        every = self.experiment.validate_every
+        return every > 0 and step % every == 0 and step < self.experiment.steps
+
+    def _stop_if_asked(self) -> None:
+        """Where the run has been saved."""
+        if self.stop and self.position < self.experiment.steps:
+            raise PreemptedError(f"stopped after step {self.position}; continue with --resume {self.out}")
 
     def _step(self, step: int, passes: list[Batch], asked_to_stop: threading.Event, sums: _Sums) -> None:
         """One optimiser step. Whether it counts is decided on the device, and learnt by ``_settle``."""
@@ -382,12 +397,17 @@ class _Run:
         if self.report is not None:
             self.report(self.position, e.steps, shown)
 
-    def _validate(self, step: int, limit: int) -> dict[str, float]:
-        """Evaluate; scenes are dealt out to the ranks and the metric's sums are added."""
+    def _validate(self, step: int, limit: int, asked_to_stop: threading.Event | None = None) -> dict[str, float]:
+        """Evaluate; scenes are dealt out to the ranks and the metric's sums are added. If the run is asked to stop
+        meanwhile, nothing comes of it: there may be no time."""
         e = self.experiment
         rows = range(self.runner.rank, min(limit or self.num_validation, self.num_validation), self.runner.world)
         self.runner.share_buffers(self.task)  # as in the checkpoint: whichever rank evaluates a scene
-        state, pictures = evaluate_scenes(self.task, e, self.runner.device, self.skipped_frames, rows)
+        stops = asked_to_stop.is_set if asked_to_stop is not None else lambda: False
+        state, pictures = evaluate_scenes(self.task, e, self.runner.device, self.skipped_frames, rows, stops=stops)
+        if bool(self.runner.any(stops())):
+            self.stop = True
+            return {}
         metric = self.task.metric()
         metric.state = self.runner.sum(state)
         figures = metric.compute() | self._probe()
@@ -407,7 +427,8 @@ class _Run:
         if isinstance(self.experiment.probe, Off):
             return {}
         other = ValueError(f"{self.out}: rank 0 could not probe the encoder; its message says why")
-        return self.runner.first(lambda: self.probe.measure(self.task.encoder, self.runner.device), other)
+        # Minutes, on real scenes: longer than a rank that may be dead is waited for elsewhere.
+        return self.runner.first(lambda: self.probe.measure(self.task.encoder, self.runner.device), other, patient=True)
 
     def _save(self) -> None:
         self._settle(0)
@@ -466,32 +487,3 @@ def _leave_signals_to_the_loop(over: Any, worker: int) -> None:
 
     signal.signal(signal.SIGTERM, leave)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-@contextlib.contextmanager
-def _signals_set_flag() -> Iterator[threading.Event]:
-    """Within this context SIGTERM and a first SIGINT set the flag it yields. Only the main thread gets signals.
-
-    Where SIGINT does something else than it does by default (ignored in the background, say), it is left alone.
-    """
-    flag = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield flag
-        return
-
-    def note(number: int, frame: Any) -> None:
-        if number == signal.SIGINT:
-            if flag.is_set():
-                raise KeyboardInterrupt
-            # Not print: the signal may have come in the middle of one.
-            os.write(2, b"\nponder3d: saving after this step, then stopping; Ctrl-C again to stop at once\n")
-        flag.set()
-
-    old = {signal.SIGTERM: signal.signal(signal.SIGTERM, note)}
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        old[signal.SIGINT] = signal.signal(signal.SIGINT, note)
-    try:
-        yield flag
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)

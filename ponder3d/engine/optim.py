@@ -37,6 +37,15 @@ class OptimConfig(Config):
     clip: float = 1.0
     """Largest norm of the gradient; 0 does not clip."""
 
+    def __post_init__(self):
+        # A negative factor or norm would turn steps round, and what has learnt to be worse is all that would say so.
+        for name in ("lr", "encoder_lr_scale", "backbone_lr_scale", "weight_decay", "clip"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"OptimConfig.{name} must be at least 0, it is {getattr(self, name):g}")
+        for name in ("warmup", "final"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"OptimConfig.{name} is a share, in [0, 1]; it is {getattr(self, name):g}")
+
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
         """An optimiser over the trainable parameters; those under ``encoder.``, and of them those of
         an image ``backbone``, may have rates of their own."""

@@ -21,6 +21,10 @@ _TIMEOUT = timedelta(seconds=300)
 """How long a rank waits for the others before it gives up; the default half hour hides a dead one for too long."""
 
 
+_PATIENCE = timedelta(days=1)
+"""How long it waits where the first rank has work that takes what it takes."""
+
+
 def device_type(accelerator: str) -> str:
     """The kind of device to compute on; see ``Experiment.accelerator``.
 
@@ -45,12 +49,14 @@ class Runner:
         devices = int(os.environ.get("LOCAL_WORLD_SIZE", devices))
         nodes = int(os.environ.get("GROUP_WORLD_SIZE", 1))
         strategy = DDPStrategy(timeout=_TIMEOUT) if devices * nodes > 1 else "auto"
+        self._patient: Any = None
         self._fabric = Fabric(
             accelerator=device_type(accelerator),
             devices=devices,
             num_nodes=nodes,
             strategy=strategy,
             precision=precision,  # type: ignore[arg-type]
+            plugins=_environment(devices),
         )
         self._fabric.launch()
 
@@ -125,13 +131,17 @@ class Runner:
             torch.distributed.all_gather_object(values, value)
         return values
 
-    def first(self, call: Callable[[], T], other: Exception) -> T:
+    def first(self, call: Callable[[], T], other: Exception, patient: bool = False) -> T:
         """What a function gives on the first rank, on every rank. The others wait, and stop with it if it cannot.
 
         Args:
             call: is called on the first rank; gives something that can be pickled.
             other: raised on the other ranks if ``call`` raises; on the first that is what ``call`` raises.
+            patient: the others wait for hours if need be, else for minutes.
         """
+        # Made by all ranks at once, before the first is busy.
+        if patient and self.world > 1 and self._patient is None:
+            self._patient = torch.distributed.new_group(timeout=_PATIENCE, backend="gloo")
         results: list[T] = []
         problem = None
         if self.rank == 0:
@@ -139,12 +149,40 @@ class Runner:
                 results.append(call())
             except Exception as error:
                 problem = error
+        if patient and self.world > 1:
+            torch.distributed.barrier(self._patient)
         failed = self.any(problem is not None)
         if problem is not None:
             raise problem
         if bool(failed):
             raise other
         return self.gather(results)[0][0]
+
+
+def _environment(devices: int) -> Any:
+    """Who starts the processes, where Fabric would take it for SLURM as soon as there is an allocation, whoever started
+    this one, and then run with one process, or not at all.
+
+    Raises:
+        ValueError: srun has started another number of processes than there are devices, or otherwise than Fabric wants.
+    """
+    from lightning_fabric.plugins.environments.lightning import LightningEnvironment  # noqa: PLC0415
+    from lightning_fabric.plugins.environments.slurm import SLURMEnvironment  # noqa: PLC0415
+
+    if "LOCAL_WORLD_SIZE" in os.environ or "SLURM_NTASKS" not in os.environ:
+        return None
+    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
+    if tasks == 1:
+        return LightningEnvironment()
+    if tasks == devices:
+        try:
+            return SLURMEnvironment()
+        except RuntimeError as error:
+            raise ValueError(f"srun: {error}") from error
+    raise ValueError(
+        f"Experiment.devices is {devices}, and srun has started {tasks} processes: give srun one task, or one for each "
+        "device; for several nodes start torchrun on each"
+    )
 
 
 class TrainStep:

@@ -48,17 +48,25 @@ def find_recipe(name: str) -> Recipe:
 
 
 def import_own(name: str) -> ModuleType | None:
-    """Import somebody's own module, also one in the working directory; None if there is no such module."""
+    """Import somebody's own module, also one in the working directory; None if there is no such module.
+
+    Raises:
+        ValueError: this is no name of a module.
+        ImportError: it imports something that is not there.
+    """
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise ValueError(f"{name!r} is no name of a module: write mine for mine.py, pack.mine for pack/mine.py")
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if not name.startswith(error.name or " "):
+        missing = error.name or ""
+        if name != missing and not name.startswith(f"{missing}."):
             raise  # the module is there, and something that it imports is not
         return None
 
 
 def _is_recipe(function: Callable[..., object]) -> bool:
-    signature = inspect.signature(function)
+    signature = inspect.signature(function, eval_str=True)  # annotations may be strings, all of a module's even
     return signature.return_annotation is Experiment and not signature.parameters

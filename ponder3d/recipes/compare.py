@@ -45,12 +45,14 @@ from ponder3d.engine.jobs import Job, is_finished, run_jobs
 from ponder3d.geometry import keyed
 from ponder3d.recipes.compare_config import CompareConfig
 from ponder3d.recipes.compare_jobs import (
+    TUNINGS,
     Candidate,
     Setting,
     check_files,
     find_twin,
     learns_from_labels,
     limited,
+    on_one_device,
     one_point_per_voxel,
     probe,
     scenes_set_aside,
@@ -58,14 +60,12 @@ from ponder3d.recipes.compare_jobs import (
 from ponder3d.recipes.compare_workload import FINETUNING, Workload
 from ponder3d.recipes.methods import find_method, pretraining, with_fields
 from ponder3d.tasks.semseg import SemSegConfig
-from ponder3d.tasks.tuning import DecoderOnly, Full, HeadOnly, Lora, TuningConfig
 
 _ESTIMATE = "estimate.json"
 _MANY_STEPS = 2000
 """Of pre-training and fine-tuning together, if scratch converges at once, from which on it is estimated beforehand."""
 _SECONDS = 15.0
 """For the estimate of one job."""
-_TUNINGS: dict[str, TuningConfig] = {FINETUNE: Full(), "decoder": DecoderOnly(), "head": HeadOnly(), "lora": Lora()}
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Comparison:
     def __init__(self, config: CompareConfig, target: str, experiment: Experiment):
         if not isinstance(experiment.task, SemSegConfig):
             raise ValueError(f"compare: {target} is no segmentation; encoders are compared by one")
-        self.config, self.target, self.experiment = config, target, experiment
+        self.config, self.target, self.experiment = config, target, on_one_device(experiment)
         self.out = Path(config.out)
         self.labels = [Labels.parse(text) for text in items_of(config.labels, "labels")]
         self.ways = items_of(config.ways, "ways")
@@ -142,7 +142,7 @@ class Comparison:
     def pretraining(self, method: str, steps: int, seed: int) -> Experiment:
         """A pre-training, at the budget of all."""
         made = pretraining(self.recipes[method], self.experiment, seed, steps, str(self.out / "scenes"))
-        return replace(made, batch_size=self.batch)
+        return on_one_device(replace(made, batch_size=self.batch))
 
     def finetuning(
         self,
@@ -161,7 +161,7 @@ class Comparison:
         own = keyed.derive(seed, 0xC0A) % 10_000
         return replace(
             e,
-            task=replace(task, tuning=_TUNINGS[way]),
+            task=replace(task, tuning=TUNINGS[way]),
             data=self.data(labels, seed, choosing),
             validation=HeldOut() if choosing else e.validation,
             transforms=limited(e.transforms, labels.points, own),

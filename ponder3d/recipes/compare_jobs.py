@@ -12,7 +12,7 @@ from ponder3d.data.limited import AnnotatedPoints
 from ponder3d.data.transforms import GridSample, LimitLabels, PointsOnly, Transform, apply
 from ponder3d.encoders.encoder import EncoderConfig
 from ponder3d.encoders.files import copy_weights, load_encoder
-from ponder3d.engine.comparison_table import PROBE
+from ponder3d.engine.comparison_table import FINETUNE, PROBE
 from ponder3d.engine.experiment import Experiment
 from ponder3d.recipes.catalogue import find_recipe
 from ponder3d.tasks.class_vectors import NoVectors
@@ -22,6 +22,10 @@ from ponder3d.tasks.linear_probe import LinearProbeConfig, linear_probe
 from ponder3d.tasks.ponder import PonderConfig
 from ponder3d.tasks.semseg import SemSegConfig
 from ponder3d.tasks.task import TaskConfig
+from ponder3d.tasks.tuning import DecoderOnly, Full, HeadOnly, Lora, TuningConfig
+
+TUNINGS: dict[str, TuningConfig] = {FINETUNE: Full(), "decoder": DecoderOnly(), "head": HeadOnly(), "lora": Lora()}
+"""What ways of use train."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,11 @@ def scenes_set_aside(asked: int, scenes: int) -> int:
             "and none left to train on; give more scenes" + (" or withhold fewer" if asked > 1 else "")
         )
     return aside
+
+
+def on_one_device(experiment: Experiment) -> Experiment:
+    """The same steps on one device, in more passes: jobs are side by side, each in a process of its own."""
+    return replace(experiment, devices=1, accumulate=experiment.accumulate * experiment.devices)
 
 
 def limited(steps: tuple[Transform, ...], points: int, seed: int) -> tuple[Transform, ...]:

@@ -74,6 +74,16 @@ def test_what_the_doctor_finds_is_left_out(tmp_path, capsys):
     assert line.split("\t")[1] == pose.stem and "finite" in line
 
 
+def test_the_kind_may_be_said_in_one_word(raw, tmp_path, capsys):
+    for words in (["--kind", "rgbd"], ["--kind=rgbd"]):
+        cli.main(["doctor", str(raw), *words, "--out", str(tmp_path / "page")])
+        said = capsys.readouterr()
+        assert said.err != "" or said.out != ""
+        if words == ["--kind", "rgbd"]:
+            expected = said.out
+    assert said.out == expected
+
+
 def test_wrong_arguments(raw, tmp_path, capsys):
     for arguments, code, message in (
         (["prepare", "scanet", str(raw), str(tmp_path)], 2, "no kind of dataset 'scanet'"),
@@ -83,6 +93,7 @@ def test_wrong_arguments(raw, tmp_path, capsys):
         (["shard", str(tmp_path), str(tmp_path / "out")], 3, "manifest"),
         (["doctor", str(tmp_path / "absent")], 3, "absent"),
         (["doctor", str(raw), "--kind", "scanet"], 3, "scanet"),
+        (["doctor", str(raw), "--kind=scanet"], 3, "scanet"),
     ):
         assert cli.main(arguments) == code, arguments
         assert message in capsys.readouterr().err, arguments

@@ -63,6 +63,15 @@ def test_a_run_that_is_there_goes_on_and_another_is_left_alone(tmp_path) -> None
         reproduce(["smoke", "--out", str(tmp_path)], first)
 
 
+def test_a_command_that_fails_at_once_leaves_its_directory_to_the_next(tmp_path) -> None:
+    """A wrong directory of data, then the right one."""
+    out = str(tmp_path / "run")
+    assert reproduce(["7scenes-depth", "--data", "nowhere", "--out", out], lambda words: 3) == 3
+    said: list[list[str]] = []
+    assert reproduce(["7scenes-depth", "--data", "DIR", "--out", out], lambda words: said.append(words) or 3) == 3
+    assert "DIR" in said[0] and "nowhere" not in said[0]
+
+
 def test_a_command_that_fails_is_no_figure(tmp_path) -> None:
     assert reproduce(["smoke", "--out", str(tmp_path / "run")], lambda words: 143) == 143
 

@@ -1,13 +1,19 @@
 """Jobs: side by side, not twice, and not silently wrong."""
 
+import os
+import signal
+import threading
+import time
 from pathlib import Path
 
 import job_functions
 import pytest
 import tiny_runs
 
+from ponder3d.engine.checkpoint import CheckpointStore
 from ponder3d.engine.evaluate import read_json
 from ponder3d.engine.jobs import Job, run_jobs
+from ponder3d.engine.loop import PreemptedError
 
 
 def job(name: str, folder: Path, function, *arguments, identity: str = "1") -> Job:
@@ -68,3 +74,39 @@ def test_failures_are_told_and_the_others_go_on(tmp_path):
     assert "was killed, also when it ran alone" in failed["killed"]
     assert runs_of(tmp_path, "killed") >= 2  # beside others, and by itself
     assert sorted(failed) == ["bad", "killed"]
+
+
+def test_a_killed_process_is_told_where_failures_end_it_all(tmp_path):
+    killed = job("killed", tmp_path, job_functions.die, tmp_path / "killed.txt")
+    with pytest.raises(ChildProcessError, match="the process of killed or of one beside it was killed"):
+        run_jobs([killed], 1, "one", quiet=True)
+
+
+def test_ranks_side_by_side_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"two: Experiment\.devices must be 1"):
+        run_jobs([Job("two", tmp_path / "two", tiny_runs.plain_run(devices=2))], 1, "two", quiet=True)
+
+
+def test_asked_to_stop_jobs_save_and_the_same_jobs_go_on(tmp_path):
+    """One runs, one waits for it, and a third has a function, which is not waited for."""
+    long = tiny_runs.plain_run(steps=3000, save_every=10**6, log_every=20)
+    jobs = [Job(name, tmp_path / name, long) for name in ("a", "b")]
+    jobs.append(job("c", tmp_path, job_functions.note, tmp_path / "c.txt", 1.0))
+
+    def ask() -> None:
+        limit = time.monotonic() + 120
+        while not (tmp_path / "a" / "train.csv").is_file() or len((tmp_path / "a" / "train.csv").read_text()) < 200:
+            assert time.monotonic() < limit
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    with pytest.raises(PreemptedError, match="the same command goes on"):
+        run_jobs(jobs, 1, "three", quiet=True)
+    asking.join()
+    assert 0 < max(CheckpointStore(tmp_path / "a" / "checkpoints").steps()) < 3000
+    assert not (tmp_path / "c.txt").exists()
+    short = [jobs[0], jobs[2]]
+    assert set(run_jobs(short, 2, "again", quiet=True)) == {"a", "c"}
+    assert tiny_runs.final_state(tmp_path / "a")["step"] == 3000

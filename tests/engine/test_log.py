@@ -88,6 +88,18 @@ def test_tensorboard_gets_the_scalars(tmp_path):
     assert b"train/loss" in events.read_bytes()
 
 
+@pytest.mark.parametrize(("position", "first_to_go"), [(0, 0), (4, 5)])
+def test_tensorboard_keeps_what_there_is_of_the_step_that_a_run_goes_on_from(
+    tmp_path, monkeypatch, position, first_to_go
+):
+    """TensorBoard forgets steps from ``purge_step`` on."""
+    tensorboardx = pytest.importorskip("tensorboardX")
+    asked = []
+    monkeypatch.setattr(tensorboardx, "SummaryWriter", lambda folder, purge_step: asked.append(purge_step))
+    TensorBoard(tmp_path, position)
+    assert asked == [first_to_go]
+
+
 @pytest.mark.parametrize("quiet", [False, True])
 def test_without_tensorboard_it_says_so_once(tmp_path, monkeypatch, capsys, quiet):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

@@ -397,6 +397,53 @@ def test_a_signal_saves_and_the_resumed_run_ends_with_the_same_bits(tmp_path, nu
     assert not differences(final_state(tmp_path / "out"), final_state(tmp_path / "whole"))
 
 
+def test_a_run_that_is_asked_to_stop_does_not_evaluate_first(tmp_path):
+    """Asked in the fourth step, it is at the fifth that it stops; the evaluation there is made up for."""
+    experiment = plain_run(save_every=100, validate_every=5)
+    train(experiment, tmp_path / "whole", quiet=True)
+
+    def report(step: int, total: int, figures: dict[str, float]) -> None:
+        if step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(PreemptedError, match="stopped after step 5"):
+        train(experiment, tmp_path / "out", report=report)
+    assert column(tmp_path / "out" / "validation.csv") == ["0"]
+    train(experiment, tmp_path / "out", resume=True, quiet=True)
+    assert column(tmp_path / "out" / "validation.csv") == ["0", "5", "10"]
+    assert read_table(tmp_path / "out" / "validation.csv") == read_table(tmp_path / "whole" / "validation.csv")
+    assert not differences(final_state(tmp_path / "out"), final_state(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("step", [0, 5])
+def test_a_run_that_is_asked_to_stop_leaves_its_evaluation(tmp_path, monkeypatch, step):
+    experiment = plain_run(save_every=100, validate_every=5)
+    seen, last = [], -1
+    predict = Plain.predict
+
+    def look(self, batch):
+        if not self.training:
+            seen.append(batch.sources[0])
+            if len(seen) == last:
+                os.kill(os.getpid(), signal.SIGTERM)
+        return predict(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Plain, "predict", look)
+        train(experiment, tmp_path / "whole", quiet=True)
+        scenes = len(seen) // 3  # of each of three evaluations
+        assert scenes > 1
+        last = 1 if step == 0 else scenes + 1
+        seen.clear()
+        with pytest.raises(PreemptedError, match=f"stopped after step {step}"):
+            train(experiment, tmp_path / "out", quiet=True)
+    assert len(seen) == last
+    assert CheckpointStore(tmp_path / "out" / "checkpoints").steps() == sorted({0, step})
+    train(experiment, tmp_path / "out", resume=True, quiet=True)
+    assert read_table(tmp_path / "out" / "validation.csv") == read_table(tmp_path / "whole" / "validation.csv")
+    assert not differences(final_state(tmp_path / "out"), final_state(tmp_path / "whole"))
+
+
 def test_a_second_ctrl_c_stops_at_once(tmp_path):
     def report(step: int, total: int, figures: dict[str, float]) -> None:
         if step == 4:

@@ -26,6 +26,16 @@ def groups_by_name(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[s
     return {name: found[id(parameter)] for name, parameter in model.named_parameters() if id(parameter) in found}
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("clip", -1.0), ("lr", -1e-3), ("encoder_lr_scale", -1.0), ("backbone_lr_scale", math.inf)]
+    + [("weight_decay", math.nan), ("warmup", 3.0), ("warmup", math.nan), ("final", -0.1)],
+)
+def test_what_would_turn_steps_round_is_refused(field, value):
+    with pytest.raises(ValueError, match=rf"OptimConfig\.{field} (must be at least 0|is a share, in \[0, 1\];)"):
+        OptimConfig(**{field: value})
+
+
 def test_weights_decay_but_biases_norms_and_scalars_do_not():
     groups = groups_by_name(model := Model(), OptimConfig(weight_decay=0.3).build(model))
     assert {name: group["weight_decay"] for name, group in groups.items()} == {

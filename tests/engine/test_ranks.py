@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_runs import PlainConfig, differences, final_state, plain_run, ponder_run, recorded_batches
+from tiny_runs import PatientProbeConfig, PlainConfig, differences, final_state, plain_run, ponder_run, recorded_batches
 
 from ponder3d.engine.evaluate import evaluate
 from ponder3d.engine.log import read_table
@@ -80,6 +80,13 @@ def test_when_a_rank_is_killed_the_other_does_not_hang(launch, tmp_path, rank):
     found = [end["end"] for end in child.wait(seconds=30)]
     assert found[rank] == "killed"
     assert found[1 - rank] not in ("killed", "done")
+
+
+def test_a_probe_may_take_longer_than_a_rank_waits_for_a_dead_one(launch, tmp_path):
+    experiment = plain_run(steps=2, probe=PatientProbeConfig(8.0))
+    found = launch(experiment, tmp_path, world=2, timeout=5.0).wait()
+    assert [end["end"] for end in found] == ["done", "done"]
+    assert [end["figures"]["probed"] for end in found] == [8.0, 8.0]
 
 
 @pytest.mark.parametrize("save", [0, 2])

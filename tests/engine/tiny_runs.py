@@ -16,6 +16,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -36,10 +37,11 @@ from ponder3d.data.transforms import (
 )
 from ponder3d.encoders.encoder import Encoder, EncoderConfig
 from ponder3d.encoders.sparse_unet import SparseUNetConfig
-from ponder3d.engine import loop
+from ponder3d.engine import loop, runner
 from ponder3d.engine.checkpoint import CheckpointError, CheckpointStore
 from ponder3d.engine.experiment import Experiment
 from ponder3d.engine.optim import OptimConfig
+from ponder3d.engine.probe import Probe, ProbeConfig
 from ponder3d.geometry import keyed
 from ponder3d.metrics.metric import Metric
 from ponder3d.render.fields import FieldConfig
@@ -261,6 +263,25 @@ class HeightError(Metric[Tensor]):
         return {"height_error": float(self.state[0] / self.state[1])}
 
 
+@dataclass(frozen=True)
+class PatientProbeConfig(ProbeConfig):
+    """A probe that takes its time."""
+
+    seconds: float = 0.0
+
+    def build(self, encoder: Encoder) -> "PatientProbe":
+        return PatientProbe(self.seconds)
+
+
+class PatientProbe(Probe):
+    def __init__(self, seconds: float):
+        self.seconds = seconds
+
+    def measure(self, encoder: Encoder, device: torch.device) -> dict[str, float]:
+        time.sleep(self.seconds)
+        return {"probed": self.seconds}
+
+
 def plain_run(**changes: Any) -> Experiment:
     """A run whose steps take a millisecond."""
     base = Experiment(
@@ -322,6 +343,8 @@ class Attempt:
     """Replace the sampler by one that is known to be bad."""
     record_batches: bool = False
     """Write every batch to a file; see ``recorded_batches``."""
+    timeout: float = 0.0
+    """Seconds that a rank waits for the others; 0: as usual."""
     threads: int = 1
     rank: int = 0
     world: int = 1
@@ -455,6 +478,8 @@ def _child(attempt: Attempt, pipe: Any, group: int) -> None:
             "TORCHELASTIC_RUN_ID": "tiny",
             "GLOO_SOCKET_IFNAME": "lo",
         }
+    if attempt.timeout:
+        runner._TIMEOUT = timedelta(seconds=attempt.timeout)
     if attempt.die_in_save >= 0:
         _die_in_save(attempt.die_in_save)
     if attempt.no_space_in_save >= 0:

@@ -18,7 +18,7 @@ from ponder3d.engine.evaluate import evaluate_scenes
 from ponder3d.engine.experiment import Experiment
 from ponder3d.engine.log import SkippedFrames
 from ponder3d.engine.loop import train
-from ponder3d.recipes.catalogue import find_recipe, list_recipes
+from ponder3d.recipes.catalogue import find_recipe, import_own, list_recipes
 
 RECIPES = list_recipes()
 FULL = sorted(name for name in RECIPES if not name.startswith("smoke."))
@@ -156,6 +156,32 @@ def test_a_recipe_of_ones_own(tmp_path, monkeypatch):
     for wrong in ("my_recipes.other", "my_recipes.missing", "nowhere.at_all", "rooms"):
         with pytest.raises(ValueError, match="no recipe"):
             find_recipe(wrong)
+
+
+def test_a_recipe_whose_annotations_are_strings(tmp_path, monkeypatch):
+    (tmp_path / "later_recipes.py").write_text(
+        "from __future__ import annotations\n"
+        "from ponder3d.engine.experiment import Experiment\n"
+        "from ponder3d.recipes.semseg import rooms\n"
+        "def mine() -> Experiment:\n"
+        "    return rooms()\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert find_recipe("later_recipes.mine")() == RECIPES["semseg.rooms"]()
+
+
+@pytest.mark.parametrize("name", ["./mine.py", "../no/dir", "a..b.c"])
+def test_a_path_is_no_name_of_a_module(name):
+    with pytest.raises(ValueError, match="is no name of a module: write mine for mine.py"):
+        find_recipe(name)
+
+
+def test_a_module_that_lacks_something_whose_name_begins_like_its_own(tmp_path, monkeypatch):
+    (tmp_path / "absent3d_scans.py").write_text("import absent3d\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ModuleNotFoundError, match="absent3d"):
+        import_own("absent3d_scans")
+    assert import_own("absent3d.scans") is None and import_own("absent3d") is None
 
 
 @pytest.mark.parametrize("name", [name for name in FULL if name.startswith("pretrain_datasets.")])

@@ -546,6 +546,14 @@ def test_other_data_are_told(tmp_path) -> None:
     assert made.other_data == ["mine"]
 
 
+def test_jobs_have_one_device_each_and_the_same_steps(tmp_path) -> None:
+    target = replace(smoke.semseg(), batch_size=8, devices=2, accumulate=2)
+    made = Comparison(replace(CHOICES, out=str(tmp_path), pretrain_batch=8), TARGET, target)
+    tuned = made.finetuning("", Labels.parse("20"), 0, one(), 1)
+    assert (tuned.devices, tuned.accumulate, tuned.batch_size) == (1, 4, 8)
+    assert made.pretraining("ponder", 2, 0).devices == 1
+
+
 def test_the_readmes_target_has_a_twin() -> None:
     assert find_twin("semseg.rooms_full") is not None and find_twin("semseg.rooms_paper") is None
 
