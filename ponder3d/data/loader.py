@@ -34,12 +34,7 @@ class KeyedScenes(Dataset[Scene]):
     def __getitem__(self, draw: tuple[int, int]) -> Scene:
         epoch, place = draw
         index = place if self.each_once else self.dataset.drawn(epoch, place)
-        try:
-            scene = self.dataset.draw(index, keyed.generator(self.seed, epoch, place, 0xD2A3))
-        except DataError:
-            raise
-        except ValueError as error:  # of geometry that has no names, such as a cloud that is too large to be voxels
-            raise DataError(f"scene {index} of the {type(self.dataset).__name__}: {error}") from error
+        scene = self.dataset.draw(index, keyed.generator(self.seed, epoch, place, 0xD2A3))
         _check_labels(scene, self.dataset)
         try:
             return apply(self.transforms, scene, self.seed, epoch, place)

@@ -101,7 +101,7 @@ def test_estimate(tmp_path, monkeypatch, capsys):
 
 def test_long_runs_are_told_of_beforehand(tmp_path, monkeypatch, capsys):
     """Measured from 500 steps on, told of from 10 minutes on or where the disk is too small, and not on resume."""
-    measured, result = [], SimpleNamespace(figures={}, out=tmp_path)
+    measured, result = [], SimpleNamespace(figures={}, out=tmp_path, leads=True)
     needed = Estimate(500, 1.3, 1.3, 0.1, 0.0, 0.1, 0.0, 10**9, 10**6, 10**7, "cpu", 3)
     monkeypatch.setattr(cli, "train", lambda *args, **kwargs: result)
     monkeypatch.setattr(cli, "estimate", lambda experiment: measured.append(experiment) or needed)

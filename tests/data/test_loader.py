@@ -10,7 +10,6 @@ from ponder3d.data import transforms as tf
 from ponder3d.data.dataset import DataError, SceneDataset
 from ponder3d.data.loader import Batches, Collate, KeyedScenes, as_it_is
 from ponder3d.engine.sampler import StepSampler
-from ponder3d.geometry.grid import voxelize
 from ponder3d.types import Batch, Cameras, LabelSet, Scene, Views
 
 STEPS = (tf.Centre(), tf.Rotate(), tf.Jitter(), tf.JitterColour(), tf.RemoveBlocks(0.1, 0.6), tf.PickRays(1, 8))
@@ -144,21 +143,6 @@ def test_what_a_transform_cannot_use_names_the_scene(workers):
     assert type(bad) is DataError and str(bad).startswith("cloud 3: voxelize: a coordinate is not finite or beyond")
     with pytest.raises(DataError, match="cloud 3: voxelize"):
         _ = scenes[0, 3]
-
-
-class Beyond(Clouds):
-    """Making the third cloud takes voxels of it, which it is too large for."""
-
-    def __getitem__(self, index: int) -> Scene:
-        scene = super().__getitem__(index)
-        if index == 2:
-            voxelize(scene.xyz + 1e6, torch.zeros(len(scene.xyz), dtype=torch.int64), 0.02)
-        return scene
-
-
-def test_what_cannot_be_drawn_is_an_error_of_the_data():
-    found = Batches(KeyedScenes(Beyond(), (), seed=3), Collate(("one",)))[[(0, 0), (0, 2)]]
-    assert type(found) is DataError and str(found).startswith("scene 2 of the Beyond: voxelize: a coordinate")
 
 
 def test_scenes_that_do_not_go_together_are_an_error_of_the_data():

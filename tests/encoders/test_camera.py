@@ -143,8 +143,10 @@ def test_patches_are_hidden_in_training_as_the_key_of_the_scene_says():
 
 def test_batches_that_do_not_fit():
     encoder = example().build()
-    with pytest.raises(ValueError, match="5 images of 2 scenes; there must be as many of each"):
-        encoder(Batch.of([scene(2), scene(3)], ()))
+    with pytest.raises(ValueError, match="as many images of every scene; choose them: street 2, street 3"):
+        Batch.of([scene(2), scene(3)], ())
+    with pytest.raises(ValueError, match="3 images of 2 scenes; there must be as many of each"):
+        encoder(replace(Batch.of([scene(2), scene(2)], ()), images=scene(3).images))
     with pytest.raises(ValueError, match="no images with street: put SeeImages among the transforms"):
         encoder(Batch.of([replace(scene(), images=None)], ()))
 
