@@ -59,6 +59,11 @@ class FewScenes(DatasetConfig):
         return replace(self, part="withheld") if self.choosing else self.data.held_out()
 
 
+def scenes_of_share(share: float, num: int) -> int:
+    """How many of ``num`` scenes a share in (0, 1] is, rounded up: at least one."""
+    return math.ceil(share * num - 1e-9)  # 0.07 * 100 is 7.000000000000001, and means 7
+
+
 class Few(SceneDataset):
     """Some scenes of a dataset, in the whole's order."""
 
@@ -79,8 +84,7 @@ class Few(SceneDataset):
         if config.part == "train":
             left = [row for row in range(num) if row not in set(self.rows)]
             order = torch.randperm(len(left), generator=keyed.generator(config.seed, 0xFE4)).tolist()
-            # 0.07 * 100 is 7.000000000000001, and means 7.
-            self.rows = sorted(left[i] for i in order[: math.ceil(config.share * len(left) - 1e-9)])
+            self.rows = sorted(left[i] for i in order[: scenes_of_share(config.share, len(left))])
         whole = self.whole
         self.labels, self.skipped, self.conditions = whole.labels, whole.skipped, whole.conditions
         self.benchmark, self.benchmark_ids = whole.benchmark, whole.benchmark_ids

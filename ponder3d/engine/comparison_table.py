@@ -65,7 +65,7 @@ class Row:
     mean: float | None
     """None if no seed came to an end."""
     spread: float | None
-    """Standard deviation."""
+    """Standard deviation; None of fewer than two seeds."""
     gain: float | None
     """Mean difference, seed by seed, from all weights trained from scratch or, of frozen features, from random weights;
     None for these themselves."""
@@ -82,6 +82,10 @@ class Row:
     """Whether its pre-training is told classes."""
     file: bool = False
     """Whether its encoder came as a file: pre-trained elsewhere, which neither ``seconds`` nor ``samples`` count."""
+    scenes: int = 0
+    """How many scenes ``labels`` are; 0: not known, of an earlier version."""
+    pretrain_seconds: float = 0.0
+    """What of ``seconds`` is pre-training."""
 
     @property
     def start(self) -> str:
@@ -93,19 +97,24 @@ class Row:
         """The same, marked if it was told classes or came as a file."""
         return self.start + (" (classes)" if self.labelled else "") + (" (file)" if self.file else "")
 
+    @property
+    def told_labels(self) -> str:
+        """What is labelled, with the number of scenes."""
+        return self.labels + (f" ({self.scenes} scene{'s' * (self.scenes > 1)})" if self.scenes else "")
+
 
 def table_cells(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Header and cells of the table."""
     header = ("", "labels", "pre-training", "start", "steps", "mIoU %", "gain", "time", "scenes seen")
     cells = []
     for row in rows:
-        gain = "" if row.gain is None else f"{row.gain:+.1f} +- {row.gain_spread:.1f}"
-        result = "failed" if row.mean is None else f"{row.mean:.1f} +- {row.spread:.1f}"
+        gain = "" if row.gain is None else f"{row.gain:+.1f}{_told_spread(row.gain_spread)}"
+        result = "failed" if row.mean is None else f"{row.mean:.1f}{_told_spread(row.spread)}"
         result += f" ({row.seeds} seeds)" if row.seeds and row.failed else ""
         cells.append(
             (
                 row.way,
-                row.labels,
+                row.told_labels,
                 str(row.pretrain_steps or ""),
                 row.told_start,
                 str(row.steps or ""),
@@ -116,6 +125,10 @@ def table_cells(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, .
             )
         )
     return header, cells
+
+
+def _told_spread(spread: float | None) -> str:
+    return "" if spread is None else f" +- {spread:.1f}"
 
 
 def table_text(rows: Sequence[Row]) -> str:
@@ -141,11 +154,24 @@ def convergence_told(reached: Sequence[float], least: float) -> str:
     return "converged" if gained < least else f"NOT converged: {gained:+.1f} in the last doubling"
 
 
-def mean_and_spread(values: Sequence[float]) -> tuple[float, float] | tuple[None, None]:
-    """Mean and standard deviation; None without values."""
-    if not values:
-        return None, None
-    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+def mean_and_spread(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """Mean and standard deviation; None where there are too few values for one."""
+    return statistics.mean(values) if values else None, statistics.stdev(values) if len(values) > 1 else None
+
+
+def distinct(labels: Sequence[Labels], scenes: dict[str, int]) -> list[Labels]:
+    """Of shares that are the same number of scenes, hence the same scenes, the largest, which is nearest to them.
+
+    Args:
+        labels: amounts of labels.
+        scenes: numbers of scenes, by amount.
+    """
+    largest: dict[int, Labels] = {}
+    for one in labels:
+        number = scenes[one.text]
+        if not one.points and (number not in largest or one.share > largest[number].share):
+            largest[number] = one
+    return [one for one in labels if one.points or largest[scenes[one.text]] == one]
 
 
 def items_of(text: str, field: str) -> list[str]:

@@ -16,14 +16,14 @@ Gains are differences from scratch (of probes: from random weights), seed by see
 import contextlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 
 from ponder3d.config import essence, fingerprint, to_json
 from ponder3d.data.dataset import HeldOut
-from ponder3d.data.few import FewScenes
+from ponder3d.data.few import FewScenes, scenes_of_share
 from ponder3d.encoders.files import FILE_NAME, read_card
 from ponder3d.engine.comparison_table import (
     FINETUNE,
@@ -33,10 +33,9 @@ from ponder3d.engine.comparison_table import (
     TUNED,
     Labels,
     Row,
+    distinct,
     items_of,
-    mean_and_spread,
     numbers_of,
-    training_seconds,
 )
 from ponder3d.engine.estimate import Estimate, estimate
 from ponder3d.engine.evaluate import read_json, write_json
@@ -57,34 +56,16 @@ from ponder3d.recipes.compare_jobs import (
     probe,
     scenes_set_aside,
 )
-from ponder3d.recipes.compare_workload import FINETUNING, Workload
+from ponder3d.recipes.compare_rows import Cell, Facts, table_rows
+from ponder3d.recipes.compare_workload import FINETUNING, Workload, tested_factors
 from ponder3d.recipes.methods import find_method, pretraining, with_fields
 from ponder3d.tasks.semseg import SemSegConfig
 
 _ESTIMATE = "estimate.json"
 _MANY_STEPS = 2000
-"""Of pre-training and fine-tuning together, if scratch converges at once, from which on it is estimated beforehand."""
-_SECONDS = 15.0
-"""For the estimate of one job."""
-
-
-@dataclass(frozen=True)
-class _Cell:
-    """One figure of the table, of one seed."""
-
-    job: Job
-    way: str
-    method: str
-    labels: str
-    pretrain_steps: int
-    steps: int
-    """Of fine-tuning; 0 for probes."""
-    seed: int
-
-    @property
-    def row(self) -> tuple[str, str, str, int, int]:
-        """What cells of one row have in common."""
-        return self.way, self.labels, self.method, self.pretrain_steps, self.steps
+"""Of pre-training and fine-tuning together, if scratch converges at once, from which on an estimate may take longer."""
+_SECONDS, _FEW_SECONDS = 15.0, 2.0
+"""For the estimate of one job, of a long comparison and of a short one."""
 
 
 class Comparison:
@@ -104,7 +85,6 @@ class Comparison:
             raise ValueError(f"compare: {target} is no segmentation; encoders are compared by one")
         self.config, self.target, self.experiment = config, target, on_one_device(experiment)
         self.out = Path(config.out)
-        self.labels = [Labels.parse(text) for text in items_of(config.labels, "labels")]
         self.ways = items_of(config.ways, "ways")
         if any(way in TUNED for way in self.ways) and FINETUNE not in self.ways:
             self.ways = [FINETUNE, *self.ways]
@@ -118,7 +98,12 @@ class Comparison:
         budgets = [int(steps) for steps in numbers_of(config.pretrain_steps, "pretrain_steps")]
         self.budgets = sorted({steps or (first.steps if first else 0) for steps in budgets})
         self.batch = config.pretrain_batch or (first.batch_size if first else 0)
-        self.withheld = scenes_set_aside(config.withheld, len(experiment.data.build()))
+        num = len(experiment.data.build())
+        self.withheld = scenes_set_aside(config.withheld, num)
+        named_labels = [Labels.parse(text) for text in items_of(config.labels, "labels")]
+        self.scenes = {one.text: scenes_of_share(one.share, num - self.withheld) for one in named_labels}
+        """How many are trained on, by amount of labels."""
+        self.labels = distinct(named_labels, self.scenes)
         self.twin = find_twin(target)
         self.labelled = {name for name, recipe in self.recipes.items() if learns_from_labels(recipe().task)}
         """Methods that are told classes in pre-training."""
@@ -216,12 +201,14 @@ class Comparison:
         self.lost = {str(job.out / FILE_NAME): self.failed[job.name] for job in pretrained if job.name in self.failed}
         tuned = self._tuned()
         factors = self._converge(processes) if tuned else {}
-        reached = self._choose(tuned, {labels.text: 1 for labels in self.labels}, processes)
-        reached |= self._choose(tuned, {text: factor for text, factor in factors.items() if factor > 1}, processes)
+        reached: dict[Setting, tuple[Candidate, float]] = {}
+        for factor in sorted({one for most in factors.values() for one in self._tested(most)}):
+            of = {text: factor for text, most in factors.items() if factor in self._tested(most)}
+            reached |= self._choose(tuned, of, processes)
         chosen = {setting: one for setting, (one, _) in reached.items()}
         cells = self._cells(chosen, factors)
         figures = self._run([cell.job for cell in cells], processes, "comparison")
-        rows = self._rows(cells, figures)
+        rows = table_rows(cells, figures, self._facts())
         record = {
             "config": to_json(self.config),
             "target": self.target,
@@ -234,6 +221,7 @@ class Comparison:
             "convergence": self.convergence,
             "twin": self.twin is not None,
             "withheld": self.withheld,
+            "scenes": self.scenes,
             "other_data": self.other_data,
             "rows": [asdict(row) for row in rows],
         }
@@ -329,83 +317,55 @@ class Comparison:
             factor *= 2
         return factors
 
-    def _cells(self, chosen: dict[Setting, Candidate], factors: dict[str, int]) -> list[_Cell]:
-        """All cells; a row's follow each other by seed."""
+    def left_out(self) -> list[str]:
+        """Amounts of labels that are the same scenes as another."""
+        kept = {self.scenes[one.text]: one.text for one in self.labels if not one.points}
+        merged = [text for text in items_of(self.config.labels, "labels") if text not in {o.text for o in self.labels}]
+        return [
+            f"{text} of the scenes to train on is {self.scenes[text]}, the same as {kept[self.scenes[text]]}: left out"
+            for text in merged
+        ]
+
+    def _tested(self, most: int) -> list[int]:
+        """Multiples of the recipe's steps that cells have where scratch converges at ``most``."""
+        return tested_factors(most, self.config.doublings)
+
+    def _facts(self) -> Facts:
+        return Facts(
+            self.ways,
+            [labels.text for labels in self.labels],
+            list(self.methods),
+            self.scenes,
+            self.experiment.batch_size,
+            self.batch,
+            self.labelled,
+            self.files,
+            self.failed,
+        )
+
+    def _cells(self, chosen: dict[Setting, Candidate], factors: dict[str, int]) -> list[Cell]:
+        """All cells, in the order of methods and budgets; a row's follow each other by seed."""
         cells = []
         for method, made in self.methods.items():
             for budget in self.budgets if callable(made) else [0]:
                 for labels in self.labels:
                     for seed in range(self.config.seeds):
                         init = self.encoder(method, budget, seed)
+                        before = self._pretraining_job(method, budget, seed).out if callable(made) else None
                         name = f"{self._mark(method)}-{budget}-{labels.text}-{seed}"
                         for way in self.ways:
                             if Setting(way, method, labels.text, 1) in chosen:
-                                for factor in sorted({1, factors[labels.text]}):
+                                for factor in self._tested(factors[labels.text]):
                                     one = chosen[Setting(way, method, labels.text, factor)]
                                     e = self.finetuning(init, labels, seed, one, factor, way=way)
                                     job = self._job(f"{name}-x{factor}", way, e)
-                                    cells.append(_Cell(job, way, method, labels.text, budget, e.steps, seed))
+                                    cells.append(Cell(job, way, method, labels.text, budget, e.steps, seed, before))
                             elif way in FROZEN:
                                 plain = self.finetuning("", labels, seed, Candidate(False, 1.0), 1)
                                 key = f"{fingerprint(plain)}-{self._mark(method)}-{init}"
                                 job = Job(f"{way}-{name}", self.out / way / name, None, probe, (plain, init, way), key)
-                                cells.append(_Cell(job, way, method, labels.text, budget, 0, seed))
+                                cells.append(Cell(job, way, method, labels.text, budget, 0, seed, before))
         return cells
-
-    # What came out ----------------------------------------------------------------------------------------------
-
-    def _rows(self, cells: Sequence[_Cell], figures: dict[str, dict[str, float]]) -> list[Row]:
-        groups: dict[tuple[str, str, str, int, int], dict[int, Job]] = {}
-        for cell in cells:
-            groups.setdefault(cell.row, {})[cell.seed] = cell.job
-        values = {
-            group: {seed: 100 * figures[job.name]["miou"] for seed, job in jobs.items() if job.name in figures}
-            for group, jobs in groups.items()
-        }
-        rows = []
-        for group, jobs in groups.items():
-            way, labels_text, method, budget, steps = group
-            base = values.get((way if way in FROZEN else FINETUNE, labels_text, SCRATCH, 0, steps), {})
-            own = values[group]
-            gains = [own[seed] - base[seed] for seed in own if seed in base] if method != SCRATCH else []
-            lost = [self.failed[job.name] for job in jobs.values() if job.name in self.failed]
-            batch = self.experiment.batch_size
-            trained = [training_seconds(jobs[seed].out, batch) if steps else 0.0 for seed in own]
-            before = [self._pretraining_seconds(method, budget, seed) for seed in own]
-            rows.append(
-                Row(
-                    way,
-                    method,
-                    labels_text,
-                    budget,
-                    steps,
-                    *mean_and_spread(list(own.values())),
-                    *mean_and_spread(gains),
-                    seconds=sum(trained + before) / max(1, len(own)),
-                    samples=budget * self.batch + steps * batch,
-                    seeds=len(own),
-                    failed=lost[0] if lost else "",
-                    labelled=method in self.labelled,
-                    file=method in self.files,
-                )
-            )
-        return sorted(rows, key=self._place)
-
-    def _place(self, row: Row) -> tuple[int, int, int, int, int]:
-        texts = [labels.text for labels in self.labels]
-        methods = list(self.methods)
-        return (
-            self.ways.index(row.way),
-            texts.index(row.labels),
-            row.steps,
-            methods.index(row.method),
-            row.pretrain_steps,
-        )
-
-    def _pretraining_seconds(self, method: str, steps: int, seed: int) -> float:
-        if method not in self.recipes:
-            return 0.0
-        return training_seconds(self._pretraining_job(method, steps, seed).out, self.batch)
 
     # What it takes ----------------------------------------------------------------------------------------------
 
@@ -424,6 +384,7 @@ class Comparison:
             probes=cells * every * sum(way in FROZEN for way in self.ways),
             steps=self.experiment.steps,
             longest=self.config.longest,
+            doublings=self.config.doublings,
         )
 
     def _left(self) -> dict[str, list[int]]:
@@ -483,15 +444,18 @@ def run_compare(config: CompareConfig, target: str, experiment: Experiment, tell
         config: the choices.
         target: name of the recipe.
         experiment: its experiment.
-        tell: gets what it takes, line by line, before a long comparison starts.
+        tell: gets what is left out and what it takes, line by line, before anything starts.
 
     Raises:
         ValueError: the recipe is no segmentation, there is no such method, or nothing came to an end.
     """
     comparison = Comparison(config, target, experiment)
+    for line in comparison.left_out():
+        tell(line)
     work = comparison.workload()
-    if work.all_steps(work.factors[0]) >= _MANY_STEPS and not comparison._estimated():
-        for line in comparison.keep_estimates(comparison.estimates(_SECONDS)):
+    if not comparison._estimated():
+        long = work.all_steps(work.factors[0]) >= _MANY_STEPS
+        for line in comparison.keep_estimates(comparison.estimates(_SECONDS if long else _FEW_SECONDS)):
             tell(line)
     rows = comparison.run()
     if not any(row.seeds for row in rows):

@@ -15,7 +15,8 @@ class CompareConfig(Config):
     """Methods, separated by commas: names of ``recipes.methods``, ``NAME=RECIPE``, ``NAME=FILE.safetensors``, ``NAME=``
     and an encoder that comes with the package. ``scratch`` is always among them: gains are from there."""
     labels: str = "1%,5%,10%,100%"
-    """How much is labelled, separated by commas: a share of the scenes (``10%``), or points in each scene (``20``)."""
+    """How much is labelled, separated by commas: a share of the scenes (``10%``, rounded up; of shares that are the
+    same scenes only the largest is run), or points in each scene (``20``)."""
     ways: str = "finetune,probe"
     """Ways to use an encoder, separated by commas: ``finetune`` (all weights), ``decoder``, ``head``, ``lora`` (only
     these are trained), ``probe`` (a linear classifier on frozen features), ``levels`` (on those of all levels of the
@@ -33,6 +34,8 @@ class CompareConfig(Config):
     """Training from scratch has converged when twice as many steps gain less than this, in points of mIoU."""
     longest: int = 8
     """Most steps of fine-tuning, in multiples of the recipe's, whether or not scratch has converged."""
+    doublings: bool = False
+    """Test after every doubling of the steps, for a curve, rather than after the recipe's and the last."""
     withheld: int = 0
     """Labelled scenes set aside to choose by; 0: a fifth of them, at most 4."""
     out: str = incidental("runs/compare")

@@ -10,6 +10,11 @@ FINETUNING = "fine-tuning, from scratch"
 """What the estimate of one fine-tuning is called; others are called as their methods, whose names have no comma."""
 
 
+def tested_factors(most: int, doublings: bool) -> list[int]:
+    """Multiples of the recipe's steps that are tested, up to ``most``, a power of two: all doublings, or both ends."""
+    return [2**k for k in range(int(math.log2(most)) + 1)] if doublings else sorted({1, most})
+
+
 @dataclass(frozen=True)
 class Workload:
     """Numbers of jobs. Fine-tunings have a multiple of the recipe's steps, the factor at which scratch converges, or
@@ -28,6 +33,8 @@ class Workload:
     """Of the recipe."""
     longest: int
     """The largest factor allowed."""
+    doublings: bool = False
+    """Whether every doubling is tested, or the first and the last."""
 
     @property
     def factors(self) -> tuple[int, int]:
@@ -39,14 +46,15 @@ class Workload:
     def finetunings(self) -> int:
         """At most."""
         most = self.factors[1]
-        ends = 1 if most == 1 else 2
-        return ends * (self.choosing + self.tested) + self.doubling * max(0, int(math.log2(most)) - 1)
+        tested = tested_factors(most, self.doublings)
+        left = int(math.log2(most)) + 1 - len(tested)
+        return len(tested) * (self.choosing + self.tested) + left * self.doubling
 
     def finetuning_steps(self, factor: int) -> int:
         """Of all fine-tunings, if scratch converges at a factor."""
-        between = sum(2**k for k in range(1, int(math.log2(factor))))
-        ends = 1 if factor == 1 else 1 + factor
-        return self.steps * (ends * (self.choosing + self.tested) + between * self.doubling)
+        tested = sum(tested_factors(factor, self.doublings))
+        left = 2 * factor - 1 - tested
+        return self.steps * (tested * (self.choosing + self.tested) + left * self.doubling)
 
     def all_steps(self, factor: int) -> int:
         """Of pre-trainings that are left, and fine-tunings."""
@@ -57,10 +65,12 @@ class Workload:
         once, longest = (self.seconds(known, factor) / processes / 60 for factor in self.factors)
         peak = max((one.memory_bytes for _, one in known), default=0) / 2**30
         number = sum(map(len, self.pretrainings.values()))
+        warning = "WARNING: one job alone takes more memory than --memory allows; jobs run one at a time all the same"
         return [
             f"{number} pre-trainings to do, at most {self.finetunings} fine-tunings and {self.probes} probes",
             f"about {once:.0f} min if scratch converges at once, {longest:.0f} if it takes {self.factors[1]} times the "
             f"steps, without evaluations and probes, {processes} at a time; {peak:.1f} GiB each of {memory:g} GiB",
+            *([warning] if peak > memory else []),
         ]
 
     def seconds(self, known: Sequence[tuple[str, Estimate]], factor: int) -> float:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ponder3d.data.dataset import DatasetConfig
+from ponder3d.data.synthetic.rooms import RoomsConfig
 from ponder3d.data.transforms import SetCondition
 from ponder3d.encoders.files import SHIPPED, shipped_names
 from ponder3d.engine.comparison_table import SCRATCH
@@ -140,6 +141,8 @@ def pretraining(recipe: Recipe, target: Experiment, seed: int, steps: int, cache
 
 def _of_target(data: DatasetConfig, target: DatasetConfig) -> DatasetConfig:
     """A recipe's data with what it leaves open taken from the target's."""
+    if isinstance(data, RoomsConfig) and isinstance(target, RoomsConfig) and target.designs != "all":
+        return replace(data, designs=target.designs)  # those of the rooms held out are for nobody to see
     root = getattr(target, "root", "")
     if getattr(data, "root", None) not in ("", root):
         return data

@@ -47,7 +47,7 @@ def write_compare_page(folder: Path | str) -> Path:
     for row in rows:
         if row.failed:
             page.text(f"Failed: {row.way} of {row.method}, {row.labels}: {row.failed}")
-    shares = _shares_of_supervised(rows)
+    shares = _shares_of_supervised(rows, record)
     if shares:
         page.text(shares)
     methods = list(dict.fromkeys(row.method for row in rows))
@@ -91,7 +91,7 @@ def _protocol(record: dict[str, Any]) -> str:
     )
 
 
-def _shares_of_supervised(rows: list[Row]) -> str:
+def _shares_of_supervised(rows: list[Row], record: dict[str, Any]) -> str:
     """How near probes come to the same encoder trained with all labels."""
     supervised = [row for row in rows if (row.way, row.method, row.labels) == (FINETUNE, SCRATCH, "100%") and row.mean]
     probes = [row for row in rows if row.way in (PROBE, "levels") and row.labels == "100%" and row.mean is not None]
@@ -105,7 +105,9 @@ def _shares_of_supervised(rows: list[Row]) -> str:
         f"{100 * (row.mean or 0) / best:.0f} %"
         for row in probes
     )
-    return f"Linear probes as a share of the same encoder trained with all labels ({best:.1f}): {told}."
+    reached = [miou for _, miou in record["convergence"].get("100%", ())]
+    whether = convergence_told(reached, record["config"]["converged"])
+    return f"Linear probes as a share of the same encoder trained with all labels ({best:.1f}; {whether}): {told}."
 
 
 def _charts(rows: list[Row], methods: list[str]) -> list[str]:
@@ -126,6 +128,8 @@ def _charts(rows: list[Row], methods: list[str]) -> list[str]:
         if len({row.pretrain_steps for row in of_labels}) > 2:
             title = f"{labels} labelled: against pre-training"
             parts.append(_chart(title, of_labels, methods, lambda row: row.pretrain_steps, "steps of pre-training"))
+            title = f"{labels} labelled: against the time of pre-training"
+            parts.append(_chart(title, of_labels, methods, lambda row: row.pretrain_seconds, "seconds", log_x=False))
     return parts
 
 
@@ -155,7 +159,7 @@ def _amount(row: Row) -> float:
     return float(labels.points or 100 * labels.share)
 
 
-def _chart(title: str, rows: list[Row], methods: list[str], x_of: Any, x_label: str) -> str:
+def _chart(title: str, rows: list[Row], methods: list[str], x_of: Any, x_label: str, log_x: bool = True) -> str:
     if len({x_of(row) for row in rows}) < 2:
         return ""
     series = []
@@ -164,7 +168,7 @@ def _chart(title: str, rows: list[Row], methods: list[str], x_of: Any, x_label: 
         own = sorted((x_of(row), row.mean, row.spread or 0.0) for row in of_method if row.mean is not None)
         points = tuple((float(x), mean) for x, mean, _ in own)
         series.append(Series(method, points, markers=True, spreads=tuple(spread for *_, spread in own)))
-    return chart(line_chart(title, series, x_label, "%", log_x=True, legend=False))
+    return chart(line_chart(title, series, x_label, "%", log_x=log_x, legend=False))
 
 
 def _convergence(page: Page, record: dict[str, Any]) -> None:

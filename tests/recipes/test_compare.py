@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -30,6 +31,7 @@ from ponder3d.recipes import semseg, smoke
 from ponder3d.recipes.compare import Comparison, run_compare
 from ponder3d.recipes.compare_config import CompareConfig
 from ponder3d.recipes.compare_jobs import find_twin, probe
+from ponder3d.recipes.compare_rows import table_rows
 from ponder3d.recipes.compare_workload import FINETUNING
 from ponder3d.render.opacity import UniSurf
 from ponder3d.report.compare_page import write_compare_page
@@ -238,6 +240,58 @@ def test_labels_are_scenes_or_points(tmp_path) -> None:
     assert points.optim.lr == 2 * smoke.semseg().optim.lr
 
 
+def test_shares_that_are_the_same_scenes_are_compared_once(tmp_path) -> None:
+    """Four rooms, of which one is set aside: up to a third is one scene, up to two thirds two."""
+    made = comparison(tmp_path, labels="1%,5%,20,10%,50%,60%,100%")
+    assert [labels.text for labels in made.labels] == ["20", "10%", "60%", "100%"]
+    assert made.scenes == {"1%": 1, "5%": 1, "10%": 1, "50%": 2, "60%": 2, "100%": 3, "20": 3}
+    assert made.left_out() == [
+        "1% of the scenes to train on is 1, the same as 10%: left out",
+        "5% of the scenes to train on is 1, the same as 10%: left out",
+        "50% of the scenes to train on is 2, the same as 60%: left out",
+    ]
+    for one in made.labels:
+        assert len(made.data(one, 0).build()) == made.scenes[one.text]
+
+
+def test_one_seed_has_no_spread() -> None:
+    assert table.mean_and_spread([]) == (None, None) and table.mean_and_spread([3.0]) == (3.0, None)
+    row = Row("probe", "ponder", "10%", 2, 0, 12.5, None, 2.0, None, 1.0, 4, 1, scenes=1)
+    text = table.table_text([row])
+    assert "12.5    +2.0  1 s" in text and "+-" not in text and "10% (1 scene)" in text
+
+
+def test_every_doubling_is_tested_where_a_curve_is_wanted(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(recipe, "run_jobs", Inline())
+    made = comparison(tmp_path, ways="finetune", labels="20", longest=4, doublings=True)
+    rows = made.run()
+    # More steps gain more, to the end.
+    assert [(row.method, row.steps) for row in rows] == [
+        (method, steps) for steps in (4, 8, 16) for method in ("scratch", "ponder")
+    ]
+    assert made.workload().finetunings == 3 * (2 * 2 + 2 * 2)
+    assert made.workload().finetuning_steps(4) == 4 * (1 + 2 + 4) * (2 * 2 + 2 * 2)
+    chosen = {tuple(cell[1:4]) for cell in table.read_results(tmp_path)["chosen"]}
+    assert chosen == {(method, "20", steps) for method in ("scratch", "ponder") for steps in (4, 8, 16)}
+    page = write_compare_page(tmp_path).read_text()
+    assert "20 labelled: against fine-tuning" in page
+
+
+def test_quality_is_drawn_against_steps_and_time_of_pretraining(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(recipe, "run_jobs", Inline())
+    made = comparison(tmp_path, ways="probe", labels="20", pretrain_steps="2,4,8")
+    rows = made.run()
+    assert all(row.pretrain_seconds == row.seconds for row in rows), "probes train nothing"
+    page = write_compare_page(tmp_path).read_text()
+    assert "20 labelled: against pre-training<" in page
+    assert "against the time of pre-training" not in page, "no steps were logged"
+    record = table.read_results(tmp_path)
+    for row in record["rows"]:
+        row["pretrain_seconds"] = 0.5 * row["pretrain_steps"]
+    write_json(tmp_path / table.RESULTS, record)
+    assert "20 labelled: against the time of pre-training<" in write_compare_page(tmp_path).read_text()
+
+
 def test_of_points_that_a_benchmark_lists_some_are_taken(tmp_path) -> None:
     """Probes read the very points that fine-tuning does."""
     listed = AnnotatedPoints(str(tmp_path / "points.json"))
@@ -409,7 +463,7 @@ def test_an_encoder_that_comes_with_the_package_is_a_method(tmp_path) -> None:
     made = Comparison(config, "semseg.rooms", semseg.rooms())
     assert read_card(made.encoder("small", 0, 1))["card"]["name"] == "indoor-small" and not made.workload().pretrainings
     cells = [cell for cell in made._cells({}, {"20": 1}) if cell.method == "small"]
-    rows = made._rows(cells, {cell.job.name: {"miou": 0.5} for cell in cells})
+    rows = table_rows(cells, {cell.job.name: {"miou": 0.5} for cell in cells}, made._facts())
     assert "small (file)" in table.table_text(rows), "its time and scenes of pre-training are not known"
 
 
@@ -485,6 +539,29 @@ def test_a_long_comparison_is_estimated_first_whatever_is_long_in_it(tmp_path, m
 
     monkeypatch.setattr(recipe, "estimate", refuse)
     assert frozen.estimates(1.0) == [] and tried == [PonderConfig, SemSegConfig]
+
+
+def test_short_comparisons_heed_the_memory_too(tmp_path, monkeypatch) -> None:
+    """It is measured before anything is run, and told where one job alone takes more."""
+    inline = Inline()
+    seen: list[tuple[int, int]] = []
+
+    def run(jobs: Sequence[Job], processes: int, *rest: Any) -> dict[str, dict[str, float]]:
+        seen.append((processes, len(inline.ran)))
+        return inline(jobs, processes, *rest)
+
+    measured = Estimate(10, 0.5, 0.0, 0.0, 3.0, 0.0, 0.0, 2**30, 1, 1, "cpu", 1)
+    monkeypatch.setattr(recipe, "run_jobs", run)
+    monkeypatch.setattr(recipe, "estimate", lambda experiment, seconds: measured)
+    told: list[str] = []
+    config = replace(CHOICES, out=str(tmp_path), processes=8, memory=2.5, labels="20", ways="probe")
+    run_compare(config, TARGET, smoke.semseg(), told.append)
+    assert {processes for processes, _ in seen} == {2} and "2 at a time" in told[1]
+    told.clear()
+    run_compare(config, TARGET, smoke.semseg(), told.append)
+    assert not told, "measured once"
+    run_compare(replace(config, out=str(tmp_path / "b"), memory=0.5), TARGET, smoke.semseg(), told.append)
+    assert seen[-1][0] == 1 and "takes more memory" in told[-1]
 
 
 def test_an_estimate_makes_the_directory_that_it_is_kept_in(tmp_path) -> None:

@@ -84,6 +84,14 @@ def test_nothing_that_is_tested_on_is_pretrained_on(method: str, target: str, fi
     assert replace(made, **{name: getattr(experiment.data, name) for name in own.beside_points}) == experiment.data
 
 
+@pytest.mark.parametrize("method", ["ponder", "ponder_distil", "point_contrast"])
+def test_nobody_is_pretrained_on_designs_that_are_held_out(method: str) -> None:
+    """Rooms to pre-train on are the recipe's own, but for the furniture that is in the rooms to test on."""
+    made = of_method(method, "semseg.rooms", changed("semseg.rooms", designs="seen", num_rooms=12)).data
+    plain = of_method(method, "semseg.rooms", changed("semseg.rooms", num_rooms=12)).data
+    assert made == replace(plain, designs="seen") and plain.designs == "all" and plain.num_rooms != 12
+
+
 def test_a_recipe_with_recordings_of_its_own_keeps_them() -> None:
     own = pretrain_driving.pandaset()
     own = replace(own, data=replace(own.data, root="OTHER", test_frames=(1, 2)))

@@ -45,7 +45,7 @@ def screen_on_foot(draw: Draw, label: str, width: float, neck: float) -> Piece:
         return piece(label, parts)
     if label == "monitor" or draw.chance(0.5):
         parts.append(box(case, (-0.01, 0, neck / 2 + 0.03), (0.035, 0.07, neck + 0.04)))
-        foot = draw.pick(("disc", "plate"))
+        foot = draw.design(("disc", "plate"), apart="plate")
         if foot == "disc":
             parts.append(cylinder(case, (0, 0, 0.01), (0.2, width * 0.4, 0.02)))
         else:
@@ -83,7 +83,7 @@ def table_lamp(draw: Draw) -> Piece:
     """A small lamp with a foot of one of several shapes."""
     body = draw.material("ceramic", "wood", "metal")
     rise, width = draw.uniform(0.12, 0.26), draw.uniform(0.1, 0.16)
-    kind = draw.pick(("ball", "cone", "post"))
+    kind = draw.design(("ball", "cone", "post"), apart="cone")
     if kind == "ball":
         parts = [ellipsoid(body, (0, 0, rise / 2), (width, width, rise))]
     elif kind == "cone":
@@ -98,7 +98,7 @@ def table_lamp(draw: Draw) -> Piece:
 
 def pendant_lamp(draw: Draw) -> Piece:
     """A lamp that hangs from the ceiling: z = 0 is the ceiling. A shade or a ball on a cord, or a flat disc."""
-    kind = draw.pick(("shade", "ball", "disc"))
+    kind = draw.design(("shade", "ball", "disc"), apart="ball")
     glow = draw.pick((0.0, 0.9))
     if kind == "disc":
         size = draw.uniform(0.3, 0.5)
@@ -136,7 +136,7 @@ def plant(draw: Draw) -> Piece:
         cylinder(soil, (0, 0, height * 0.42), (width * 0.88, width * 0.88, height * 0.8)),
     ]
     grow = {"bush": _bush, "palm": _palm, "cactus": _cactus, "tree": _tree}[
-        draw.pick(("bush", "palm", "cactus", "tree"))
+        draw.design(("bush", "palm", "cactus", "tree"), apart="palm")
     ]
     return piece("plant", [*parts, *moved(grow(draw), (0, 0, height * 0.8))])
 
@@ -190,7 +190,7 @@ def waste_bin(draw: Draw) -> Piece:
     """A waste bin: open and conical, square, or with a lid and a pedal."""
     width, height = draw.uniform(0.22, 0.34), draw.uniform(0.28, 0.6)
     stuff = draw.material("metal", "paint", "wood")
-    kind = draw.pick(("open", "square", "lid"))
+    kind = draw.design(("open", "square", "lid"), apart="square")
     depth = width * draw.uniform(0.7, 1.0) if kind == "square" else width
     # The hollow runs through the floor of the bin as well; nobody sees that from above.
     inner = frustum_quadric((depth * 0.46, width * 0.46, height / 2), 0.82, 1.0)
@@ -233,7 +233,7 @@ def carton(draw: Draw) -> Piece:
     """A box: closed, open with flaps, or two on top of each other."""
     depth, width, height = draw.uniform(0.25, 0.5), draw.uniform(0.3, 0.6), draw.uniform(0.2, 0.45)
     card = draw.material("paint", "wood", "print")
-    kind = draw.pick(("closed", "open", "stack"))
+    kind = draw.design(("closed", "open", "stack"), apart="open")
     if kind == "open":
         t = 0.015
         parts = [box(card, (s * (depth - t) / 2, 0, height / 2), (t, width, height)) for s in (-1, 1)]

@@ -79,7 +79,7 @@ def sink(draw: Draw) -> Piece:
     ceramic, metal = draw.material("ceramic"), draw.material("metal")
     deep = draw.uniform(0.14, 0.2)
     bowl = ellipsoid_quadric((depth * 0.4, width * 0.42, deep * 0.8), lift=deep / 2 + 0.01)
-    shape = draw.pick(("box", "oval", "bowl"))
+    shape = draw.design(("box", "oval", "bowl"), apart="oval")
     size = (depth, width, deep)
     centre = (0.0, 0.0, height - deep / 2)
     if shape == "box":
@@ -91,7 +91,7 @@ def sink(draw: Draw) -> Piece:
         parts = [replace(box(ceramic, centre, size), quadric=outer, hollow=bowl)]
     parts += faucet(metal, -depth / 2 + 0.05, height - 0.02)
     under = height - deep
-    stand = draw.pick(("column", "vanity", "legs"))
+    stand = draw.design(("column", "vanity", "legs"), apart="column")
     if stand == "column":
         parts.append(frustum(ceramic, (-depth * 0.15, 0, under / 2 + 0.02), (0.22, 0.2, under + 0.04), 1.0, 0.7))
     elif stand == "vanity":
@@ -121,7 +121,7 @@ def toilet(draw: Draw) -> Piece:
         parts.append(replace(seat, hollow=frustum_quadric((reach * 0.36, width * 0.34, 0.1), 1.0, 1.0)))
         raised = cylinder(lid, (0, 0, reach / 2), (width, reach, 0.025), "x")
         parts += moved([raised], (-reach / 2 + 0.1, 0, sit + 0.02), rotation("y", -0.15))
-    tank = draw.pick(("box", "slim", "none"))
+    tank = draw.design(("box", "slim", "none"), apart="slim")
     if tank != "none":
         deep, high = (0.18, draw.uniform(0.32, 0.4)) if tank == "box" else (0.12, draw.uniform(0.4, 0.6))
         x = -reach / 2 - deep / 2 + 0.03

@@ -26,7 +26,7 @@ from ponder3d.data.synthetic.solids import (
 
 def legs(draw: Draw, material: Material, depth: float, width: float, height: float, thickness: float) -> list[Solid]:
     """Four legs under a rectangle: square, round, tapered, or joined to two frames."""
-    kind = draw.pick(("square", "round", "tapered", "frames"))
+    kind = draw.design(("square", "round", "tapered", "frames"), apart="frames")
     parts = []
     x, y = depth / 2 - thickness / 2, width / 2 - thickness / 2
     for side in (-1, 1):
@@ -46,7 +46,7 @@ def legs(draw: Draw, material: Material, depth: float, width: float, height: flo
 def star_base(draw: Draw, material: Material, radius: float, height: float) -> list[Solid]:
     """A column on a foot: a disc, a cross, or five arms on castors."""
     parts = [cylinder(material, (0, 0, height / 2 + 0.02), (0.06, 0.06, height - 0.04))]
-    kind = draw.pick(("disc", "cross", "castors"))
+    kind = draw.design(("disc", "cross", "castors"), apart="castors")
     if kind == "disc":
         return [*parts, frustum(material, (0, 0, 0.02), (2 * radius, 2 * radius, 0.04), 1.0, 0.85)]
     num_arms = 4 if kind == "cross" else 5
@@ -73,7 +73,7 @@ def top_on_legs(draw: Draw, label: str, depth: float, width: float, height: floa
         parts = [box(top, (0, 0, z), (depth, width, thickness))]
     under = height - thickness
     reach = 0.68 if is_round else draw.uniform(0.86, 0.98)
-    kind = draw.pick(("legs", "legs", "legs", "column", "panels"))
+    kind = draw.design(("legs", "legs", "legs", "column", "panels"), apart="panels")
     if kind == "column":
         for y in (0.0,) if width < 1.3 else (-width / 4, width / 4):
             parts += moved(star_base(draw, frame, min(depth, width) * 0.33, under), (0, y, 0))
@@ -97,7 +97,7 @@ def coffee_table(draw: Draw) -> Piece:
     """A low table: on legs with or without a shelf, a drum, or a chest."""
     depth, height = draw.uniform(0.45, 0.75), draw.uniform(0.32, 0.48)
     width = depth * draw.uniform(1.0, 1.9)
-    kind = draw.pick(("legs", "legs", "shelf", "drum", "chest"))
+    kind = draw.design(("legs", "legs", "shelf", "drum", "chest"), apart="drum")
     if kind == "drum":
         wood = draw.material("wood", "metal")
         body = frustum(wood, (0, 0, height / 2), (depth, depth, height), draw.uniform(0.7, 1.0), 1.0)
@@ -146,7 +146,7 @@ def drawers(
     depth, width, height = size
     fronts = material if draw.chance(0.5) else draw.material("wood", "paint")
     metal = draw.material("metal", "wood")
-    knob = draw.pick(("bar", "knob", "none"))
+    knob = draw.design(("bar", "knob", "none"), apart="knob")
     parts = [box(material, centre, size)]
     w, h = width / num_columns, height / num_rows
     front = x + depth / 2
@@ -192,7 +192,7 @@ def bed(draw: Draw) -> Piece:
 
 def head_board(draw: Draw, frame: Material, x: float, width: float, height: float) -> list[Solid]:
     """A panel, bars between posts, a padded panel, or nothing."""
-    kind = draw.pick(("panel", "bars", "padded", "rounded", "none"))
+    kind = draw.design(("panel", "bars", "padded", "rounded", "none"), apart="rounded")
     if kind == "panel":
         return [box(frame, (x, 0, height / 2), (0.05, width + 0.06, height))]
     if kind == "rounded":
@@ -260,7 +260,8 @@ def upholstered(draw: Draw, label: str, seats: int, seat: float, chaise: bool) -
             parts.append(box(cloth, (depth / 2 + 0.3, y, (lift + base) / 2 + 0.02), (0.78, seat - 0.02, base - lift)))
         size = (0.2, seat - 0.02, back - sit + 0.04)
         parts.append(cushion(pads, (-depth / 2 + 0.24, y, (back + sit) / 2 + 0.02), size, lean, roundness=1.4))
-    kind = draw.pick(("square", "roll", "slope", "none")) if label == "sofa" else draw.pick(("square", "roll", "slope"))
+    arms = ("square", "roll", "slope", "none") if label == "sofa" else ("square", "roll", "slope")
+    kind = draw.design(arms, apart="roll")
     high = sit + draw.uniform(0.1, 0.24)
     for side in (-1, 1) if kind != "none" else ():
         y = side * (inner / 2 + arm / 2)
@@ -283,7 +284,7 @@ def chair(draw: Draw) -> Piece:
     else:
         parts = legs(draw, frame, depth, width, sit - 0.03, draw.uniform(0.025, 0.045))
     thick = draw.uniform(0.02, 0.09)
-    shape = draw.pick(("box", "cushion", "round"))
+    shape = draw.design(("box", "cushion", "round"), apart="round")
     centre, size = (0.0, 0.0, sit - thick / 2), (depth, width, thick)
     if shape == "round":
         parts.append(cylinder(seat, centre, size))
@@ -304,7 +305,7 @@ def chair(draw: Draw) -> Piece:
 
 def chair_back(draw: Draw, frame: Material, seat: Material, width: float, rise: float) -> list[Solid]:
     """A panel, a pad on posts, rungs, or bars, standing at the origin."""
-    kind = draw.pick(("panel", "pad", "rungs", "bars"))
+    kind = draw.design(("panel", "pad", "rungs", "bars"), apart="rungs")
     if kind == "panel":
         return [
             bevelled(seat, (0, 0, rise / 2), (0.03, width * 0.95, rise), width * draw.uniform(0.05, 0.3), edges="x")
@@ -331,7 +332,7 @@ def stool(draw: Draw) -> Piece:
         parts = [cylinder(seat, (0, 0, height - thick / 2), (width, width, thick))]
     else:
         parts = [cushion(seat, (0, 0, height - thick / 2), (width, width, thick), roundness=1.5)]
-    kind = draw.pick(("splayed", "legs", "column"))
+    kind = draw.design(("splayed", "legs", "column"), apart="splayed")
     if kind == "legs":
         parts += legs(draw, frame, width * 0.8, width * 0.8, height - thick, 0.035)
     elif kind == "column":
@@ -382,7 +383,7 @@ def nightstand(draw: Draw) -> Piece:
 
 def cabinet(draw: Draw) -> Piece:
     """A sideboard, chest of drawers or television cabinet, up to chest height."""
-    kind = draw.pick(("sideboard", "chest", "low"))
+    kind = draw.design(("sideboard", "chest", "low"), apart="low")
     width = {"sideboard": draw.uniform(1.1, 1.9), "chest": draw.uniform(0.7, 1.1), "low": draw.uniform(1.1, 2.0)}[kind]
     height = {"sideboard": draw.uniform(0.7, 0.95), "chest": draw.uniform(0.8, 1.25), "low": draw.uniform(0.38, 0.6)}[
         kind

@@ -17,13 +17,23 @@ from ponder3d.data.synthetic.solids import Solid, Vector, extents, moved, rotati
 
 T = TypeVar("T")
 
+DESIGNS = ("all", "seen", "unseen")
+"""Of each kind of thing: every design, all but one, and that one alone."""
+
 
 class Draw:
-    """The random choices of one room: numbers, and materials in the room's own colours."""
+    """The random choices of one room: numbers, designs, and materials in the room's own colours.
 
-    def __init__(self, rng: np.random.Generator, style: str = "mixed"):
+    Args:
+        rng: where they come from.
+        style: of the colours, one of ``materials.STYLES``.
+        designs: which designs of things there are, one of ``DESIGNS``.
+    """
+
+    def __init__(self, rng: np.random.Generator, style: str = "mixed", designs: str = "all"):
         self.rng = rng
         self.palette = draw_palette(rng, style)
+        self.designs = designs
 
     def uniform(self, low: float | int, high: float | int) -> float:
         """A number between two others."""
@@ -40,6 +50,13 @@ class Draw:
     def pick(self, options: Sequence[T]) -> T:
         """One of several options."""
         return options[int(self.rng.integers(len(options)))]
+
+    def design(self, options: Sequence[str], apart: str) -> str:
+        """How a thing is built: one of several designs, of which ``apart`` is the one that ``seen`` rooms lack and
+        that things of ``unseen`` rooms have."""
+        if self.designs == "unseen":
+            return apart
+        return self.pick(options if self.designs == "all" else [option for option in options if option != apart])
 
     def material(self, *uses: str, emission: float = 0.0) -> Material:
         """A material for one of the uses named in ``materials.USES``."""

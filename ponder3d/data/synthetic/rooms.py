@@ -13,13 +13,13 @@ from typing import Literal
 import numpy as np
 import torch
 
-from ponder3d.config import fingerprint, incidental
+from ponder3d.config import fingerprint, incidental, later
 from ponder3d.data.dataset import DataError, DatasetConfig, SceneDataset
 from ponder3d.data.synthetic.filling import fill
 from ponder3d.data.synthetic.filming import PackedRoom, film, furnished_room
 from ponder3d.data.synthetic.groups import ROOM_TYPES
 from ponder3d.data.synthetic.materials import STYLES
-from ponder3d.data.synthetic.pieces import Draw
+from ponder3d.data.synthetic.pieces import DESIGNS, Draw
 from ponder3d.data.synthetic.room_classes import GROUPED_LABELS as GROUPED_LABELS
 from ponder3d.data.synthetic.room_classes import LABELS_OF
 from ponder3d.data.synthetic.room_classes import ROOMS_LABELS as ROOMS_LABELS
@@ -59,6 +59,9 @@ class RoomsConfig(DatasetConfig):
     """Types to draw from."""
     style: Literal["mixed", "warm", "cool", "bright"] = "mixed"
     """Which colours rooms have."""
+    designs: Literal["all", "seen", "unseen"] = later("all")
+    """How furniture and fixtures are built. ``seen``: of the three or four designs that most kinds have (legs, arm
+    rests, backs, ...), one each is kept for the rooms held out, which are then ``unseen`` and have it alone."""
     classes: Literal["all", "grouped", "spaces"] = "all"
     """``all``: the 37 of ``ROOMS_LABELS``. ``grouped``: the 12 of ``GROUPED_LABELS``. ``spaces``: the 11 of
     ``SPACES_LABELS``."""
@@ -89,7 +92,7 @@ class RoomsConfig(DatasetConfig):
             raise ValueError(
                 f"RoomsConfig.image_size must be (height, width) of at least 8 pixels, it is {self.image_size}"
             )
-        for name, allowed in (("classes", LABELS_OF), ("style", STYLES)):
+        for name, allowed in (("classes", LABELS_OF), ("style", STYLES), ("designs", DESIGNS)):
             if getattr(self, name) not in allowed:
                 raise ValueError(
                     f"RoomsConfig.{name} must be one of {', '.join(allowed)}, it is {getattr(self, name)!r}"
@@ -105,8 +108,10 @@ class RoomsConfig(DatasetConfig):
         return Rooms(self)
 
     def held_out(self) -> "RoomsConfig":
-        """``num_test_rooms`` rooms from a range of indices that no training set reaches."""
-        return replace(self, first=self.first + FIRST_TEST_ROOM, num_rooms=self.num_test_rooms)
+        """``num_test_rooms`` rooms from a range of indices that no training set reaches; of ``seen`` designs, rooms of
+        ``unseen`` ones."""
+        designs = "unseen" if self.designs == "seen" else self.designs
+        return replace(self, first=self.first + FIRST_TEST_ROOM, num_rooms=self.num_test_rooms, designs=designs)
 
 
 class Rooms(SceneDataset):
@@ -251,7 +256,7 @@ def make_room(config: RoomsConfig, number: int) -> PackedRoom:
     """Furnish, film and fuse one room; ``number`` counts from 0, not from ``config.first``."""
     # One stream for each stage: how many numbers one of them draws does not change the others.
     rngs = [np.random.Generator(np.random.PCG64(derive(config.seed, number, stage))) for stage in range(4)]
-    room = furnished_room(Draw(rngs[0], config.style), config.room_types)
+    room = furnished_room(Draw(rngs[0], config.style, config.designs), config.room_types)
     lens = walk(Draw(rngs[1]), room.plan, room.placed, config.num_views, config.image_size)
     return film(
         room, lens, config.sensor, config.num_fused_views, config.cloud_spacing, config.max_points, rngs[2], rngs[3]

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ponder3d.config import from_json, to_json
 from ponder3d.data.dataset import DataError
-from ponder3d.data.synthetic import rooms
+from ponder3d.data.synthetic import decor, fixtures, furniture, rooms
 from ponder3d.data.synthetic.materials import draw_palette
+from ponder3d.data.synthetic.pieces import Draw
 from ponder3d.data.synthetic.room_classes import LABELS_OF, SPACES_LABELS
 from ponder3d.data.synthetic.rooms import (
     ROOMS_LABELS,
@@ -377,3 +378,44 @@ def test_styles_differ_in_colour():
 
     assert saturation("cool") < 0.6 * saturation("mixed") < 0.6 * saturation("bright")
     assert np.array_equal(draw_palette(np.random.default_rng(3)), draw_palette(np.random.default_rng(3), "mixed"))
+
+
+BUILDERS = (
+    furniture.table, furniture.coffee_table, furniture.desk, furniture.bed, furniture.sofa, furniture.armchair,
+    furniture.chair, furniture.stool, furniture.cabinet, decor.monitor, decor.floor_lamp, decor.table_lamp,
+    decor.pendant_lamp, decor.plant, decor.waste_bin, decor.carton, fixtures.sink, fixtures.toilet,
+)  # fmt: skip
+
+
+def designs_of(designs: str, number: int) -> list[tuple[tuple[str, ...], str, str]]:
+    """Options, the one apart and what was taken, for every choice of a design in so many of each thing."""
+    taken: list[tuple[tuple[str, ...], str, str]] = []
+
+    class Noted(Draw):
+        def design(self, options, apart):
+            kind = super().design(options, apart)
+            taken.append((options, apart, kind))
+            return kind
+
+    for build in BUILDERS:
+        for seed in range(number):
+            build(Noted(np.random.default_rng(seed), designs=designs))
+    return taken
+
+
+def test_rooms_held_out_have_furniture_of_designs_that_the_others_lack():
+    seen, unseen, both = (designs_of(designs, 60) for designs in ("seen", "unseen", "all"))
+    kinds = {options for options, _, _ in both}
+    assert len(kinds) == 21 and kinds == {options for options, _, _ in seen} == {options for options, _, _ in unseen}
+    assert all(apart in options and taken in options for options, apart, taken in [*seen, *unseen, *both])
+    assert not any(taken == apart for _, apart, taken in seen)
+    assert all(taken == apart for _, apart, taken in unseen)
+    shares = [np.mean([taken == apart for o, apart, taken in both if o == options]) for options in kinds]
+    assert 0 < min(shares) and max(shares) < 1
+    # Nothing else is lost: each design but the one apart is in rooms that are seen.
+    for options in kinds:
+        assert len({taken for o, _, taken in seen if o == options}) == len(set(options)) - 1
+    config = replace(TINY, designs="seen")
+    assert config.held_out() == replace(TINY.held_out(), designs="unseen")
+    assert replace(TINY, designs="all").held_out().designs == "all"
+    assert digest(config.build()[0]) != digest(TINY.build()[0]) != digest(replace(TINY, designs="unseen").build()[0])
