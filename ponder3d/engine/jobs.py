@@ -167,6 +167,9 @@ def _run_round(
                         states[name] = (step, steps, shown)
                 progress.show_jobs(len(done), states, force=bool(finished))
             if asked_to_stop.is_set():
+                # Nothing runs any more, so this waits for processes that end; at the interpreter's own end the pool's
+                # thread may close what it is about to be told through.
+                pool.shutdown(cancel_futures=True)
                 raise PreemptedError("stopped; what is done stays, and the same command goes on")
         except BaseException:
             # Whoever gives up does not wait for jobs that still run; at the end of all the pool is waited for, or its

@@ -104,6 +104,8 @@ def test_asked_to_stop_jobs_save_and_the_same_jobs_go_on(tmp_path):
     asking.start()
     with pytest.raises(PreemptedError, match="the same command goes on"):
         run_jobs(jobs, 1, "three", quiet=True)
+    left = [thread for thread in threading.enumerate() if "Executor" in type(thread).__name__]
+    assert not left, "the pool's thread would meet the end of the interpreter"
     asking.join()
     assert 0 < max(CheckpointStore(tmp_path / "a" / "checkpoints").steps()) < 3000
     assert not (tmp_path / "c.txt").exists()
