@@ -318,12 +318,13 @@ class Comparison:
         return factors
 
     def left_out(self) -> list[str]:
-        """Amounts of labels that are the same scenes as another."""
+        """Lines about amounts of labels that are the same scenes as another."""
         kept = {self.scenes[one.text]: one.text for one in self.labels if not one.points}
-        merged = [text for text in items_of(self.config.labels, "labels") if text not in {o.text for o in self.labels}]
+        compared = {one.text for one in self.labels}
         return [
             f"{text} of the scenes to train on is {self.scenes[text]}, the same as {kept[self.scenes[text]]}: left out"
-            for text in merged
+            for text in items_of(self.config.labels, "labels")
+            if text not in compared
         ]
 
     def _tested(self, most: int) -> list[int]:
@@ -332,15 +333,15 @@ class Comparison:
 
     def _facts(self) -> Facts:
         return Facts(
-            self.ways,
-            [labels.text for labels in self.labels],
-            list(self.methods),
-            self.scenes,
-            self.experiment.batch_size,
-            self.batch,
-            self.labelled,
-            self.files,
-            self.failed,
+            ways=self.ways,
+            labels=[labels.text for labels in self.labels],
+            methods=list(self.methods),
+            scenes=self.scenes,
+            batch=self.experiment.batch_size,
+            pretrain_batch=self.batch,
+            labelled=self.labelled,
+            files=self.files,
+            failed=self.failed,
         )
 
     def _cells(self, chosen: dict[Setting, Candidate], factors: dict[str, int]) -> list[Cell]:

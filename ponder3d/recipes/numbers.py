@@ -73,6 +73,14 @@ _SMALL = (
     *("compare", "semseg.rooms_full", "--data.seed", "7", "--data.num-rooms", "24", "--methods", "small=indoor-small"),
     *("--labels", "100%", "--ways", "probe,levels", "--seeds", "1"),
 )
+_ROOMS = (
+    *("compare", "semseg.rooms", "--data.seed", "7", "--data.num-rooms", "12", "--methods", "ponder_distil"),
+    *("--labels", "20", "--ways", "probe", "--seeds", "1", "--pretrain-steps", "500", "--withheld", "4"),
+)
+_PANDASET = (
+    *("compare", "semseg_driving.pandaset", "--data.root", "DATA", "--methods", "ponder_pixel", "--labels", "20"),
+    *("--ways", "probe", "--seeds", "1", "--pretrain-steps", "400"),
+)
 
 NUMBERS: dict[str, Number] = {
     "smoke": Number(
@@ -109,6 +117,21 @@ NUMBERS: dict[str, Number] = {
         _compared("levels", "small"),
         value=13.9,
         band=2.0,
+    ),
+    "rooms-probe": Number(
+        "gain of rendering and self-distillation over random weights, 500 steps, seed 0, points of mIoU",
+        _ROOMS,
+        _compared("probe", "ponder_distil"),
+        value=11.6,
+        band=1.5,
+    ),
+    "pandaset-probe": Number(
+        "gain of rendering and pixel contrast over random weights, 400 steps, seed 0, points of mIoU",
+        _PANDASET,
+        _compared("probe", "ponder_pixel"),
+        value=17.1,
+        band=3.0,
+        where="PandaSet",
     ),
     "7scenes-depth": Number(
         "depth error of held-out views as a share of their median depth's",
