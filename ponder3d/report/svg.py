@@ -149,7 +149,8 @@ def line_chart(
     for tick in x_ticks:
         x, _ = place(tick, y_lo)
         named = names.get(tick, f"{tick:g}")
-        parts.append(f'<text x="{x:.1f}" y="{_HEIGHT - _BOTTOM + 15}" text-anchor="middle">{named}</text>')
+        inside = min(x, _WIDTH - 3.5 * len(named))  # half of what the letters take
+        parts.append(f'<text x="{inside:.1f}" y="{_HEIGHT - _BOTTOM + 15}" text-anchor="middle">{named}</text>')
     parts.append(f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 4}" text-anchor="end">{html.escape(x_label)}</text>')
     parts.append(f'<text x="4" y="{_HEIGHT - 4}">{html.escape(y_label)}</text>')
     for row, (number, line) in enumerate(zip(numbers, finite, strict=True)):

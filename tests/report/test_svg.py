@@ -99,3 +99,12 @@ def test_dots_stand_where_their_values_are():
     coloured = dot_chart("mIoU", [Dot("one", 1.0, colour=1), Dot("two", 2.0)], "%")
     shades = ["#{:02x}{:02x}{:02x}".format(*rgb) for _, rgb in line_colours(["first", "second"])]
     assert re.findall(r'r="3.5" fill="([^"]+)"', coloured) == shades[::-1]
+
+
+def test_a_long_number_below_the_last_point_is_not_cut_off():
+    drawn = line_chart("x", [Series("one", ((500.0, 1.0), (200_000.0, 2.0)), markers=True)], "steps", "%", log_x=True)
+    width = float(re.search(r'viewBox="0 0 (\d+)', drawn)[1])
+    places = {
+        name: float(x) for x, name in re.findall(r'<text x="([\d.]+)" y="\d+" text-anchor="middle">(\d+)<', drawn)
+    }
+    assert places["200000"] == pytest.approx(width - 21) and places["500"] < 100
