@@ -77,7 +77,7 @@ class Row:
     seeds: int
     """That came to an end."""
     failed: str = ""
-    """Why the first of the others did not."""
+    """Why the others did not: every reason once."""
     labelled: bool = False
     """Whether its pre-training is told classes."""
     file: bool = False

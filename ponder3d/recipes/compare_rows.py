@@ -86,7 +86,7 @@ def table_rows(cells: Sequence[Cell], figures: Mapping[str, Mapping[str, float]]
                 seconds=sum(trained + before) / max(1, len(own)),
                 samples=budget * facts.pretrain_batch + steps * facts.batch,
                 seeds=len(own),
-                failed=lost[0] if lost else "",
+                failed="; ".join(dict.fromkeys(lost)),
                 labelled=method in facts.labelled,
                 file=method in facts.files,
                 scenes=facts.scenes[labels],

@@ -62,7 +62,8 @@ class Inline:
 
     def __init__(self) -> None:
         self.ran: list[str] = []
-        self.break_pretraining = False
+        self.breaks: dict[str, str] = {}
+        """Why pre-trainings fail, by the beginning of their name."""
 
     def __call__(
         self, jobs: Sequence[Job], processes: int, title: str, quiet: bool, failed: dict[str, str]
@@ -71,8 +72,9 @@ class Inline:
         for job in jobs:
             record = read_json(job.out / "result.json")
             if record is None or record["key"] != job.key():
-                if self.break_pretraining and job.name.startswith("pretrain-ponder"):
-                    failed[job.name] = "it is broken"
+                reason = next((why for start, why in self.breaks.items() if job.name.startswith(start)), None)
+                if reason is not None:
+                    failed[job.name] = reason
                     job.out.mkdir(parents=True)
                     (job.out / "encoder.safetensors").touch()  # of its first checkpoint
                     continue
@@ -209,7 +211,7 @@ def test_the_command_prints_the_table_and_whether_scratch_has_converged(finished
 
 def test_a_failed_cell_is_a_row_that_says_why_and_the_others_go_on(tmp_path, monkeypatch) -> None:
     inline = Inline()
-    inline.break_pretraining = True
+    inline.breaks = {"pretrain-ponder": "it is broken"}
     monkeypatch.setattr(recipe, "run_jobs", inline)
     rows = run_compare(replace(CHOICES, out=str(tmp_path), ways="probe", labels="50%"), TARGET, smoke.semseg(), print)
     scratch, ponder = rows
@@ -219,6 +221,15 @@ def test_a_failed_cell_is_a_row_that_says_why_and_the_others_go_on(tmp_path, mon
     assert "failed" in table.table_text(rows).splitlines()[2]
     assert "failed: probe of ponder, 50%: its pre-training failed: it is broken" in table.table_text(rows)
     assert "it is broken" in write_compare_page(tmp_path).read_text()
+
+
+def test_a_row_tells_every_reason_of_its_seeds_once(tmp_path, monkeypatch) -> None:
+    inline = Inline()
+    inline.breaks = {"pretrain-ponder-2-1": "its loss is not finite", "pretrain-ponder": "no memory"}
+    monkeypatch.setattr(recipe, "run_jobs", inline)
+    config = replace(CHOICES, out=str(tmp_path), ways="probe", labels="50%", seeds=3)
+    row = run_compare(config, TARGET, smoke.semseg(), print)[1]
+    assert row.failed == "its pre-training failed: no memory; its pre-training failed: its loss is not finite"
 
 
 def test_a_fifth_is_set_aside_unless_somebody_says_how_much(tmp_path) -> None:
