@@ -52,8 +52,9 @@ def compare(arguments: list[str]) -> int:
     )
     rows = run_compare(options.compare, name, options.experiment, _tell)
     page = write_compare_page(options.compare.out)
-    print(table_text(rows))
-    for amount, steps in read_results(options.compare.out)["convergence"].items():
+    record = read_results(options.compare.out)
+    print(table_text(rows, record["against"]))
+    for amount, steps in record["convergence"].items():
         told = convergence_told([miou for _, miou in steps], options.compare.converged)
         print(f"scratch with {amount} labelled: {told}")
     print(f"\nreport: {page}")

@@ -2,8 +2,8 @@
 
 import math
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,12 @@ class Row:
     """How many scenes ``labels`` are; 0: not known, of an earlier version."""
     pretrain_seconds: float = 0.0
     """What of ``seconds`` is pre-training."""
+    difference: float | None = None
+    """Mean difference, seed by seed, from the method that the others are set against (``CompareConfig.against``), after
+    as many steps of pre-training if it has such a row, else after its most; None for itself and ``scratch``."""
+    difference_spread: float | None = None
+    by_seed: Mapping[str, float] = field(default_factory=dict)
+    """What ``mean`` is of, by seed."""
 
     @property
     def start(self) -> str:
@@ -103,12 +109,19 @@ class Row:
         return self.labels + (f" ({self.scenes} scene{'s' * (self.scenes > 1)})" if self.scenes else "")
 
 
-def table_cells(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Header and cells of the table."""
-    header = ("", "labels", "pre-training", "start", "steps", "mIoU %", "gain", "time", "scenes seen")
+def table_cells(rows: Sequence[Row], against: str = "") -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and cells of the table.
+
+    Args:
+        rows: what is told.
+        against: the method that ``Row.difference`` is from; such a column is there if any row has one.
+    """
+    differ = any(row.difference is not None for row in rows)
+    versus = (f"against {against}",) if differ else ()
+    header = ("", "labels", "pre-training", "start", "steps", "mIoU %", "gain", *versus, "time", "scenes seen")
     cells = []
     for row in rows:
-        gain = "" if row.gain is None else f"{row.gain:+.1f}{_told_spread(row.gain_spread)}"
+        difference = (_told_difference(row.difference, row.difference_spread),) if differ else ()
         result = "failed" if row.mean is None else f"{row.mean:.1f}{_told_spread(row.spread)}"
         result += f" ({row.seeds} seeds)" if row.seeds and row.failed else ""
         cells.append(
@@ -119,7 +132,8 @@ def table_cells(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, .
                 row.told_start,
                 str(row.steps or ""),
                 result,
-                gain,
+                _told_difference(row.gain, row.gain_spread),
+                *difference,
                 f"{row.seconds:.0f} s",
                 f"{row.samples:,}",
             )
@@ -127,13 +141,17 @@ def table_cells(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, .
     return header, cells
 
 
+def _told_difference(mean: float | None, spread: float | None) -> str:
+    return "" if mean is None else f"{mean:+.1f}{_told_spread(spread)}"
+
+
 def _told_spread(spread: float | None) -> str:
     return "" if spread is None else f" +- {spread:.1f}"
 
 
-def table_text(rows: Sequence[Row]) -> str:
-    """The table for the terminal, and below it why cells failed."""
-    header, cells = table_cells(rows)
+def table_text(rows: Sequence[Row], against: str = "") -> str:
+    """The table for the terminal (``table_cells``), and below it why cells failed."""
+    header, cells = table_cells(rows, against)
     lines = [header, *cells]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]

@@ -94,6 +94,7 @@ class Comparison:
         if len(self.methods) < len(named):
             raise ValueError(f"compare: methods must have names of their own: {config.methods}")
         self.recipes = {name: made for name, made in self.methods.items() if callable(made)}
+        self.against = self._against()
         first = next(iter(self.recipes.values()))() if self.recipes else None
         budgets = [int(steps) for steps in numbers_of(config.pretrain_steps, "pretrain_steps")]
         self.budgets = sorted({steps or (first.steps if first else 0) for steps in budgets})
@@ -115,6 +116,16 @@ class Comparison:
         """Encoder files that there should be, and why there are none."""
         self.convergence: dict[str, list[tuple[int, float]]] = {}
         """By amount of labels: steps and mIoU of scratch on the scenes set aside, in percent."""
+
+    def _against(self) -> str:
+        """The method that the others are set against; empty if there is only scratch."""
+        pretrained = [name for name in self.methods if name != SCRATCH]
+        if self.config.against and self.config.against not in pretrained:
+            known = ", ".join(pretrained) or "none"
+            raise ValueError(
+                f"CompareConfig.against: {self.config.against!r} is none of the methods; these are {known}"
+            )
+        return self.config.against or next(iter(pretrained), "")
 
     def _other_data(self) -> list[str]:
         """Methods whose recipes pre-train on other data than the first one's."""
@@ -223,6 +234,7 @@ class Comparison:
             "withheld": self.withheld,
             "scenes": self.scenes,
             "other_data": self.other_data,
+            "against": self.against,
             "rows": [asdict(row) for row in rows],
         }
         write_json(self.out / RESULTS, record)
@@ -341,6 +353,7 @@ class Comparison:
             pretrain_batch=self.batch,
             labelled=self.labelled,
             files=self.files,
+            against=self.against,
             failed=self.failed,
         )
 

@@ -36,6 +36,8 @@ class CompareConfig(Config):
     """Most steps of fine-tuning, in multiples of the recipe's, whether or not scratch has converged."""
     doublings: bool = False
     """Test after every doubling of the steps, for a curve, rather than after the recipe's and the last."""
+    against: str = incidental("")
+    """Method that the others are set against too, seed by seed; empty: the first one listed that pre-trains."""
     withheld: int = 0
     """Labelled scenes set aside to choose by; 0: a fifth of them, at most 4."""
     out: str = incidental("runs/compare")

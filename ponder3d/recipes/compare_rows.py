@@ -7,6 +7,9 @@ from pathlib import Path
 from ponder3d.engine.comparison_table import FINETUNE, FROZEN, SCRATCH, Row, mean_and_spread, training_seconds
 from ponder3d.engine.jobs import Job
 
+_Group = tuple[str, str, str, int, int]
+"""``Cell.row``: way, labels, method, steps of pre-training and of fine-tuning."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -24,7 +27,7 @@ class Cell:
     """Directory of its pre-training; None without one."""
 
     @property
-    def row(self) -> tuple[str, str, str, int, int]:
+    def row(self) -> _Group:
         """What cells of one row have in common."""
         return self.way, self.labels, self.method, self.pretrain_steps, self.steps
 
@@ -46,6 +49,8 @@ class Facts:
     """Methods that are told classes."""
     files: Collection[str]
     """Methods that came as files."""
+    against: str
+    """The method that the others are set against; empty without one."""
     failed: Mapping[str, str]
     """Why jobs have failed, by name."""
 
@@ -58,7 +63,7 @@ def table_rows(cells: Sequence[Cell], figures: Mapping[str, Mapping[str, float]]
         figures: of the jobs that came to an end, by name.
         facts: of the comparison.
     """
-    groups: dict[tuple[str, str, str, int, int], dict[int, Cell]] = {}
+    groups: dict[_Group, dict[int, Cell]] = {}
     for cell in cells:
         groups.setdefault(cell.row, {})[cell.seed] = cell
     values = {
@@ -70,7 +75,9 @@ def table_rows(cells: Sequence[Cell], figures: Mapping[str, Mapping[str, float]]
         way, labels, method, budget, steps = group
         base = values.get((way if way in FROZEN else FINETUNE, labels, SCRATCH, 0, steps), {})
         own = values[group]
-        gains = [own[seed] - base[seed] for seed in own if seed in base] if method != SCRATCH else []
+        gains = _differences(own, base) if method != SCRATCH else []
+        rival = _rival(values, group, facts.against) if method not in (SCRATCH, facts.against) else {}
+        difference, difference_spread = mean_and_spread(_differences(own, rival))
         lost = [facts.failed[cell.job.name] for cell in of_row.values() if cell.job.name in facts.failed]
         trained = [training_seconds(of_row[seed].job.out, facts.batch) if steps else 0.0 for seed in own]
         before = [_seconds_before(of_row[seed], facts) for seed in own]
@@ -91,6 +98,9 @@ def table_rows(cells: Sequence[Cell], figures: Mapping[str, Mapping[str, float]]
                 file=method in facts.files,
                 scenes=facts.scenes[labels],
                 pretrain_seconds=sum(before) / max(1, len(own)),
+                difference=difference,
+                difference_spread=difference_spread,
+                by_seed={str(seed): value for seed, value in own.items()},
             )
         )
 
@@ -99,6 +109,18 @@ def table_rows(cells: Sequence[Cell], figures: Mapping[str, Mapping[str, float]]
         return orders[0], orders[1], row.steps, orders[2], row.pretrain_steps
 
     return sorted(rows, key=place)
+
+
+def _differences(one: Mapping[int, float], other: Mapping[int, float]) -> list[float]:
+    return [one[seed] - other[seed] for seed in one if seed in other]
+
+
+def _rival(values: Mapping[_Group, Mapping[int, float]], group: _Group, against: str) -> Mapping[int, float]:
+    """What the method that the others are set against gives where all else is equal, by seed; if it has no row of that
+    budget, as where one of them is a file, that of its largest."""
+    way, labels, _, budget, steps = group
+    of_budget = {one[3]: own for one, own in values.items() if (*one[:3], one[4]) == (way, labels, against, steps)}
+    return of_budget.get(budget, of_budget[max(of_budget)] if of_budget else {})
 
 
 def _seconds_before(cell: Cell, facts: Facts) -> float:

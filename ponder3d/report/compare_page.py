@@ -43,7 +43,7 @@ def write_compare_page(folder: Path | str) -> Path:
     page = Page("ponder3d: does pre-training pay?", f"{record['target']}, {folder.name}")
     page.heading("The table")
     page.text(_protocol(record))
-    page.table(*table_cells(rows), style="dense")
+    page.table(*table_cells(rows, record.get("against", "")), style="dense")
     for row in rows:
         if row.failed:
             page.text(f"Failed: {row.way} of {row.method}, {row.labels}: {row.failed}")
@@ -60,7 +60,7 @@ def write_compare_page(folder: Path | str) -> Path:
             if charts:
                 drawn = {row.method for row in of_way}
                 page.legend([(name, colour) for name, colour in line_colours(methods) if name in drawn])
-            page.row([*charts, *ranks])
+            page.row([*charts, *ranks, *_differences(of_way, methods, record.get("against", ""))])
     if record["convergence"]:
         _convergence(page, record)
     page.heading("Configuration")
@@ -76,11 +76,12 @@ def _protocol(record: dict[str, Any]) -> str:
     return (
         f"mIoU in percent on scenes never seen, one point per voxel; mean and standard deviation of {config['seeds']} "
         "seeds, which differ in what is labelled, in order and weights, and in the scenes to pre-train on where these "
-        "are generated. Gains are taken seed by seed: from scratch or, of probes, from random weights. All methods "
-        "pre-train the same encoder for as many steps of as many scenes, and all starts are fine-tuned for as many "
-        f"steps. Settings were chosen by one rule, for every number of steps, on {record['withheld']} labelled scenes "
-        "that are never fine-tuned or tested on. Time is that of the steps of pre-training and fine-tuning, without "
-        "evaluations. Methods marked (classes) are told classes in pre-training; the others see no label."
+        "are generated. Gains are taken seed by seed: from scratch or, of probes, from random weights; so are "
+        "differences from the method that the others are set against. All methods pre-train the same encoder for as "
+        "many steps of as many scenes, and all starts are fine-tuned for as many steps. Settings were chosen by one "
+        f"rule, for every number of steps, on {record['withheld']} labelled scenes that are never fine-tuned or tested "
+        "on. Time is that of the steps of pre-training and fine-tuning, without evaluations. Methods marked (classes) "
+        "are told classes in pre-training; the others see no label."
         + (
             " Those marked (file) were pre-trained elsewhere, for other steps, on other scenes, perhaps with labels; "
             "their time and scenes are of fine-tuning alone."
@@ -138,9 +139,8 @@ def _ranks(rows: list[Row], methods: list[str]) -> list[str]:
     or random weights where nothing of the encoder is trained."""
     parts, colours = [], {method: number for number, method in enumerate(methods)}
     for labels in dict.fromkeys(row.labels for row in rows):
-        of_labels = [row for row in rows if row.labels == labels]
-        steps, most = max(row.steps for row in of_labels), max(row.pretrain_steps for row in of_labels)
-        last = [row for row in of_labels if row.steps == steps and row.pretrain_steps in (0, most)]
+        last = _last(rows, labels)
+        steps = last[0].steps
         known = sorted(((row.mean, row) for row in last if row.mean is not None), key=lambda pair: -pair[0])
         dots = [Dot(row.told_start, mean, row.spread or 0.0, colours[row.method]) for mean, row in known]
         reference = next((mean for mean, row in known if row.method == SCRATCH), None)
@@ -148,6 +148,25 @@ def _ranks(rows: list[Row], methods: list[str]) -> list[str]:
             title = f"{labels} labelled" + (f": after {steps} steps" if steps else "")
             parts.append(chart(dot_chart(title, dots, "%", reference)))
     return parts
+
+
+def _differences(rows: list[Row], methods: list[str], against: str) -> list[str]:
+    """How far the methods are above or below the one that they are set against, after the most steps."""
+    parts, colours = [], {method: number for number, method in enumerate(methods)}
+    for labels in dict.fromkeys(row.labels for row in rows):
+        last = [(row.difference, row) for row in _last(rows, labels) if row.difference is not None]
+        known = sorted(last, key=lambda pair: -pair[0])
+        dots = [Dot(row.told_start, mean, row.difference_spread or 0.0, colours[row.method]) for mean, row in known]
+        if dots:
+            parts.append(chart(dot_chart(f"{labels} labelled: against {against}, seed by seed", dots, "points", 0.0)))
+    return parts
+
+
+def _last(rows: list[Row], labels: str) -> list[Row]:
+    """Those of an amount of labels after the most steps, of fine-tuning and of pre-training."""
+    rows = [row for row in rows if row.labels == labels]
+    steps, most = max(row.steps for row in rows), max(row.pretrain_steps for row in rows)
+    return [row for row in rows if row.steps == steps and row.pretrain_steps in (0, most)]
 
 
 def _is(kind: str, row: Row) -> bool:

@@ -1,6 +1,7 @@
 """The comparison: what is run, at which budgets, what becomes of failures, and the page and table about it."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +32,7 @@ from ponder3d.recipes import semseg, smoke
 from ponder3d.recipes.compare import Comparison, run_compare
 from ponder3d.recipes.compare_config import CompareConfig
 from ponder3d.recipes.compare_jobs import find_twin, probe
-from ponder3d.recipes.compare_rows import table_rows
+from ponder3d.recipes.compare_rows import Cell, table_rows
 from ponder3d.recipes.compare_workload import FINETUNING
 from ponder3d.render.opacity import UniSurf
 from ponder3d.report.compare_page import write_compare_page
@@ -270,6 +271,46 @@ def test_one_seed_has_no_spread() -> None:
     row = Row("probe", "ponder", "10%", 2, 0, 12.5, None, 2.0, None, 1.0, 4, 1, scenes=1)
     text = table.table_text([row])
     assert "12.5    +2.0  1 s" in text and "+-" not in text and "10% (1 scene)" in text
+
+
+def test_methods_are_set_against_one_seed_by_seed(tmp_path) -> None:
+    methods = "scratch,ponder,self_distil,small=indoor-small"
+    config = replace(CHOICES, out=str(tmp_path), methods=methods, labels="20", ways="probe")
+    made = Comparison(config, "semseg.rooms", semseg.rooms())
+    assert made.against == "ponder"
+    reached = {
+        ("scratch", 0): (10.0, 11.0, 12.0),
+        ("ponder", 2): (14.0, 15.0, 17.0),
+        ("ponder", 4): (20.0, 22.0, 24.0),
+        ("self_distil", 2): (13.0, 16.0, 15.0),
+        ("self_distil", 4): (21.0, 22.0),
+        ("small", 0): (19.0, 20.0, 21.0),
+    }
+    cells, figures = [], {}
+    for (method, budget), values in reached.items():
+        for seed, value in enumerate(values):
+            job = Job(f"{method}-{budget}-{seed}", tmp_path, None)
+            cells.append(Cell(job, "probe", method, "20", budget, 0, seed, None))
+            figures[job.name] = {"miou": value / 100}
+    rows = {(row.method, row.pretrain_steps): row for row in table_rows(cells, figures, made._facts())}
+    assert all(rows[own].difference is None for own in (("scratch", 0), ("ponder", 2), ("ponder", 4)))
+    assert rows["self_distil", 2].difference == pytest.approx((-1 + 1 - 2) / 3)
+    assert rows["self_distil", 2].difference_spread == pytest.approx(math.sqrt(7 / 3))
+    assert rows["self_distil", 4].difference == pytest.approx(0.5), "of the seeds that both have"
+    assert rows["small", 0].difference == pytest.approx(-2.0), "a file is set against the longest"
+    assert rows["small", 0].by_seed == pytest.approx({"0": 19.0, "1": 20.0, "2": 21.0})
+    assert "against ponder" in table.table_text(list(rows.values()), "ponder")
+    # With no other method there is nothing to tell.
+    assert "against" not in table.table_text([rows["scratch", 0], rows["ponder", 4]], "ponder")
+
+
+def test_which_method_the_others_are_set_against_can_be_said(tmp_path) -> None:
+    methods = "scratch,ponder,self_distil"
+    assert comparison(tmp_path, methods=methods, against="self_distil").against == "self_distil"
+    assert comparison(tmp_path, methods="scratch").against == ""
+    for wrong in ("scratch", "also"):
+        with pytest.raises(ValueError, match=f"against: '{wrong}' is none of the methods; these are ponder, self_dist"):
+            comparison(tmp_path, methods=methods, against=wrong)
 
 
 def test_every_doubling_is_tested_where_a_curve_is_wanted(tmp_path, monkeypatch) -> None:

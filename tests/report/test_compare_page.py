@@ -30,6 +30,7 @@ def page(tmp_path):
             "twin": True,
             "withheld": 1,
             "other_data": [],
+            "against": "better",
             "rows": [asdict(row) for row in rows],
         }
         write_json(tmp_path / RESULTS, record)
@@ -67,3 +68,12 @@ def test_what_came_as_a_file_is_told(page) -> None:
     assert "(file)" not in page(rows)
     text = page([rows[0], replace(rows[1], file=True)])
     assert "better (file)" in text and "Those marked (file) were pre-trained elsewhere" in text
+
+
+def test_the_others_are_set_against_a_method(page) -> None:
+    scratch, better, other = (a_row(method, "10%", 1, 10.0) for method in ("scratch", "better", "failing"))
+    assert "against better" not in page([scratch, better])
+    text = page([scratch, better, replace(other, difference=-1.25, difference_spread=0.5)])
+    assert "<th>against better</th>" in text and "<td>-1.2 +- 0.5</td>" in text
+    chart = next(svg for svg in re.findall(r"<svg.*?</svg>", text, re.S) if "against better, seed by seed" in svg)
+    assert ">failing<" in chart and ">scratch<" not in chart and "stroke-dasharray" in chart
