@@ -90,13 +90,14 @@ def main() -> None:
             for start, levels in STARTS:
                 file = args.encoder if start == "encoder" else ""
                 name = name_of(start, levels, given, seed)
-                key = f"{fingerprint(whole)}-{file and which}"
+                key = f"{fingerprint(supervised(seed, 1, cache))}-{file and which}"
                 jobs.append(Job(name, args.out / name, None, probe, (seed, given, cache, file, levels), key))
-        jobs.append(Job(f"supervised-{seed}", args.out / f"supervised-{seed}", whole))
+        name = f"supervised-{args.steps}-{seed}"
+        jobs.append(Job(name, args.out / name, whole))
     figures = run_jobs(jobs, args.processes, "rooms")
     with saved(args.save):
         print(machine(1))
-        trained = [figures[f"supervised-{seed}"]["miou"] for seed in args.seeds]
+        trained = [figures[f"supervised-{args.steps}-{seed}"]["miou"] for seed in args.seeds]
         full = statistics.mean(trained)
         rows = []
         for given in GIVEN:

@@ -8,10 +8,12 @@ be interrupted and started again.
 import concurrent.futures
 import concurrent.futures.process
 import contextlib
+import functools
 import multiprocessing
 import os
 import queue
 import signal
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.queues import Queue
@@ -129,12 +131,21 @@ def _run_round(
     ):
         futures = {pool.submit(_run, job): job for job in jobs}
         states: dict[str, tuple[int, int, dict[str, float]]] = {}
+        # The pool itself gives up what waits: futures that are cancelled from outside are still its own when a worker
+        # dies of the signal, and its thread would fail on them. It is then waited for, as at the interpreter's own end
+        # that thread may close what it is about to be told through.
+        giving_up = threading.Thread(target=functools.partial(pool.shutdown, cancel_futures=True))
         try:
             while futures:
                 finished, _ = concurrent.futures.wait(futures, timeout=0.5, return_when="FIRST_COMPLETED")
                 if asked_to_stop.is_set():
-                    finished = {future for future in finished if future.exception() is None}
-                    futures = {future: job for future, job in futures.items() if not _is_over(future, finished)}
+                    if giving_up.ident is None:
+                        giving_up.start()
+                    # Those that came to an end are looked at as always.
+                    finished = {f for f in finished if not f.cancelled() and f.exception() is None}
+                    futures = {
+                        future: job for future, job in futures.items() if future in finished or not future.done()
+                    }
                     _ask_to_stop(workers)  # again and again: one may have been between two jobs
                 for future in finished:
                     job = futures.pop(future)
@@ -167,9 +178,11 @@ def _run_round(
                         states[name] = (step, steps, shown)
                 progress.show_jobs(len(done), states, force=bool(finished))
             if asked_to_stop.is_set():
-                # Nothing runs any more, so this waits for processes that end; at the interpreter's own end the pool's
-                # thread may close what it is about to be told through.
-                pool.shutdown(cancel_futures=True)
+                if giving_up.ident is None:  # asked when all had come to an end
+                    giving_up.start()
+                while giving_up.is_alive():
+                    _ask_to_stop(workers)
+                    giving_up.join(0.5)
                 raise PreemptedError("stopped; what is done stays, and the same command goes on")
         except BaseException:
             # Whoever gives up does not wait for jobs that still run; at the end of all the pool is waited for, or its
@@ -177,11 +190,6 @@ def _run_round(
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return killed, running
-
-
-def _is_over(future: "concurrent.futures.Future[dict[str, float]]", finished: set[Any]) -> bool:
-    """Whether a job that was asked to stop has, or had not begun; those that came to an end are looked at as always."""
-    return future not in finished and (future.done() or future.cancel())
 
 
 def _ask_to_stop(workers: set[int]) -> None:

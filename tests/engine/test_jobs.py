@@ -112,3 +112,25 @@ def test_asked_to_stop_jobs_save_and_the_same_jobs_go_on(tmp_path):
     short = [jobs[0], jobs[2]]
     assert set(run_jobs(short, 2, "again", quiet=True)) == {"a", "c"}
     assert tiny_runs.final_state(tmp_path / "a")["step"] == 3000
+
+
+def test_asked_to_stop_a_job_that_cannot_save_ends_at_once_and_quietly(tmp_path):
+    """What is waiting is given up before its pool breaks: else the pool's thread fails, which here is an error."""
+    jobs = [job("long", tmp_path, job_functions.wait, tmp_path / "long.txt")]
+    jobs += [job(f"late-{i}", tmp_path, job_functions.note, tmp_path / f"{i}.txt", 1.0) for i in range(4)]
+
+    def ask() -> None:
+        limit = time.monotonic() + 120
+        while not (tmp_path / "long.txt").is_file():
+            assert time.monotonic() < limit
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    with pytest.raises(PreemptedError, match="the same command goes on"):
+        run_jobs(jobs, 1, "five", quiet=True, failed={})
+    asking.join()
+    left = [thread for thread in threading.enumerate() if "Executor" in type(thread).__name__]
+    assert not left
+    assert not list(tmp_path.glob("[0-9].txt"))
