@@ -1,7 +1,7 @@
 """What an encoder that ships is worth on rooms it never saw, with and without colour: a linear probe of its features,
 those of its last level and those of all levels of its decoder (``Encoder.all_levels``).
 
-    python benchmarks/shipped.py [--encoder indoor-small] [--seeds 7 8 9] [--steps 640] [--out runs/shipped] [--save]
+    python benchmarks/shipped.py [--encoder indoor-small] [--seeds 7 8 9] [--steps 2560] [--out runs/shipped] [--save]
 
 A seed makes 24 labelled and 16 test rooms of 12 classes. Beside the encoder: one with random weights, and the same
 network trained with every label of those 24 rooms for ``--steps`` steps of two rooms, which is what the share in the
@@ -75,7 +75,7 @@ def main() -> None:
     made = parser(__doc__)
     made.add_argument("--encoder", default="indoor-small", help="its name, or a file")
     made.add_argument("--seeds", type=int, nargs="+", default=[7, 8, 9])
-    made.add_argument("--steps", type=int, default=640, help="of training with all labels")
+    made.add_argument("--steps", type=int, default=2560, help="of training with all labels")
     made.add_argument("--out", type=Path, default=Path("runs/shipped"))
     made.add_argument("--processes", type=int, default=2)
     args = made.parse_args()
