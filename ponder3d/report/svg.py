@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 _COLOURS = ("#1f77b4", "#d95f02", "#1b9e77", "#7570b3", "#e7298a", "#66a61e", "#a6761d", "#666666")
+_MIXED = ((255, 0.0), (255, 0.5), (0, 0.5), (255, 0.25), (0, 0.25))
+"""By how much colours are mixed with white (255) or black each time they come again; nothing gets too pale to see."""
 _WIDTH, _HEIGHT = 460, 250
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 28, 36
 
@@ -179,11 +181,11 @@ def line_colours(names: Sequence[str]) -> list[tuple[str, tuple[int, int, int]]]
 
 
 def _shade(number: int) -> str:
-    """The colour of a line by its number. When all have been used they come again halfway to white; those lines are
-    dashed too."""
+    """The colour of a line by its number. When all have been used they come again, mixed as ``_MIXED`` says; those
+    lines are dashed too."""
     again, number = divmod(number, len(_COLOURS))
-    mixed = (255 - round((255 - part) / 2**again) for part in _rgb(_COLOURS[number]))
-    return "#{:02x}{:02x}{:02x}".format(*mixed)
+    towards, share = _MIXED[again % len(_MIXED)]
+    return "#{:02x}{:02x}{:02x}".format(*(round(part + share * (towards - part)) for part in _rgb(_COLOURS[number])))
 
 
 def _rgb(shade: str) -> tuple[int, int, int]:

@@ -83,6 +83,15 @@ def test_twelve_lines_have_twelve_colours_whatever_is_empty():
     assert drawn.count("stroke-dasharray") == 4
 
 
+def test_forty_colours_differ_and_none_is_too_pale_to_see():
+    shades = [rgb for _, rgb in line_colours([str(number) for number in range(40)])]
+    assert len(set(shades)) == 40
+    # Relative luminance (sRGB, gamma 2.2) of 0.65 leaves a contrast of 1.5 with white.
+    for rgb in shades:
+        red, green, blue = ((part / 255) ** 2.2 for part in rgb)
+        assert 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.65
+
+
 def test_dots_stand_where_their_values_are():
     dots = [Dot("one", 10.0, 5.0), Dot("two", 20.0), Dot("none", float("nan")), Dot("a < b", 40.0)]
     drawn = dot_chart("mIoU", dots, "%", reference=10.0)
