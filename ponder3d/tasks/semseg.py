@@ -107,8 +107,12 @@ class SemSeg(Task):
     def losses(self, batch: Batch, step: int) -> StepLosses:
         """Cross-entropy and Lovasz-softmax over the labelled points.
 
+        The loader has seen to it that labels are below the number of classes, and names the scene where they are not:
+        to look at them here would make the host wait for a GPU.
+
         Raises:
             ValueError: the batch has no labels.
+            IndexError: of PyTorch, a label is no class; on a GPU an assertion of the device ends the process.
         """
         if batch.labels is None:
             raise ValueError(f"SemSeg.losses: no point labels in {batch.sources[0]}")
