@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import job_functions
@@ -23,6 +24,25 @@ def job(name: str, folder: Path, function, *arguments, identity: str = "1") -> J
 def runs_of(folder: Path, name: str) -> int:
     """How often a job that uses ``job_functions.note`` has run."""
     return len((folder / f"{name}.txt").read_text().splitlines())
+
+
+def stopped_when(begun: Callable[[], bool], jobs: list[Job]) -> None:
+    """Run jobs one at a time, and ask them to stop once they have begun; nothing of their pool is left."""
+
+    def ask() -> None:
+        limit = time.monotonic() + 120
+        while not begun():
+            assert time.monotonic() < limit
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    with pytest.raises(PreemptedError, match="the same command goes on"):
+        run_jobs(jobs, 1, "asked to stop", quiet=True)
+    asking.join()
+    left = [thread for thread in threading.enumerate() if "Executor" in type(thread).__name__]
+    assert not left, "the pool's thread would meet the end of the interpreter"
 
 
 def test_jobs_run_at_the_same_time(tmp_path):
@@ -93,20 +113,8 @@ def test_asked_to_stop_jobs_save_and_the_same_jobs_go_on(tmp_path):
     jobs = [Job(name, tmp_path / name, long) for name in ("a", "b")]
     jobs.append(job("c", tmp_path, job_functions.note, tmp_path / "c.txt", 1.0))
 
-    def ask() -> None:
-        limit = time.monotonic() + 120
-        while not (tmp_path / "a" / "train.csv").is_file() or len((tmp_path / "a" / "train.csv").read_text()) < 200:
-            assert time.monotonic() < limit
-            time.sleep(0.02)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    asking = threading.Thread(target=ask)
-    asking.start()
-    with pytest.raises(PreemptedError, match="the same command goes on"):
-        run_jobs(jobs, 1, "three", quiet=True)
-    left = [thread for thread in threading.enumerate() if "Executor" in type(thread).__name__]
-    assert not left, "the pool's thread would meet the end of the interpreter"
-    asking.join()
+    log = tmp_path / "a" / "train.csv"
+    stopped_when(lambda: log.is_file() and len(log.read_text()) >= 200, jobs)
     assert 0 < max(CheckpointStore(tmp_path / "a" / "checkpoints").steps()) < 3000
     assert not (tmp_path / "c.txt").exists()
     short = [jobs[0], jobs[2]]
@@ -118,19 +126,5 @@ def test_asked_to_stop_a_job_that_cannot_save_ends_at_once_and_quietly(tmp_path)
     """What is waiting is given up before its pool breaks: else the pool's thread fails, which here is an error."""
     jobs = [job("long", tmp_path, job_functions.wait, tmp_path / "long.txt")]
     jobs += [job(f"late-{i}", tmp_path, job_functions.note, tmp_path / f"{i}.txt", 1.0) for i in range(4)]
-
-    def ask() -> None:
-        limit = time.monotonic() + 120
-        while not (tmp_path / "long.txt").is_file():
-            assert time.monotonic() < limit
-            time.sleep(0.02)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    asking = threading.Thread(target=ask)
-    asking.start()
-    with pytest.raises(PreemptedError, match="the same command goes on"):
-        run_jobs(jobs, 1, "five", quiet=True, failed={})
-    asking.join()
-    left = [thread for thread in threading.enumerate() if "Executor" in type(thread).__name__]
-    assert not left
+    stopped_when((tmp_path / "long.txt").is_file, jobs)
     assert not list(tmp_path.glob("[0-9].txt"))
